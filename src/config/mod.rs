@@ -1,0 +1,193 @@
+//! Typed, validated configuration. Built once from TOML and the environment, then passed by `Arc`; never global.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When a server connection goes back to its pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PoolMode {
+    /// When the client disconnects.
+    Session,
+    /// When a transaction ends.
+    Transaction,
+    /// After each statement; transactions are refused.
+    Statement,
+}
+
+/// Everything pgsluice was told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<ListenAddr>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` switches HTTP off.
+    pub http_listen: Option<SocketAddr>,
+    /// Number of worker threads (each a single-threaded runtime).
+    pub workers: usize,
+    /// Client connections accepted at most, the console's included.
+    pub max_client_conn: usize,
+    /// Listen queue of each socket.
+    pub backlog: u32,
+    /// Users admitted to the console as administrators.
+    pub admin_users: Vec<String>,
+    /// Users admitted to the console for SHOW only.
+    pub stats_users: Vec<String>,
+    /// How clients prove who they are.
+    pub auth: AuthConfig,
+    /// Named databases, and `*` for any other name.
+    pub databases: BTreeMap<String, Database>,
+    /// Defaults of every pool.
+    pub pool: PoolSettings,
+    /// Timeouts that belong to clients.
+    pub timeouts: Timeouts,
+    /// Insight.
+    pub insight: InsightConfig,
+    /// Log format and level.
+    pub log: LogConfig,
+    /// Where the configuration came from, for messages and SHOW CONFIG.
+    pub source: Option<PathBuf>,
+}
+
+/// An address of a listening socket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenAddr {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// Unix socket path, in full (`/run/pgsluice/.s.PGSQL.6432`).
+    Unix(PathBuf),
+}
+
+/// Client authentication methods (PostgreSQL's names, client-authentication chapter).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthMethod {
+    /// No password is asked; the user must be known.
+    Trust,
+    /// No password is asked; any user name is taken as it is.
+    Any,
+    /// Cleartext password.
+    Plain,
+    /// MD5 (a SCRAM verifier switches to SCRAM).
+    Md5,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+}
+
+/// How clients prove who they are, and what is known of users.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// Method asked of every client.
+    pub method: AuthMethod,
+    /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`.
+    pub users: BTreeMap<String, crate::auth::Secret>,
+}
+
+/// A database that clients may name, and the server behind it.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Host name, address, or a directory of a Unix socket (starts with `/`).
+    pub host: String,
+    /// TCP port, or the number in the Unix socket's name.
+    pub port: u16,
+    /// Name at the server; `None`: the name that the client used.
+    pub dbname: Option<String>,
+    /// Log in to the server as this user, whoever the client is.
+    pub user: Option<String>,
+    /// Password for `user` (or for any user when `user` is absent).
+    pub password: Option<crate::auth::Secret>,
+    /// Settings that differ from `[pool]`.
+    pub pool: PoolSettings,
+}
+
+/// Settings of a pool of server connections; one pool per (database, user).
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// When a server goes back.
+    pub pool_mode: PoolMode,
+    /// Server connections at most.
+    pub pool_size: usize,
+    /// Server connections kept open even when idle.
+    pub min_pool_size: usize,
+    /// Connection attempts under way at once.
+    pub max_connecting: usize,
+    /// A server older than this is closed when idle; spread over the pool so that not all die together.
+    pub server_lifetime: Duration,
+    /// A server idle for longer is closed (zero: never).
+    pub server_idle_timeout: Duration,
+    /// Time allowed to connect and log in to a server.
+    pub server_connect_timeout: Duration,
+    /// Longest pause between attempts after failures.
+    pub server_login_retry: Duration,
+    /// Sent when a session-mode client leaves (empty: nothing).
+    pub server_reset_query: String,
+    /// A client waits this long for a server (zero: for ever).
+    pub query_wait_timeout: Duration,
+    /// Prepared statements kept per server connection (zero: clients' names are passed through).
+    pub max_prepared_statements: usize,
+}
+
+/// Timeouts of clients. Zero means never.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Time from accept to the end of login.
+    pub client_login_timeout: Duration,
+    /// A client without a transaction that sends nothing.
+    pub client_idle_timeout: Duration,
+    /// A client inside a transaction that sends nothing (25P03).
+    pub idle_transaction_timeout: Duration,
+    /// A query at a server (57014).
+    pub query_timeout: Duration,
+    /// From SIGTERM to the end, whatever clients do.
+    pub shutdown_timeout: Duration,
+}
+
+/// Insight settings; `docs/insight.md` explains each.
+#[derive(Clone, Debug)]
+pub struct InsightConfig {
+    /// Fingerprints, findings and their metrics.
+    pub enabled: bool,
+    /// Executions that make a run.
+    pub min_count: u32,
+    /// The same for runs without a parent.
+    pub min_count_low_confidence: u32,
+    /// Statements a loop's body may have.
+    pub max_period: u32,
+    /// Idle time outside a transaction that ends a unit of work.
+    pub idle_gap: Duration,
+    /// Executions that make a write loop.
+    pub write_loop_min: u32,
+    /// The same finding is logged again after this long.
+    pub cooldown: Duration,
+    /// Statements slower than this are counted as slow.
+    pub slow_query: Duration,
+    /// Fingerprints remembered.
+    pub max_fingerprints: usize,
+    /// Fingerprints with series of their own in `/metrics`.
+    pub top_fingerprints: usize,
+    /// Findings remembered.
+    pub max_findings: usize,
+    /// Tag keys whose change starts a new unit of work.
+    pub id_tags: Vec<String>,
+}
+
+/// Log settings.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// Least severe level written.
+    pub level: LogLevel,
+}
+
+/// Log levels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And notable events.
+    Info,
+    /// And each connection.
+    Debug,
+}
