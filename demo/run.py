@@ -125,16 +125,16 @@ class Sluice:
         return before
 
     def findings(self):
-        """Findings by id: the labels of their info metric, with what the log line adds (confidence, cost, advice)."""
-        found = {labels["finding"]: dict(labels) for labels, _ in series(self.metrics(), "pgsluice_nplusone_finding_info")}
+        """Findings by id: what their last log line says. Each is logged when first seen."""
+        found = {}
         for line in self.log.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            fields = {**record, **(record.get("fields") or {})}
-            if "finding" in fields and fields["finding"] in found:
-                found[fields["finding"]].update({key: value for key, value in fields.items() if key != "fields"})
+            fields = record.get("fields", record)
+            if record.get("target") == "pgsluice::finding":
+                found[fields["finding"]] = fields
         return found
 
 
@@ -195,7 +195,7 @@ def judge(title, found, spurious):
     for route, findings in found.items():
         if route in expected:
             pair = expected[route]
-            fits = [f for f in findings if f.get("kind") in pair.kinds and any(t in f.get("table", "") for t in pair.tables)]
+            fits = [f for f in findings if f.get("kind") in pair.kinds and set(pair.tables) & set(f.get("tables", "").split(","))]
             if not fits:
                 wrong.append(f"{title}: /{route}: its N+1 was not found ({describe(findings)})")
         else:
@@ -208,7 +208,7 @@ def judge(title, found, spurious):
 
 
 def describe(findings):
-    return "; ".join(f"{f.get('kind')} {f.get('relation', '')} on {f.get('table')} {f.get('confidence', '')}" for f in findings) or "nothing"
+    return "; ".join(f"{f.get('kind')} {f.get('relation', '')} on {f.get('tables')} {f.get('confidence', '')}" for f in findings) or "nothing"
 
 
 def table(title, shop, found):
