@@ -44,6 +44,7 @@ pub struct ServerInfo {
     pub connected_unix: u64,
     state: AtomicU8,
     tx: AtomicU8,
+    tx_since_us: AtomicU64,
     client: AtomicU64,
     since_us: AtomicU64,
     statements: AtomicU32,
@@ -64,9 +65,10 @@ impl ServerInfo {
         self.since_us.store(now_us, Relaxed);
     }
 
-    /// Notes the transaction status; `since` only moves when it changes.
-    pub fn set_tx(&self, status: u8) {
+    /// Notes what it does for its client: `Q` a request is running, else the status byte of ReadyForQuery.
+    pub fn set_tx(&self, status: u8, now_us: u64) {
         self.tx.store(status, Relaxed);
+        self.tx_since_us.store(now_us, Relaxed);
     }
 
     /// State.
@@ -74,9 +76,14 @@ impl ServerInfo {
         ServerState::from_u8(self.state.load(Relaxed))
     }
 
-    /// Status byte of the last ReadyForQuery.
+    /// `Q` while a request is running, else the status byte of the last ReadyForQuery.
     pub fn tx(&self) -> u8 {
         self.tx.load(Relaxed)
+    }
+
+    /// Since when [`Self::tx`] (monotonic microseconds).
+    pub fn tx_since_us(&self) -> u64 {
+        self.tx_since_us.load(Relaxed)
     }
 
     /// Number of the client that holds it; 0 for none.
