@@ -1,6 +1,6 @@
 //! What a run is: kind, confidence, cost and severity.
 
-use super::runs::Run;
+use super::runs::{Parent, Run};
 use crate::config::InsightConfig;
 use crate::sql::{Operation, flag};
 
@@ -66,6 +66,8 @@ impl Severity {
     }
 }
 
+/// A distance of counts up to this is exact.
+const EXACT: f32 = 0.05;
 /// A distance of counts up to this is a match: a quarter more or less.
 const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
@@ -104,16 +106,48 @@ fn loop_of_reads(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     if run.n < config.min_count || is_scan(run) || run.flags & flag::FOR_UPDATE != 0 {
         return None;
     }
-    let confidence = match run.parent {
-        Some(parent) if parent.score <= MATCH => Confidence::High,
-        Some(parent) if parent.score <= LOOSE => Confidence::Medium,
-        _ if context.sure => Confidence::Medium,
-        _ => Confidence::Low,
-    };
+    let confidence = confidence(run, context);
     if confidence == Confidence::Low && run.n < config.min_count_low_confidence {
         return None;
     }
     Some(Verdict { kind: Kind::NPlusOne, confidence })
+}
+
+/// How sure it is that a repeated SELECT is a loop over rows that one statement could have read.
+fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
+    let parent = run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
+    let score = parent.map_or(f32::MAX, |parent| parent.score);
+    // Once a request each, however many requests.
+    if run.streak < context.config.min_count {
+        return Confidence::Low;
+    }
+    // Each turn changes data before the next read: a queue, an import, a guard. Only an exact parent makes it a loop over rows.
+    if run.written * 10 >= (run.n - 1) * 9 {
+        return if score <= EXACT { Confidence::High } else { Confidence::Low };
+    }
+    // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
+    if run.flags & flag::RANGE != 0 && score > MATCH {
+        return Confidence::Low;
+    }
+    if score <= MATCH {
+        Confidence::High
+    } else if score <= LOOSE || context.sure {
+        Confidence::Medium
+    } else {
+        Confidence::Low
+    }
+}
+
+/// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
+fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
+    context.runs.iter().any(|other| {
+        other.fingerprint != run.fingerprint
+            && other.fingerprint != parent.fingerprint
+            && other.first < parent.first
+            && other.last > run.first
+            && other.n * 2 > run.n
+            && other.n > 2 * parent.n
+    })
 }
 
 /// Pages read one after the other: each statement is already a set.

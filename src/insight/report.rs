@@ -73,6 +73,8 @@ pub struct Evidence {
     pub score: Option<f32>,
     /// Executions parted by a pause of the client.
     pub paused: u32,
+    /// Most executions between two pauses.
+    pub streak: u32,
     /// Executions parted by a write.
     pub written: u32,
     /// Executions without a row.
@@ -347,6 +349,7 @@ fn evidence(run: &Run, sure: bool) -> Evidence {
         sure,
         score: run.parent.map(|parent| parent.score),
         paused: run.paused,
+        streak: run.streak,
         written: run.written,
         empty: run.empty,
         rows: run.rows,

@@ -1,7 +1,7 @@
 //! Runs: repeats of one statement inside a unit of work, kept in a fixed set of slots.
 //!
-//! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed or
-//! when it has not been seen for [`REACH`] statements, and remembers the SELECT whose row count explains it best.
+//! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
+//! and remembers the SELECT whose row count explains it best.
 
 use super::stats;
 use crate::sql::{Operation, flag};
@@ -10,12 +10,12 @@ use crate::sql::{Operation, flag};
 pub(crate) const SLOTS: usize = 48;
 /// Closed runs kept until the unit is judged.
 const MAX_CLOSED: usize = 64;
-/// A run not seen for this many statements is over.
-const REACH: u32 = 256;
 /// A parent is looked for this many statements before the loop began.
 const PARENT_REACH: u32 = 32;
 /// Runs of three or more that are worth judging are kept when their slot is taken.
 const KEEP: u32 = 3;
+/// How exact a multiple of the parent's rows must be.
+const MULTIPLE: f32 = 0.05;
 
 /// One completed statement as the detector sees it. Times in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,10 @@ pub(crate) struct Parent {
     pub(crate) fingerprint: u64,
     pub(crate) rows: u64,
     pub(crate) n: u32,
+    /// Number of its first execution among the unit's statements.
+    pub(crate) first: u32,
+    /// No pause of the client between it and the loop.
+    pub(crate) adjacent: bool,
     /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
     pub(crate) score: f32,
 }
@@ -63,7 +67,12 @@ pub(crate) struct Run {
     pub(crate) near: u32,
     /// Executions that a pause of the client parted from the one before.
     pub(crate) paused: u32,
-    pause_seen: u32,
+    /// Number of the pause before the first and before the last execution.
+    pub(crate) pause_first: u32,
+    pub(crate) pause_seen: u32,
+    /// Executions since the last pause, and most executions between two pauses.
+    since_pause: u32,
+    pub(crate) streak: u32,
     /// Executions that a write parted from the one before.
     pub(crate) written: u32,
     write_seen: u32,
@@ -96,7 +105,10 @@ impl Run {
             piped: 0,
             near: 0,
             paused: 0,
+            pause_first: pauses,
             pause_seen: pauses,
+            since_pause: 0,
+            streak: 0,
             written: 0,
             write_seen: writes,
             empty: 0,
@@ -132,18 +144,21 @@ impl Run {
         if ratio < 1.0 {
             return -0.5 * ratio.ln();
         }
-        // Several foreign keys to one table multiply the count.
-        [1.0f32, 2.0, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min)
+        // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
+        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
+        let single = ratio.ln().abs();
+        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
     }
 
     /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
     fn explained_by(&self, parent: &Run) -> Option<f32> {
         let outside = parent.n * 2 <= self.n;
         // A nested loop: the outer run's rows, summed, are the inner run's count.
-        let nested = parent.rows * 5 >= u64::from(parent.n) * 6 && parent.rows.abs_diff(u64::from(self.n)) * 32 <= parent.rows;
+        let nested = parent.rows.abs_diff(u64::from(self.n)) * 32 <= parent.rows;
         let apt = parent.operation == Operation::Select
             && parent.flags & flag::NO_FROM == 0
             && parent.rows >= 2
+            && parent.rows * 5 >= u64::from(parent.n) * 6
             && parent.first < self.first
             && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
         (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
@@ -162,6 +177,7 @@ pub(crate) struct Runs {
     count: u32,
     writes: u32,
     pauses: u32,
+    paused: bool,
     pub(crate) repeats: u32,
     pub(crate) evictions: u32,
 }
@@ -177,6 +193,7 @@ impl Runs {
             count: 0,
             writes: 0,
             pauses: 0,
+            paused: false,
             repeats: 0,
             evictions: 0,
         }
@@ -192,6 +209,7 @@ impl Runs {
         self.runs.clear();
         self.closed.clear();
         self.dup_tags = [0; 128];
+        self.paused = false;
         (self.count, self.writes, self.pauses, self.repeats, self.evictions) = (0, 0, 0, 0, 0);
     }
 
@@ -203,10 +221,35 @@ impl Runs {
     /// The client paused for longer than its habit.
     pub(crate) fn pause(&mut self) {
         self.pauses += 1;
+        self.paused = true;
+    }
+
+    /// Before the first statement after a pause: unless it carries a running loop on, another request has probably
+    /// begun, and the runs so far are over. What ran once or twice stays: it may be the parent of what comes.
+    fn resume(&mut self, fingerprint: u64) {
+        self.paused = false;
+        let at = self.count;
+        let goes_on = self.find(fingerprint).is_some_and(|slot| {
+            let run = &self.runs[slot];
+            run.n >= KEEP && at - run.last <= 2 * (run.last - run.first) / (run.n - 1) + 2
+        });
+        if goes_on {
+            return;
+        }
+        for slot in (0..self.runs.len()).rev() {
+            if self.runs[slot].n >= KEEP {
+                self.close(slot);
+                self.runs.swap_remove(slot);
+                self.fingerprints[slot] = self.fingerprints[self.runs.len()];
+            }
+        }
     }
 
     /// Takes in one completed statement that is not transparent.
-    pub(crate) fn observe(&mut self, event: &Event, max_period: u32) {
+    pub(crate) fn observe(&mut self, event: &Event, max_period: u32, sure: bool) {
+        if self.paused && !sure {
+            self.resume(event.fingerprint);
+        }
         let at = self.count;
         self.count += 1;
         if is_write(event.operation) {
@@ -214,19 +257,19 @@ impl Runs {
         }
         let dup = self.repeated(event);
         let slot = match self.find(event.fingerprint) {
-            Some(slot) if at - self.runs[slot].last <= REACH => slot,
-            Some(slot) => {
-                self.close(slot);
-                self.runs[slot] = Run::start(event, at, self.pauses, self.writes);
-                slot
-            }
+            Some(slot) => slot,
             None => self.open(event, at),
         };
         let (pauses, writes) = (self.pauses, self.writes);
         let run = &mut self.runs[slot];
         run.near += u32::from(run.n > 0 && at - run.last <= max_period);
-        run.paused += u32::from(run.pause_seen != pauses);
-        run.pause_seen = pauses;
+        if run.pause_seen != pauses {
+            run.paused += 1;
+            run.since_pause = 0;
+            run.pause_seen = pauses;
+        }
+        run.since_pause += 1;
+        run.streak = run.streak.max(run.since_pause);
         run.written += u32::from(run.write_seen != writes && run.n > 0);
         run.write_seen = writes;
         run.n += 1;
@@ -300,7 +343,10 @@ impl Runs {
             let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else { continue };
             let nearer = best.is_none_or(|known| score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first));
             if nearer {
-                best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, score });
+                // Nothing but a pause may lie between a list and the loop over it (rendering begins).
+                let adjacent = run.pause_seen >= child.pause_first
+                    || (run.pause_seen + 1 >= child.pause_first && run.last + 3 >= child.first);
+                best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, first: run.first, adjacent, score });
                 best_first = run.first;
             }
         }

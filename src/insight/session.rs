@@ -171,6 +171,7 @@ impl SessionInsight {
         }
         let unit = &mut worker.units[at as usize];
         unit.server_us += duration;
+        let sure = unit.is_sure();
         if !is_transparent(statement.operation, statement.flags) {
             let event = Event {
                 fingerprint: statement.fingerprint.0,
@@ -185,7 +186,7 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            unit.runs.observe(&event, worker.shared.config.max_period);
+            unit.runs.observe(&event, worker.shared.config.max_period, sure);
         }
     }
 
