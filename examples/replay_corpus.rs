@@ -15,7 +15,7 @@ fn main() {
     let config = pgsluice::config::InsightConfig {
         enabled: true,
         min_count: 5,
-        min_count_low_confidence: 20,
+        min_count_low_confidence: std::env::var("LOW").ok().and_then(|s| s.parse().ok()).unwrap_or(20),
         max_period: 8,
         idle_gap: std::time::Duration::from_millis(100),
         write_loop_min: 20,

@@ -14,6 +14,8 @@ const MAX_CLOSED: usize = 64;
 const PARENT_REACH: u32 = 32;
 /// Runs of three or more that are worth judging are kept when their slot is taken.
 const KEEP: u32 = 3;
+/// Statements before a pause that may be the parent of a loop after it.
+const LEAD: u32 = 3;
 /// How exact a multiple of the parent's rows must be.
 const MULTIPLE: f32 = 0.05;
 
@@ -224,32 +226,41 @@ impl Runs {
         self.paused = true;
     }
 
-    /// Before the first statement after a pause: unless it carries a running loop on, another request has probably
-    /// begun, and the runs so far are over. What ran once or twice stays: it may be the parent of what comes.
-    fn resume(&mut self, fingerprint: u64) {
-        self.paused = false;
+    /// Whether the first statement after a pause begins another request: it does not carry a running loop on.
+    pub(crate) fn breaks(&mut self, fingerprint: u64) -> bool {
+        if !std::mem::take(&mut self.paused) {
+            return false;
+        }
         let at = self.count;
-        let goes_on = self.find(fingerprint).is_some_and(|slot| {
+        !self.find(fingerprint).is_some_and(|slot| {
             let run = &self.runs[slot];
             run.n >= KEEP && at - run.last <= 2 * (run.last - run.first) / (run.n - 1) + 2
-        });
-        if goes_on {
-            return;
-        }
+        })
+    }
+
+    /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
+    /// that a pause parts from it (rendering begins).
+    pub(crate) fn end_segment(&mut self) -> &[Run] {
+        let at = self.count;
         for slot in (0..self.runs.len()).rev() {
-            if self.runs[slot].n >= KEEP {
+            let run = &self.runs[slot];
+            if run.n >= KEEP || run.last + LEAD < at {
                 self.close(slot);
                 self.runs.swap_remove(slot);
                 self.fingerprints[slot] = self.fingerprints[self.runs.len()];
             }
         }
+        self.closed.sort_unstable_by_key(|run| run.first);
+        &self.closed
+    }
+
+    /// Forgets the runs that were judged.
+    pub(crate) fn judged(&mut self) {
+        self.closed.clear();
     }
 
     /// Takes in one completed statement that is not transparent.
-    pub(crate) fn observe(&mut self, event: &Event, max_period: u32, sure: bool) {
-        if self.paused && !sure {
-            self.resume(event.fingerprint);
-        }
+    pub(crate) fn observe(&mut self, event: &Event, max_period: u32) {
         let at = self.count;
         self.count += 1;
         if is_write(event.operation) {
@@ -345,7 +356,7 @@ impl Runs {
             if nearer {
                 // Nothing but a pause may lie between a list and the loop over it (rendering begins).
                 let adjacent = run.pause_seen >= child.pause_first
-                    || (run.pause_seen + 1 >= child.pause_first && run.last + 3 >= child.first);
+                    || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
                 best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, first: run.first, adjacent, score });
                 best_first = run.first;
             }

@@ -171,7 +171,6 @@ impl SessionInsight {
         }
         let unit = &mut worker.units[at as usize];
         unit.server_us += duration;
-        let sure = unit.is_sure();
         if !is_transparent(statement.operation, statement.flags) {
             let event = Event {
                 fingerprint: statement.fingerprint.0,
@@ -186,7 +185,10 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            unit.runs.observe(&event, worker.shared.config.max_period, sure);
+            if !unit.is_sure() && unit.runs.breaks(event.fingerprint) {
+                worker.judge(at, now_us, true);
+            }
+            worker.units[at as usize].runs.observe(&event, worker.shared.config.max_period);
         }
     }
 

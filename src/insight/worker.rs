@@ -89,19 +89,24 @@ impl WorkerInsight {
 
     /// Judges a unit that is over and counts it. The unit can be used again afterwards.
     pub(crate) fn finish(&mut self, at: u32, now: u64) {
-        let Self { shared, table, units, .. } = self;
-        let unit = &mut units[at as usize];
+        let unit = &self.units[at as usize];
         if unit.statements == 0 {
             return;
         }
-        let stats = table.database(unit.database);
+        let stats = self.table.database(unit.database);
         stats.unit_queries[unit.boundary as usize].observe(&super::stats::UNIT, u64::from(unit.statements));
         stats.unit_db.observe(&super::stats::LATENCY_US, unit.server_us);
         bump(&stats.repeated_reads, u64::from(unit.runs.repeats));
-        bump(&table.itself.slot_evictions, u64::from(unit.runs.evictions));
-        if unit.runs.count() < shared.config.min_count {
-            return;
+        bump(&self.table.itself.slot_evictions, u64::from(unit.runs.evictions));
+        if unit.runs.count() >= self.shared.config.min_count {
+            self.judge(at, now, false);
         }
+    }
+
+    /// Judges the runs of a unit: all of them, or those of a segment that a pause ended.
+    pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
+        let Self { shared, units, .. } = self;
+        let unit = &mut units[at as usize];
         let sure = unit.is_sure();
         let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
         let origin = super::report::Origin {
@@ -111,8 +116,9 @@ impl WorkerInsight {
             round_trip,
             now,
         };
-        let runs = unit.runs.finish();
+        let runs = if segment { unit.runs.end_segment() } else { unit.runs.finish() };
         shared.report(&Context { config: &shared.config, sure, runs }, &origin);
+        unit.runs.judged();
     }
 
     /// The slot of a statement; registers it when it is new and its text is at hand.
