@@ -24,6 +24,19 @@ impl Described {
         Self { display: "<unlexed>".into(), summary: "".into(), tables: Vec::new() }
     }
 
+    /// At most three tables, at most 96 bytes.
+    pub(crate) fn tables_label(&self) -> String {
+        let mut label = self.tables.iter().take(3).map(|table| &**table).collect::<Vec<_>>().join(",");
+        let cut = (0..=label.len().min(96)).rev().find(|at| label.is_char_boundary(*at)).unwrap_or(0);
+        label.truncate(cut);
+        label
+    }
+
+    /// What the statement is by itself.
+    pub(crate) fn shape_label(&self) -> &'static str {
+        "other"
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.display.len() + self.summary.len() + self.tables.iter().map(|table| table.len() + 16).sum::<usize>() + 64
     }

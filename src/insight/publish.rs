@@ -4,7 +4,7 @@
 //! to `other`; once exposed they go to its own series, which starts at 0. So every series only rises, and sums over
 //! the label are exact.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use super::table::{Counters, OTHER};
@@ -20,6 +20,10 @@ const RANK_SECS: u64 = 60;
 const SERIES_PER_HOUR: f64 = 20.0;
 /// Half-life of the ranking's averages.
 const HALF_LIFE_SECS: f64 = 600.0;
+/// Findings that have series of their own; the first ones seen keep them.
+pub(crate) const MAX_FINDING_SERIES: usize = 50;
+/// Tables that have series of their own.
+const MAX_TABLES: usize = 256;
 /// Share of fingerprints freed at once when the registry is full.
 const EVICT_SHARE: usize = 20;
 
@@ -31,7 +35,9 @@ pub(crate) struct Series {
     /// What was counted while exposed.
     pub(crate) shown: Counters,
     pub(crate) max_us: u64,
+    /// Index into [`super::stats::OPERATIONS`].
     pub(crate) operation: u8,
+    tables: Option<Vec<Box<str>>>,
     pub(crate) exposed: bool,
     /// Average calls, microseconds and errors a second.
     rate: [f64; 3],
@@ -55,6 +61,8 @@ pub(crate) struct Publisher {
     budget: f64,
     pub(crate) evictions: u64,
     pub(crate) overflow: u64,
+    /// Statements by database, table and access (0 read, 1 write).
+    pub(crate) tables: BTreeMap<(u16, Box<str>, u8), u64>,
 }
 
 impl Publisher {
@@ -70,6 +78,7 @@ impl Publisher {
             budget: config.top_fingerprints as f64,
             evictions: 0,
             overflow: 0,
+            tables: BTreeMap::new(),
         }
     }
 
@@ -101,6 +110,18 @@ impl Publisher {
         series
     }
 
+    /// Counts the tables that a statement touches.
+    fn count_tables(&mut self, database: u16, fingerprint: u64, calls: u64) {
+        let Some(series) = self.series.get(&(database, fingerprint)) else { return };
+        let access = u8::from(matches!(series.operation, 1..=4 | 6));
+        let Some(tables) = &series.tables else { return };
+        for table in tables {
+            let key = (database, table.clone(), access);
+            let key = if self.tables.len() >= MAX_TABLES && !self.tables.contains_key(&key) { (database, "other".into(), access) } else { key };
+            *self.tables.entry(key).or_default() += calls;
+        }
+    }
+
     /// Ranks by time (four fifths of the places), calls and errors; exposes and hides with hysteresis.
     fn rank(&mut self, pinned: &dyn Fn(u16, u64) -> bool) {
         let now = self.seconds();
@@ -121,8 +142,8 @@ impl Publisher {
         self.apply(now, &good, &fair, pinned);
     }
 
-    fn best(&self, shares: &[(usize, usize)], times: usize) -> std::collections::HashSet<(u16, u64)> {
-        let mut chosen = std::collections::HashSet::new();
+    fn best(&self, shares: &[(usize, usize)], times: usize) -> HashSet<(u16, u64)> {
+        let mut chosen = HashSet::new();
         for (by, share) in shares {
             let mut order: Vec<_> = self.series.iter().filter(|(_, series)| series.rate[*by] > 0.0).collect();
             order.sort_by(|a, b| b.1.rate[*by].total_cmp(&a.1.rate[*by]));
@@ -134,8 +155,8 @@ impl Publisher {
     fn apply(
         &mut self,
         now: u64,
-        good: &std::collections::HashSet<(u16, u64)>,
-        fair: &std::collections::HashSet<(u16, u64)>,
+        good: &HashSet<(u16, u64)>,
+        fair: &HashSet<(u16, u64)>,
         pinned: &dyn Fn(u16, u64) -> bool,
     ) {
         let mut exposed = self.exposed();
@@ -173,6 +194,7 @@ impl Insight {
     pub(crate) fn fold(&self) -> std::sync::MutexGuard<'_, Publisher> {
         use std::sync::atomic::Ordering::Relaxed;
         let tables = self.tables();
+        // Order of locks: publisher before registry.
         let mut books = lock(&self.publisher);
         let now = books.seconds();
         for (worker, table) in tables.iter().enumerate() {
@@ -201,6 +223,12 @@ impl Insight {
                     let series = books.add(database, fingerprint, delta, now);
                     series.operation = operation;
                     series.max_us = series.max_us.max(max);
+                    if series.tables.is_none() {
+                        series.tables = lock(&self.registry).get(fingerprint).map(|known| known.tables.clone());
+                    }
+                    if delta.calls > 0 {
+                        books.count_tables(database, fingerprint, delta.calls);
+                    }
                 }
             }
         }
@@ -225,7 +253,7 @@ impl Insight {
             .map(|(key, series)| (series.last_used, *key))
             .collect();
         order.sort_unstable();
-        let gone: std::collections::HashSet<_> =
+        let gone: HashSet<_> =
             order.into_iter().take((books.limit / EVICT_SHARE).max(1)).map(|(_, key)| key).collect();
         books.evictions += gone.len() as u64;
         books.series.retain(|key, _| !gone.contains(key));
@@ -234,7 +262,7 @@ impl Insight {
     }
 
     /// Fingerprints that a finding names.
-    fn pinned(&self) -> std::collections::HashSet<(u16, u64)> {
+    fn pinned(&self) -> HashSet<(u16, u64)> {
         let findings = lock(&self.findings);
         findings
             .by_key
@@ -244,7 +272,7 @@ impl Insight {
     }
 
     /// Drops texts and slots of evicted fingerprints.
-    fn forget(&self, gone: &std::collections::HashSet<(u16, u64)>) {
+    fn forget(&self, gone: &HashSet<(u16, u64)>) {
         use std::sync::atomic::Ordering::Relaxed;
         for table in self.tables() {
             for slot in 1..table.len() as u32 {

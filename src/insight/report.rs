@@ -111,6 +111,8 @@ pub(crate) struct Finding {
     pub(crate) tracked: u32,
     pub(crate) first_seen: f64,
     pub(crate) last_seen: f64,
+    /// Has series of its own.
+    pub(crate) shown: bool,
     logged: Option<u64>,
     logged_severity: Severity,
 }
@@ -130,11 +132,23 @@ pub(crate) struct Findings {
     pub(crate) by_key: HashMap<u64, Finding>,
     limit: usize,
     pub(crate) counts: HashMap<u16, BurstCounts>,
+    /// Findings that have series of their own, and what the others counted (bursts, microseconds).
+    shown: usize,
+    pub(crate) other: (u64, u64),
 }
 
 impl Findings {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { by_key: HashMap::new(), limit: limit.max(1), counts: HashMap::new() }
+        Self { by_key: HashMap::new(), limit: limit.max(1), counts: HashMap::new(), shown: 0, other: (0, 0) }
+    }
+
+    /// Approximate memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        let one = |finding: &Finding| {
+            std::mem::size_of::<Finding>() + 64 + finding.advice.len() + finding.fingerprints.len() * 8
+                + finding.tables.iter().map(|table| table.len() + 16).sum::<usize>()
+        };
+        self.by_key.values().map(one).sum()
     }
 
     /// Makes room by dropping the least severe, then oldest finding.
@@ -145,6 +159,7 @@ impl Findings {
         let victim = self
             .by_key
             .values()
+            .filter(|finding| !finding.shown)
             .min_by(|a, b| a.severity.cmp(&b.severity).then(a.last_seen.total_cmp(&b.last_seen)))
             .map(|finding| finding.key);
         if let Some(key) = victim {
@@ -250,7 +265,14 @@ impl Insight {
         if !findings.by_key.contains_key(&burst.key) {
             findings.make_room();
             let (tables, advice) = new();
-            findings.by_key.insert(burst.key, Finding::new(burst, origin, fingerprints, tables, advice));
+            let mut finding = Finding::new(burst, origin, fingerprints, tables, advice);
+            finding.shown = findings.shown < super::publish::MAX_FINDING_SERIES && burst.confidence > Confidence::Low;
+            findings.shown += usize::from(finding.shown);
+            findings.by_key.insert(burst.key, finding);
+        }
+        if !findings.by_key.get(&burst.key).is_some_and(|finding| finding.shown) {
+            findings.other.0 += 1;
+            findings.other.1 += burst.avoidable_us;
         }
         let Some(finding) = findings.by_key.get_mut(&burst.key) else { return };
         finding.take_in(burst);
@@ -303,6 +325,7 @@ impl Finding {
             tracked: 0,
             first_seen: burst.epoch,
             last_seen: burst.epoch,
+            shown: false,
             logged: None,
             logged_severity: Severity::Info,
         }

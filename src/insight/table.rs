@@ -110,7 +110,8 @@ pub(crate) struct SelfStats {
     pub(crate) disabled: AtomicU64,
     pub(crate) nanos: AtomicU64,
     pub(crate) slot_evictions: AtomicU64,
-    pub(crate) units: AtomicU64,
+    /// Units of work that this worker ever needed at once.
+    pub(crate) units_allocated: AtomicU64,
     pub(crate) overflow: AtomicU64,
 }
 
@@ -215,7 +216,7 @@ impl Index {
         let entry = table.entry(slot);
         entry.fingerprint.store(fingerprint.0, Relaxed);
         entry.database.store(u32::from(database), Relaxed);
-        entry.operation.store(operation as u8, Relaxed);
+        entry.operation.store(super::stats::operation_index(operation) as u8, Relaxed);
         entry.max_us.store(0, Relaxed);
         entry.state.store(LIVE, Relaxed);
         let key = Self::key(database, fingerprint);

@@ -68,6 +68,7 @@ impl WorkerInsight {
     pub(crate) fn acquire(&mut self, database: u16, boundary: Boundary, application: Option<Arc<str>>, now: u64) -> u32 {
         let at = self.free.pop().unwrap_or_else(|| {
             self.units.push(Unit::new());
+            bump(&self.table.itself.units_allocated, 1);
             self.free.reserve(self.units.len());
             (self.units.len() - 1) as u32
         });
@@ -77,7 +78,6 @@ impl WorkerInsight {
         unit.database = database;
         unit.application = application;
         unit.restart(boundary, now);
-        bump(&self.table.itself.units, 1);
         at
     }
 
