@@ -1,1 +1,286 @@
-//! (under construction)
+//! Pools of server connections, one per (database, user): checkout, waiting, release.
+//!
+//! `deadpool::unmanaged` is the idle list (last in, first out) and the FIFO of waiters; how many servers exist is
+//! decided here and by the [`keeper`]. A [`Checkout`] owns its server: dropping one without [`Checkout::release`]
+//! closes the connection, so that a panic or a forgotten path can never pool a server in doubt.
+
+pub mod checkout;
+pub mod holders;
+pub mod keeper;
+pub mod registry;
+pub mod stats;
+pub mod welcome;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use deadpool::unmanaged;
+use tokio::sync::Notify;
+
+pub use checkout::{Checkout, CheckoutError};
+pub use registry::{Pools, Unknown};
+pub use stats::{Histogram, Stats};
+
+use crate::auth::AuthContext;
+use crate::config::PoolSettings;
+use crate::net::clock::now_us;
+use crate::server::{ConnectError, Params, Server, ServerInfo, StatementCache, Target};
+
+/// What pools share.
+pub struct Shared {
+    /// Keys of the process and derived secrets.
+    pub auth: Arc<AuthContext>,
+    /// Interned parameter sets.
+    pub params: Params,
+    /// Shared prepared statements.
+    pub statements: StatementCache,
+    /// Number of workers, for the shape of [`Stats`].
+    pub workers: usize,
+}
+
+/// One pool.
+pub struct Pool {
+    /// Database name as clients say it.
+    pub database: Arc<str>,
+    /// User name as clients say it.
+    pub user: Arc<str>,
+    /// Settings.
+    pub settings: PoolSettings,
+    /// Where its servers are.
+    pub target: Target,
+    /// What pools share.
+    pub shared: Arc<Shared>,
+    /// Per-worker counters; the worker writes its own.
+    pub stats: Box<[Stats]>,
+    /// Values that servers report, by startup parameters.
+    pub welcomes: welcome::Welcomes,
+    /// Clients logged in to it.
+    pub clients: AtomicUsize,
+    idle: unmanaged::Pool<Box<Pooled>>,
+    book: Mutex<Book>,
+    /// Wakes the keeper.
+    wanted: Arc<Notify>,
+    /// Wakes waiters to look at a failure.
+    failure: Notify,
+    keeper_runs: AtomicBool,
+    next_waiter: AtomicU64,
+}
+
+/// A server and its place in the count.
+pub(crate) struct Pooled {
+    pub(crate) server: Server,
+    /// Dropped after the server's socket: the count falls when the connection is gone.
+    slot: Slot,
+}
+
+/// One place in `pool_size`, held while a server is open or being opened.
+pub(crate) struct Slot {
+    pool: Weak<Pool>,
+    info: Option<Arc<ServerInfo>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            let mut book = pool.book();
+            book.open = book.open.saturating_sub(1);
+            if let Some(info) = &self.info {
+                book.servers.retain(|s| !Arc::ptr_eq(s, info));
+            }
+            drop(book);
+            pool.wanted.notify_one();
+        }
+    }
+}
+
+/// Who is there. Locked for moments, never across a wait.
+#[derive(Default)]
+struct Book {
+    /// Servers open or being opened.
+    open: usize,
+    /// Of these, being opened.
+    connecting: usize,
+    /// Open servers.
+    servers: Vec<Arc<ServerInfo>>,
+    /// Waiting clients: number, since (monotonic microseconds).
+    waiting: VecDeque<(u64, u64)>,
+    /// The last attempt failed.
+    failure: Option<Failure>,
+}
+
+/// A failed attempt to connect.
+#[derive(Clone)]
+struct Failure {
+    error: ConnectError,
+    /// No attempt before this (monotonic microseconds).
+    retry_us: u64,
+    /// Pause that led to `retry_us`, microseconds.
+    pause_us: u64,
+}
+
+/// First pause after a failed connect.
+const FIRST_PAUSE_US: u64 = 100_000;
+
+/// A look at a pool for SHOW and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct PoolView {
+    /// Servers by state word.
+    pub active: usize,
+    /// Idle servers.
+    pub idle: usize,
+    /// Servers being cleaned.
+    pub tested: usize,
+    /// Servers held back for a cancel.
+    pub being_canceled: usize,
+    /// Servers being opened.
+    pub login: usize,
+    /// Clients waiting for a server.
+    pub waiting: usize,
+    /// How long the longest of them has waited, microseconds.
+    pub longest_wait_us: u64,
+}
+
+impl Pool {
+    /// A pool without servers. Its keeper starts with the first need ([`keeper::ensure`]).
+    pub fn new(database: &str, user: &str, settings: PoolSettings, target: Target, shared: Arc<Shared>) -> Arc<Pool> {
+        Arc::new(Pool {
+            database: database.into(),
+            user: user.into(),
+            idle: unmanaged::Pool::new(settings.pool_size.max(1)),
+            settings,
+            target,
+            stats: (0..shared.workers).map(|_| Stats::default()).collect(),
+            shared,
+            welcomes: welcome::Welcomes::default(),
+            clients: AtomicUsize::new(0),
+            book: Mutex::default(),
+            wanted: Arc::default(),
+            failure: Notify::new(),
+            keeper_runs: AtomicBool::new(false),
+            next_waiter: AtomicU64::new(1),
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Nothing panics while it is held; if something did, counts are still the best there is.
+        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes a place for a new server, when there is one and no back-off runs.
+    fn reserve(self: &Arc<Self>) -> Option<Slot> {
+        let mut book = self.book();
+        if book.open >= self.settings.pool_size {
+            return None;
+        }
+        book.open += 1;
+        Some(Slot { pool: Arc::downgrade(self), info: None })
+    }
+
+    /// A place and a connection become a pooled server.
+    fn enroll(&self, mut slot: Slot, mut server: Server) -> Box<Pooled> {
+        let now = now_us();
+        let mut book = self.book();
+        server.expires_us = self.expiry(now, server.info.id);
+        server.idle_since_us = now;
+        if let Some(name) = server.reported(b"application_name") {
+            server.info.set_application(name);
+        }
+        book.servers.push(Arc::clone(&server.info));
+        book.failure = None;
+        slot.info = Some(Arc::clone(&server.info));
+        Box::new(Pooled { server, slot })
+    }
+
+    /// Lifetimes are spread over a quarter, so that servers opened together do not all close together.
+    fn expiry(&self, now: u64, id: u64) -> u64 {
+        let life = self.settings.server_lifetime.as_micros() as u64;
+        if life == 0 {
+            return u64::MAX;
+        }
+        let spread = life / 4;
+        let share = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        now + life - spread * share / u64::from(u32::MAX)
+    }
+
+    /// Notes a failed connect and tells waiters, unless open servers may still serve them.
+    fn note_failure(&self, error: &ConnectError) {
+        if error.is_callers_fault() {
+            return;
+        }
+        let longest = (self.settings.server_login_retry.as_micros() as u64).max(FIRST_PAUSE_US);
+        let mut book = self.book();
+        let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
+        book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
+        drop(book);
+        self.failure.notify_waiters();
+        tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %error.fields(&self.target).message,
+            retry_ms = pause_us / 1000, "cannot open a server connection");
+    }
+
+    /// The error to fail with at once: the last attempt failed, no server is open, and the back-off has not passed.
+    fn failing(&self) -> Option<ConnectError> {
+        let book = self.book();
+        let f = book.failure.as_ref()?;
+        let open = book.open - book.connecting.min(book.open);
+        (open == 0 && now_us() < f.retry_us && !starting_up(&f.error)).then(|| f.error.clone())
+    }
+
+    /// Puts a clean server into the idle list; the oldest waiter gets it.
+    fn put_idle(&self, mut pooled: Box<Pooled>) {
+        let now = now_us();
+        pooled.server.idle_since_us = now;
+        pooled.server.info.set_state(crate::server::ServerState::Idle, 0, now);
+        if self.idle.try_add(pooled).is_err() {
+            // Closed, or shrunk by a reload: the connection goes.
+            tracing::debug!(target: "pgsluice::pool", database = %self.database, "no room for a server in its pool");
+        }
+    }
+
+    /// Counts for SHOW POOLS and metrics.
+    pub fn view(&self) -> PoolView {
+        use crate::server::ServerState as S;
+        let now = now_us();
+        let book = self.book();
+        let count = |state| book.servers.iter().filter(|s| s.state() == state).count();
+        PoolView {
+            active: count(S::Active),
+            idle: count(S::Idle),
+            tested: count(S::Tested),
+            being_canceled: count(S::BeingCanceled),
+            login: book.connecting,
+            waiting: book.waiting.len(),
+            longest_wait_us: book.waiting.front().map_or(0, |(_, since)| now.saturating_sub(*since)),
+        }
+    }
+
+    /// Its open servers.
+    pub fn servers(&self) -> Vec<Arc<ServerInfo>> {
+        self.book().servers.clone()
+    }
+
+    /// Totals over workers.
+    pub fn totals(&self) -> stats::Totals {
+        stats::Totals::sum(&self.stats)
+    }
+
+    /// Whether nothing would be lost with it.
+    pub fn unused(&self) -> bool {
+        self.clients.load(Relaxed) == 0 && self.book().open == 0
+    }
+
+    /// Closes idle servers at once, and the others as they come back.
+    pub fn close(&self) {
+        for s in self.servers() {
+            s.need_close();
+        }
+        while let Ok(idle) = self.idle.try_remove() {
+            drop(idle);
+        }
+    }
+}
+
+/// A server that is starting up will be there soon: clients wait for it (57P03, postmaster.c).
+fn starting_up(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Refused(e) if e.code == crate::wire::sqlstate::CANNOT_CONNECT_NOW)
+}

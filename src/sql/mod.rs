@@ -3,6 +3,25 @@
 //! Pure: no I/O, no tokio, knows nothing of the wire. The hot entry is [`Analyzer::analyze`]; it allocates nothing
 //! once its scratch is warm. [`display`] and [`shape`] are the cold path, run once for a fingerprint never seen before.
 
+mod canon;
+mod fingerprint;
+mod frames;
+mod hash;
+mod kind;
+mod lexer;
+mod normalize;
+mod shape;
+mod tags;
+mod types;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use fingerprint::Analyzer;
+pub use kind::set_target;
+pub use normalize::{Normalised, display};
+
 /// Version of the hash form. Published with every fingerprint; a change of any rule that moves an id bumps it.
 pub const FINGERPRINT_VERSION: u8 = 1;
 

@@ -1,0 +1,334 @@
+//! A client proves itself to the pooler (`src/backend/libpq/auth.c`, `CheckPasswordAuth`, `CheckPWChallengeAuth`).
+
+use std::sync::Arc;
+
+use super::context::MockKind;
+use super::scram::party::Checking;
+use super::scram::{ClientKey, MECHANISM, Verifier};
+use super::{AuthContext, AuthError, Secret, constant_time_eq, md5, random};
+use crate::config::AuthMethod;
+
+/// Longest password message (`PG_MAX_AUTH_TOKEN_LENGTH`, `src/include/libpq/auth.h`; cloud tokens are long).
+pub const MAX_PASSWORD_MESSAGE: usize = 65_535;
+
+/// What to tell the client next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// Logged in: AuthenticationOk.
+    Ok,
+    /// AuthenticationCleartextPassword.
+    Cleartext,
+    /// AuthenticationMD5Password.
+    Md5 {
+        /// Challenge.
+        salt: [u8; 4],
+    },
+    /// AuthenticationSASL.
+    Sasl {
+        /// Mechanisms offered.
+        mechanisms: &'static [&'static str],
+    },
+    /// AuthenticationSASLContinue with this data.
+    SaslContinue(Vec<u8>),
+    /// Logged in: AuthenticationSASLFinal with this data, and AuthenticationOk right behind it.
+    SaslFinal(Vec<u8>),
+    /// Wrong password or unknown user, which look the same: 28P01, `password authentication failed for user "..."`.
+    Refused,
+}
+
+/// One login of one client. `Send + 'static`: may be moved to a blocking thread for an expensive step.
+#[derive(Debug)]
+pub struct ClientAuth {
+    context: Arc<AuthContext>,
+    user: String,
+    state: State,
+    client_key: Option<ClientKey>,
+}
+
+enum State {
+    /// Asked for the password; `None`: no such user.
+    Cleartext(Option<Secret>),
+    /// Asked for the hash; what the answer must be, or `None`: nothing can be right.
+    Md5(Option<String>),
+    /// Offered SCRAM, waiting for SASLInitialResponse; `None`: nothing can be right.
+    SaslInitial(Option<Secret>),
+    /// The initial response had no data: waiting for `client-first-message`.
+    SaslFirst(Option<Secret>),
+    /// Waiting for the proof; `doomed` whatever it is.
+    SaslProof { checking: Checking, doomed: bool },
+    /// Logged in or refused.
+    Done,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Cleartext(_) => "Cleartext",
+            State::Md5(_) => "Md5",
+            State::SaslInitial(_) => "SaslInitial",
+            State::SaslFirst(_) => "SaslFirst",
+            State::SaslProof { .. } => "SaslProof",
+            State::Done => "Done",
+        })
+    }
+}
+
+impl ClientAuth {
+    /// Begins a login; cheap. `secret` is what is known of `user`, `None` when the user is unknown: such a user is
+    /// taken through the same exchange and refused at its end (at once where the method asks for nothing).
+    ///
+    /// # Errors
+    /// The operating system has no random numbers.
+    pub fn start(
+        context: Arc<AuthContext>,
+        method: AuthMethod,
+        user: &str,
+        secret: Option<&Secret>,
+    ) -> Result<(ClientAuth, Ask), AuthError> {
+        let known = secret.filter(|secret| !secret.is_empty());
+        let (state, ask) = match method {
+            AuthMethod::Any => (State::Done, Ask::Ok),
+            // An empty password is still a known user.
+            AuthMethod::Trust if secret.is_some() => (State::Done, Ask::Ok),
+            AuthMethod::Trust => (State::Done, Ask::Refused),
+            AuthMethod::Plain => (State::Cleartext(known.cloned()), Ask::Cleartext),
+            AuthMethod::Md5 if !wants_scram(&context, known) => {
+                let salt = random()?;
+                let expected = known
+                    .and_then(|secret| secret.md5_hash(user))
+                    .map(|hash| md5::answer(&hash, salt));
+                (State::Md5(expected), Ask::Md5 { salt })
+            }
+            AuthMethod::Md5 | AuthMethod::ScramSha256 => {
+                let able = known.filter(|secret| !matches!(secret, Secret::Md5(_)));
+                (
+                    State::SaslInitial(able.cloned()),
+                    Ask::Sasl {
+                        mechanisms: &[MECHANISM],
+                    },
+                )
+            }
+        };
+        Ok((
+            ClientAuth {
+                context,
+                user: user.to_owned(),
+                state,
+                client_key: None,
+            },
+            ask,
+        ))
+    }
+
+    /// Whether the next [`Self::on_response`] runs PBKDF2 (a millisecond or more): then move the machine to a
+    /// blocking thread for it. False once the keys of the user are cached, so nearly always.
+    pub fn is_expensive(&self, body: &[u8]) -> bool {
+        match &self.state {
+            State::Cleartext(Some(Secret::Scram(verifier))) => match password(body) {
+                Ok(given) => !self
+                    .context
+                    .is_cached(given, &verifier.salt, verifier.iterations),
+                Err(_) => false,
+            },
+            State::Cleartext(None) => self.context.mock().kind == MockKind::Verifier,
+            State::SaslInitial(Some(Secret::Plain(password)))
+            | State::SaslFirst(Some(Secret::Plain(password))) => {
+                !self.context.has_verifier(&self.user, password)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the body of the client's `p` message: PasswordMessage (its NUL included), SASLInitialResponse or
+    /// SASLResponse, whichever was asked for.
+    ///
+    /// After [`Ask::Ok`], [`Ask::SaslFinal`], [`Ask::Refused`] or an error the exchange is over.
+    ///
+    /// # Errors
+    /// The message is malformed or comes out of turn. A wrong password is `Ok(Ask::Refused)`.
+    pub fn on_response(&mut self, body: &[u8]) -> Result<Ask, AuthError> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Cleartext(secret) => {
+                let given = password(body)?;
+                Ok(verdict(self.check_cleartext(secret.as_ref(), given)))
+            }
+            State::Md5(expected) => {
+                let given = password(body)?;
+                // A value of the same length keeps the work the same for unknown users.
+                let wanted = expected
+                    .as_deref()
+                    .unwrap_or("md500000000000000000000000000000000");
+                let equal = constant_time_eq(given.as_bytes(), wanted.as_bytes());
+                Ok(verdict(equal && expected.is_some()))
+            }
+            State::SaslInitial(secret) => match sasl_initial(body)? {
+                Some(data) => self.begin_scram(secret, data),
+                None => {
+                    self.state = State::SaslFirst(secret);
+                    Ok(Ask::SaslContinue(Vec::new()))
+                }
+            },
+            State::SaslFirst(secret) => self.begin_scram(secret, body),
+            State::SaslProof { checking, doomed } => match checking.finish(body)? {
+                Some(checked) if !doomed => {
+                    self.client_key = Some(checked.client_key);
+                    Ok(Ask::SaslFinal(checked.server_final.into_bytes()))
+                }
+                _ => Ok(Ask::Refused),
+            },
+            State::Done => Err(AuthError::Unexpected("the exchange is over")),
+        }
+    }
+
+    /// The key that the client proved to have, after a successful SCRAM login: a server that keeps the same verifier
+    /// (same salt, same iterations) can be logged in to with it, without the password.
+    pub fn client_key(&self) -> Option<&ClientKey> {
+        self.client_key.as_ref()
+    }
+
+    fn begin_scram(
+        &mut self,
+        secret: Option<Secret>,
+        client_first: &[u8],
+    ) -> Result<Ask, AuthError> {
+        let verifier = match &secret {
+            Some(Secret::Scram(verifier)) => verifier.clone(),
+            Some(Secret::Plain(password)) => self.context.verifier(&self.user, password),
+            Some(Secret::Md5(_)) | None => self.context.mock_verifier(&self.user),
+        };
+        let doomed = !matches!(secret, Some(Secret::Scram(_) | Secret::Plain(_)));
+        let (checking, server_first) = Checking::begin(client_first, verifier, random()?)?;
+        self.state = State::SaslProof { checking, doomed };
+        Ok(Ask::SaslContinue(server_first.into_bytes()))
+    }
+
+    /// `plain_crypt_verify` in `src/backend/libpq/crypt.c`.
+    fn check_cleartext(&self, secret: Option<&Secret>, given: &str) -> bool {
+        if given.is_empty() {
+            return false;
+        }
+        match secret {
+            Some(Secret::Plain(password)) => {
+                // Digests: neither length nor content shows in the time.
+                self.context.tag(&[given.as_bytes()]) == self.context.tag(&[password.as_bytes()])
+            }
+            Some(Secret::Md5(hash)) => {
+                let wanted = hash.to_ascii_lowercase();
+                constant_time_eq(
+                    md5::hash_password(given, &self.user).as_bytes(),
+                    wanted.as_bytes(),
+                )
+            }
+            Some(Secret::Scram(verifier)) => self.check_against(verifier, given),
+            None => {
+                match self.context.mock().kind {
+                    MockKind::Verifier => {
+                        self.check_against(&self.context.mock_verifier(&self.user), given)
+                    }
+                    MockKind::Plain => {
+                        self.context.tag(&[given.as_bytes()]) == self.context.tag(&[b"mock"])
+                    }
+                };
+                false
+            }
+        }
+    }
+
+    /// `scram_verify_plain_password` in `auth-scram.c`.
+    fn check_against(&self, verifier: &Verifier, given: &str) -> bool {
+        let keys = self
+            .context
+            .keys_unremembered(given, &verifier.salt, verifier.iterations);
+        let right = constant_time_eq(&keys.server_key, &verifier.server_key);
+        if right {
+            self.context
+                .remember(given, &verifier.salt, verifier.iterations, &keys);
+        }
+        right
+    }
+}
+
+/// `md5` as a method means SCRAM for users of whom a verifier is known.
+fn wants_scram(context: &AuthContext, known: Option<&Secret>) -> bool {
+    match known {
+        Some(secret) => matches!(secret, Secret::Scram(_)),
+        None => context.mock().kind == MockKind::Verifier,
+    }
+}
+
+fn verdict(right: bool) -> Ask {
+    if right { Ask::Ok } else { Ask::Refused }
+}
+
+/// PasswordMessage: one string that fills the message.
+fn password(body: &[u8]) -> Result<&str, AuthError> {
+    if body.len() > MAX_PASSWORD_MESSAGE {
+        return Err(AuthError::Malformed("invalid password packet size"));
+    }
+    match body.split_last() {
+        Some((0, text)) if !text.contains(&0) => {
+            // Passwords that are not UTF-8 cannot have been configured; they are as wrong as any other.
+            Ok(std::str::from_utf8(text).unwrap_or("\u{fffd}"))
+        }
+        _ => Err(AuthError::Malformed("invalid password packet size")),
+    }
+}
+
+/// SASLInitialResponse: mechanism, length (-1: none) and data.
+fn sasl_initial(body: &[u8]) -> Result<Option<&[u8]>, AuthError> {
+    const SHORT: AuthError = AuthError::Malformed("insufficient data left in message");
+    let end = body.iter().position(|&b| b == 0).ok_or(SHORT)?;
+    if &body[..end] != MECHANISM.as_bytes() {
+        return Err(AuthError::Mechanism);
+    }
+    let (length, data) = body[end + 1..].split_first_chunk::<4>().ok_or(SHORT)?;
+    match usize::try_from(i32::from_be_bytes(*length)) {
+        Ok(length) if length == data.len() => Ok(Some(data)),
+        Err(_) if length == &[0xff; 4] && data.is_empty() => Ok(None),
+        _ => Err(AuthError::Malformed("invalid message format")),
+    }
+}
+
+/// Fuzz body of [`super::fuzz_sasl`]: `data` as the first and second answer of every method, known and unknown user.
+pub(super) fn fuzz(data: &[u8]) {
+    use std::num::NonZeroU32;
+    let Ok(context) = AuthContext::new() else {
+        return;
+    };
+    let context = Arc::new(context);
+    let cut = data.first().map_or(0, |&b| usize::from(b).min(data.len()));
+    let (first, second) = data.split_at(cut);
+    // One iteration: the fuzzer should not spend its time in PBKDF2.
+    let verifier = Secret::Scram(Verifier::derive(
+        "not in any corpus",
+        b"salt",
+        NonZeroU32::MIN,
+    ));
+    let md5 = Secret::Md5("md5ffffffffffffffffffffffffffffffff".into());
+    for secret in [Some(&verifier), Some(&md5), None] {
+        for method in [AuthMethod::Plain, AuthMethod::Md5, AuthMethod::ScramSha256] {
+            for body in [first, data] {
+                let Ok((mut auth, _)) = ClientAuth::start(context.clone(), method, "u", secret)
+                else {
+                    return;
+                };
+                if matches!(auth.state, State::Cleartext(Some(Secret::Scram(_))))
+                    && auth.is_expensive(body)
+                {
+                    assert!(
+                        auth.on_response(body) != Ok(Ask::Ok),
+                        "logged in without the password"
+                    );
+                    continue;
+                }
+                for body in [body, second] {
+                    let answer = auth.on_response(body);
+                    assert!(
+                        !matches!(answer, Ok(Ask::Ok | Ask::SaslFinal(_))),
+                        "logged in without the password"
+                    );
+                }
+            }
+        }
+    }
+}

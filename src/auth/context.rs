@@ -1,0 +1,253 @@
+//! What all exchanges of the process share: a key drawn at start, and the cache of derived SCRAM keys.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+
+use super::scram::{DEFAULT_ITERATIONS, Keys, SALT_LEN, Verifier, hmac_sha256};
+use super::{AuthError, Secret, random};
+
+/// Derived keys remembered; about 160 bytes each. Beyond that the oldest half is forgotten and derived again.
+const MAX_CACHED_KEYS: usize = 4096;
+
+/// Shared by all workers behind an `Arc`; one for the life of the process, kept over reloads.
+pub struct AuthContext {
+    /// Drawn at start: salts and cache keys follow from it, so neither says anything about a password.
+    process_key: [u8; 32],
+    /// What unknown users are made to look like.
+    mock: Mutex<Mock>,
+    /// Derived keys by (password, salt, iterations), all three hidden in an HMAC.
+    cache: Mutex<Cache>,
+}
+
+/// The look of an unknown user, taken from the known ones.
+#[derive(Clone, Copy)]
+pub(super) struct Mock {
+    pub(super) kind: MockKind,
+    pub(super) iterations: NonZeroU32,
+}
+
+/// Which kind of secret an unknown user pretends to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MockKind {
+    Plain,
+    Verifier,
+}
+
+#[derive(Default)]
+struct Cache {
+    recent: HashMap<[u8; 32], Keys>,
+    older: HashMap<[u8; 32], Keys>,
+}
+
+impl AuthContext {
+    /// Draws the process's key. Call [`Self::learn_users`] with the configured users before the first login.
+    ///
+    /// # Errors
+    /// The operating system has no random numbers.
+    pub fn new() -> Result<AuthContext, AuthError> {
+        Ok(AuthContext {
+            process_key: random()?,
+            mock: Mutex::new(Mock {
+                kind: MockKind::Plain,
+                iterations: default_iterations(),
+            }),
+            cache: Mutex::default(),
+        })
+    }
+
+    /// Looks at the configured users, so that an unknown user is met with the same exchange and the same cost as
+    /// they are: like PostgreSQL's mock authentication. Cheap. Call it again after a reload.
+    pub fn learn_users(&self, users: &BTreeMap<String, Secret>) {
+        let verifier = users.values().find_map(|secret| match secret {
+            Secret::Scram(verifier) => Some(verifier),
+            _ => None,
+        });
+        let mock = match verifier {
+            Some(verifier) => Mock {
+                kind: MockKind::Verifier,
+                iterations: verifier.iterations,
+            },
+            None => Mock {
+                kind: MockKind::Plain,
+                iterations: default_iterations(),
+            },
+        };
+        *self.mock.lock().unwrap_or_else(PoisonError::into_inner) = mock;
+    }
+
+    /// Derives the keys of up to `limit` plain passwords ahead of the first logins.
+    ///
+    /// **Expensive**: about a millisecond a user; meant for a blocking thread at start and after a reload. Without it
+    /// the first login of each user pays.
+    pub fn warm(&self, users: &BTreeMap<String, Secret>, limit: usize) {
+        for (user, secret) in users.iter().take(limit) {
+            if let Secret::Plain(password) = secret {
+                self.keys(password, &self.salt(user), default_iterations());
+            }
+        }
+    }
+
+    /// The salt of a user whose password is kept in the clear, and of a user who does not exist: the same function,
+    /// so that an attacker cannot tell one from the other (`scram_mock_salt` in `auth-scram.c`).
+    pub(super) fn salt(&self, user: &str) -> [u8; SALT_LEN] {
+        let digest = hmac_sha256(&self.process_key, &[b"salt", user.as_bytes()]);
+        std::array::from_fn(|i| digest[i])
+    }
+
+    /// Hides a password for comparison or as a key of a map.
+    pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let lengths: Vec<u8> = parts
+            .iter()
+            .flat_map(|part| (part.len() as u64).to_be_bytes())
+            .collect();
+        let mut all: Vec<&[u8]> = vec![b"tag", &lengths];
+        all.extend_from_slice(parts);
+        hmac_sha256(&self.process_key, &all)
+    }
+
+    /// The look of an unknown user.
+    pub(super) fn mock(&self) -> Mock {
+        *self.mock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A verifier that no password fits, for a user who does not exist.
+    pub(super) fn mock_verifier(&self, user: &str) -> Verifier {
+        Verifier {
+            iterations: self.mock().iterations,
+            salt: self.salt(user).to_vec(),
+            stored_key: hmac_sha256(&self.process_key, &[b"stored", user.as_bytes()]),
+            server_key: hmac_sha256(&self.process_key, &[b"server", user.as_bytes()]),
+        }
+    }
+
+    /// The verifier of a plain password. **Expensive** unless [`Self::is_cached`].
+    pub(super) fn verifier(&self, user: &str, password: &str) -> Verifier {
+        let salt = self.salt(user);
+        Verifier::from_keys(
+            &self.keys(password, &salt, default_iterations()),
+            &salt,
+            default_iterations(),
+        )
+    }
+
+    /// Whether [`Self::verifier`] is cheap.
+    pub(super) fn has_verifier(&self, user: &str, password: &str) -> bool {
+        self.is_cached(password, &self.salt(user), default_iterations())
+    }
+
+    /// Whether [`Self::keys`] is cheap.
+    pub(super) fn is_cached(&self, password: &str, salt: &[u8], iterations: NonZeroU32) -> bool {
+        let tag = self.key_tag(password, salt, iterations);
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.recent.contains_key(&tag) || cache.older.contains_key(&tag)
+    }
+
+    /// Keys of a password, from the cache or derived. **Expensive** unless [`Self::is_cached`]; the lock is not held
+    /// meanwhile, so two first logins at once derive twice rather than wait for each other.
+    pub(super) fn keys(&self, password: &str, salt: &[u8], iterations: NonZeroU32) -> Keys {
+        let keys = self.keys_unremembered(password, salt, iterations);
+        self.remember(password, salt, iterations, &keys);
+        keys
+    }
+
+    /// The same for a password that may be wrong: it must not push others out of the cache.
+    pub(super) fn keys_unremembered(
+        &self,
+        password: &str,
+        salt: &[u8],
+        iterations: NonZeroU32,
+    ) -> Keys {
+        let tag = self.key_tag(password, salt, iterations);
+        let cached = self
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&tag);
+        cached.unwrap_or_else(|| Keys::derive(password, salt, iterations))
+    }
+
+    /// Keeps keys for the next time.
+    pub(super) fn remember(
+        &self,
+        password: &str,
+        salt: &[u8],
+        iterations: NonZeroU32,
+        keys: &Keys,
+    ) {
+        let tag = self.key_tag(password, salt, iterations);
+        self.cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(tag, keys.clone());
+    }
+
+    fn key_tag(&self, password: &str, salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
+        self.tag(&[password.as_bytes(), salt, &iterations.get().to_be_bytes()])
+    }
+}
+
+impl std::fmt::Debug for AuthContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthContext(..)")
+    }
+}
+
+/// Two generations: what is used stays, what is not is gone after `MAX_CACHED_KEYS / 2` newer entries.
+impl Cache {
+    fn get(&mut self, tag: &[u8; 32]) -> Option<Keys> {
+        if let Some(keys) = self.recent.get(tag) {
+            return Some(keys.clone());
+        }
+        let keys = self.older.remove(tag)?;
+        self.insert(*tag, keys.clone());
+        Some(keys)
+    }
+
+    fn insert(&mut self, tag: [u8; 32], keys: Keys) {
+        if self.recent.len() >= MAX_CACHED_KEYS / 2 {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(tag, keys);
+    }
+}
+
+/// [`DEFAULT_ITERATIONS`] as PBKDF2 wants it.
+fn default_iterations() -> NonZeroU32 {
+    NonZeroU32::new(DEFAULT_ITERATIONS).unwrap_or(NonZeroU32::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_derived_once_and_a_changed_password_is_not_served_from_the_cache() {
+        let context = AuthContext::new().unwrap();
+        assert!(!context.has_verifier("app", "one"));
+        let first = context.verifier("app", "one");
+        assert!(context.has_verifier("app", "one"));
+        assert!(first == context.verifier("app", "one"));
+        assert!(!context.has_verifier("app", "two"));
+        assert!(first != context.verifier("app", "two"));
+    }
+
+    #[test]
+    fn the_cache_is_bounded() {
+        let mut cache = Cache::default();
+        let keys = Keys::derive("x", b"salt", NonZeroU32::MIN);
+        for i in 0..3 * MAX_CACHED_KEYS as u64 {
+            cache.insert(
+                std::array::from_fn(|n| i.to_be_bytes()[n % 8]),
+                keys.clone(),
+            );
+        }
+        assert!(cache.recent.len() + cache.older.len() <= MAX_CACHED_KEYS);
+    }
+
+    #[test]
+    fn parts_of_a_tag_cannot_run_into_each_other() {
+        let context = AuthContext::new().unwrap();
+        assert_ne!(context.tag(&[b"ab", b"c"]), context.tag(&[b"a", b"bc"]));
+    }
+}

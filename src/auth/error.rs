@@ -1,0 +1,85 @@
+//! Why an authentication exchange cannot go on.
+
+/// An exchange that broke off. A *wrong password* is not an error of this kind: see [`super::Ask::Refused`].
+///
+/// No variant holds a secret, and texts that came from the peer are shortened and stripped of control characters.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The peer sent something that is not a message of the exchange (client: SQLSTATE 08P01).
+    #[error("malformed authentication message: {0}")]
+    Malformed(&'static str),
+    /// A message came when none was expected.
+    #[error("unexpected authentication message: {0}")]
+    Unexpected(&'static str),
+    /// The client asked for a SASL mechanism that is not offered.
+    #[error("client selected an invalid SASL authentication mechanism")]
+    Mechanism,
+    /// The client insists on something that SCRAM-SHA-256 without channel binding cannot give.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The operating system gave no random bytes.
+    #[error("no random numbers from the operating system")]
+    Random,
+    /// The server wants a method that pgsluice does not speak.
+    #[error(
+        "the server asks for {0} authentication, which is not supported; use scram-sha-256 in its pg_hba.conf"
+    )]
+    ServerMethod(String),
+    /// The server offers no SASL mechanism that pgsluice speaks.
+    #[error("the server offers no SCRAM-SHA-256, only: {0}")]
+    ServerMechanisms(String),
+    /// The server wants a password and none is known.
+    #[error(
+        "the server asks for a password of user \"{0}\" and none is configured: \
+         set `password` in [users.{0}] or in the database's section"
+    )]
+    NoPassword(String),
+    /// What is known of the user cannot answer what the server asks.
+    #[error(
+        "the server asks for {method} authentication of user \"{user}\", but only {kind} is configured: \
+         give the plain password"
+    )]
+    WrongSecret {
+        /// User at the server.
+        user: String,
+        /// What the server asked for.
+        method: &'static str,
+        /// What is known of the user.
+        kind: &'static str,
+    },
+    /// PBKDF2 with this many iterations would let a server occupy a thread for long.
+    #[error("the server asks for {0} SCRAM iterations; at most {max} are accepted", max = super::scram::MAX_ITERATIONS)]
+    Iterations(u64),
+    /// The server did not prove that it knows the user's secret: an impostor, or a broken server.
+    #[error("the server did not prove that it knows the password of the user: {0}")]
+    ServerProof(&'static str),
+    /// The server ended the SCRAM exchange with an error of its own.
+    #[error("the server refused the SCRAM exchange: {0}")]
+    ServerRefused(String),
+}
+
+impl AuthError {
+    /// SQLSTATE for the client whose exchange broke off.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            AuthError::Malformed(_) | AuthError::Unexpected(_) | AuthError::Mechanism => "08P01",
+            AuthError::Unsupported(_) => "0A000",
+            AuthError::Random => "XX000",
+            _ => "28000",
+        }
+    }
+}
+
+/// Text of a peer, fit for an error message: at most 64 printable characters.
+pub(super) fn printable(text: &[u8]) -> String {
+    text.iter()
+        .take(64)
+        .map(|&b| {
+            if (0x20..0x7f).contains(&b) {
+                b as char
+            } else {
+                '?'
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,270 @@
+//! The pooler proves itself to PostgreSQL (`src/interfaces/libpq/fe-auth.c`).
+
+use std::sync::Arc;
+
+use super::error::printable;
+use super::scram::party::{Proved, Proving};
+use super::scram::{Keys, MECHANISM};
+use super::{AuthContext, AuthError, Secret, md5, random};
+
+/// Authentication codes of the `R` message (`AUTH_REQ_*`, `src/include/libpq/protocol.h`).
+pub mod code {
+    /// AuthenticationOk.
+    pub const OK: u32 = 0;
+    /// AuthenticationCleartextPassword.
+    pub const CLEARTEXT: u32 = 3;
+    /// AuthenticationMD5Password.
+    pub const MD5: u32 = 5;
+    /// AuthenticationSASL.
+    pub const SASL: u32 = 10;
+    /// AuthenticationSASLContinue.
+    pub const SASL_CONTINUE: u32 = 11;
+    /// AuthenticationSASLFinal.
+    pub const SASL_FINAL: u32 = 12;
+}
+
+/// What to send to the server. [`Reply::body`] gives the body of the `p` message.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing; the server goes on.
+    Nothing,
+    /// PasswordMessage with this text (without NUL).
+    Password(Vec<u8>),
+    /// SASLInitialResponse.
+    SaslInitial {
+        /// Mechanism chosen.
+        mechanism: &'static str,
+        /// Its initial data.
+        data: Vec<u8>,
+    },
+    /// SASLResponse with this data.
+    SaslResponse(Vec<u8>),
+    /// Logged in.
+    Ok,
+}
+
+impl Reply {
+    /// The whole body of the `p` message to send; `None` when there is nothing to send.
+    pub fn body(&self) -> Option<Vec<u8>> {
+        match self {
+            Reply::Nothing | Reply::Ok => None,
+            Reply::Password(text) => Some([text.as_slice(), b"\0"].concat()),
+            Reply::SaslInitial { mechanism, data } => {
+                let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes();
+                Some([mechanism.as_bytes(), b"\0", &length, data].concat())
+            }
+            Reply::SaslResponse(data) => Some(data.clone()),
+        }
+    }
+}
+
+/// Shows the kind only: a reply may be a password.
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reply::Nothing => "Nothing",
+            Reply::Password(_) => "Password(..)",
+            Reply::SaslInitial { .. } => "SaslInitial(..)",
+            Reply::SaslResponse(_) => "SaslResponse(..)",
+            Reply::Ok => "Ok",
+        })
+    }
+}
+
+/// One login at one server. `Send + 'static`: may be moved to a blocking thread for an expensive step.
+#[derive(Debug)]
+pub struct ServerAuth {
+    context: Arc<AuthContext>,
+    user: String,
+    secret: Option<Secret>,
+    state: State,
+}
+
+enum State {
+    /// Nothing asked yet: the server may also let us in without a password.
+    Start,
+    /// The password or its hash has been sent.
+    PasswordSent,
+    /// `client-first-message` has been sent.
+    ScramFirst { proving: Proving, password: String },
+    /// The proof has been sent; the server owes us its own.
+    ScramFinal(Proved),
+    /// The server has proved itself; AuthenticationOk must follow.
+    Proven,
+    /// Logged in, or broken off.
+    Done,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Start => "Start",
+            State::PasswordSent => "PasswordSent",
+            State::ScramFirst { .. } => "ScramFirst",
+            State::ScramFinal(_) => "ScramFinal",
+            State::Proven => "Proven",
+            State::Done => "Done",
+        })
+    }
+}
+
+impl ServerAuth {
+    /// Begins a login as `user`; cheap. Without a secret only servers that ask for nothing can be logged in to.
+    pub fn new(context: Arc<AuthContext>, user: &str, secret: Option<Secret>) -> ServerAuth {
+        let secret = secret.filter(|secret| !secret.is_empty());
+        ServerAuth {
+            context,
+            user: user.to_owned(),
+            secret,
+            state: State::Start,
+        }
+    }
+
+    /// Whether this request makes [`Self::on_request`] run PBKDF2 (a millisecond for PostgreSQL's default, half a
+    /// second at worst): then move the machine to a blocking thread for it. False once the keys are cached.
+    pub fn is_expensive(&self, code: u32, body: &[u8]) -> bool {
+        match (&self.state, code) {
+            (State::ScramFirst { password, .. }, code::SASL_CONTINUE) => {
+                match super::scram::parse_server_first(body) {
+                    Ok((salt, iterations)) => !self.context.is_cached(password, &salt, iterations),
+                    Err(_) => false,
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes an `R` message: its code and what follows the code.
+    ///
+    /// # Errors
+    /// The server asks for what cannot be given, breaks the protocol, or fails to prove itself: close the connection.
+    pub fn on_request(&mut self, code: u32, body: &[u8]) -> Result<Reply, AuthError> {
+        match (std::mem::replace(&mut self.state, State::Done), code) {
+            (State::Start | State::PasswordSent | State::Proven, code::OK) => Ok(Reply::Ok),
+            (State::ScramFirst { .. } | State::ScramFinal(_), code::OK) => {
+                Err(AuthError::ServerProof("it ended the SCRAM exchange early"))
+            }
+            (State::Start, code::CLEARTEXT) => {
+                let Secret::Plain(password) = self.secret()? else {
+                    return Err(self.wrong_secret("cleartext"));
+                };
+                let reply = Reply::Password(password.clone().into_bytes());
+                self.state = State::PasswordSent;
+                Ok(reply)
+            }
+            (State::Start, code::MD5) => {
+                let salt = body
+                    .try_into()
+                    .map_err(|_| AuthError::Malformed("the MD5 salt is not four bytes"))?;
+                let hash = self
+                    .secret()?
+                    .md5_hash(&self.user)
+                    .ok_or_else(|| self.wrong_secret("MD5"))?;
+                self.state = State::PasswordSent;
+                Ok(Reply::Password(md5::answer(&hash, salt).into_bytes()))
+            }
+            (State::Start, code::SASL) => self.begin_scram(body),
+            (State::ScramFirst { proving, password }, code::SASL_CONTINUE) => {
+                let context = &self.context;
+                let keys =
+                    |salt: &[u8], iterations| -> Keys { context.keys(&password, salt, iterations) };
+                let (proved, client_final) = proving.finish(body, keys)?;
+                self.state = State::ScramFinal(proved);
+                Ok(Reply::SaslResponse(client_final.into_bytes()))
+            }
+            (State::ScramFinal(proved), code::SASL_FINAL) => {
+                proved.verify(body)?;
+                self.state = State::Proven;
+                Ok(Reply::Nothing)
+            }
+            (
+                _,
+                code::CLEARTEXT
+                | code::MD5
+                | code::SASL
+                | code::SASL_CONTINUE
+                | code::SASL_FINAL
+                | code::OK,
+            ) => Err(AuthError::Unexpected("the server's request is out of turn")),
+            (_, other) => Err(AuthError::ServerMethod(method_name(other))),
+        }
+    }
+
+    fn begin_scram(&mut self, mechanisms: &[u8]) -> Result<Reply, AuthError> {
+        // A list of strings, ended by an empty one.
+        let offered: Vec<&[u8]> = mechanisms
+            .split(|&b| b == 0)
+            .take_while(|name| !name.is_empty())
+            .take(16)
+            .collect();
+        if !offered.contains(&MECHANISM.as_bytes()) {
+            let names: Vec<String> = offered.iter().map(|name| printable(name)).collect();
+            return Err(AuthError::ServerMechanisms(names.join(", ")));
+        }
+        let Secret::Plain(password) = self.secret()? else {
+            return Err(self.wrong_secret("SCRAM-SHA-256"));
+        };
+        let password = password.clone();
+        let (proving, client_first) = Proving::begin(random()?);
+        self.state = State::ScramFirst { proving, password };
+        Ok(Reply::SaslInitial {
+            mechanism: MECHANISM,
+            data: client_first.into_bytes(),
+        })
+    }
+
+    fn secret(&self) -> Result<&Secret, AuthError> {
+        self.secret
+            .as_ref()
+            .ok_or_else(|| AuthError::NoPassword(self.user.clone()))
+    }
+
+    fn wrong_secret(&self, method: &'static str) -> AuthError {
+        let kind = self.secret.as_ref().map_or("nothing", Secret::kind);
+        AuthError::WrongSecret {
+            user: self.user.clone(),
+            method,
+            kind,
+        }
+    }
+}
+
+/// Names of the methods that are not spoken.
+fn method_name(code: u32) -> String {
+    match code {
+        2 => "Kerberos V5".into(),
+        4 => "crypt".into(),
+        6 => "SCM credentials".into(),
+        7 | 8 => "GSSAPI".into(),
+        9 => "SSPI".into(),
+        other => format!("unknown (code {other})"),
+    }
+}
+
+/// Fuzz body of [`super::fuzz_sasl`]: a hostile server. It must never be believed.
+pub(super) fn fuzz(data: &[u8]) {
+    let Ok(context) = AuthContext::new() else {
+        return;
+    };
+    let context = Arc::new(context);
+    for script in [
+        [code::SASL, code::SASL_CONTINUE, code::SASL_FINAL],
+        [code::MD5, code::CLEARTEXT, code::OK],
+    ] {
+        let mut auth = ServerAuth::new(context.clone(), "u", Some(Secret::Plain("p".into())));
+        for code in script {
+            let offer = [MECHANISM.as_bytes(), b"\0\0"].concat();
+            let body = if code == code::SASL { &offer } else { data };
+            if auth.is_expensive(code, body) {
+                break;
+            }
+            if auth.on_request(code, body).is_err() {
+                break;
+            }
+        }
+        assert!(
+            !matches!(auth.state, State::Proven),
+            "an impostor was believed"
+        );
+    }
+}

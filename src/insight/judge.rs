@@ -1,0 +1,196 @@
+//! What a run is: kind, confidence, cost and severity.
+
+use super::runs::{Parent, Run};
+use crate::config::InsightConfig;
+use crate::sql::{Operation, flag};
+
+/// What a finding is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// One SELECT repeated for each row of an earlier one.
+    NPlusOne,
+    /// Several SELECTs repeated together for each row of an earlier one.
+    Chain,
+    /// The same SELECT with the same values, no write in between.
+    Duplicate,
+    /// One INSERT, UPDATE or DELETE a row.
+    WriteLoop,
+}
+
+impl Kind {
+    /// All kinds, in the order of the metrics.
+    pub const ALL: [Kind; 4] = [Kind::NPlusOne, Kind::Chain, Kind::Duplicate, Kind::WriteLoop];
+
+    /// Label value.
+    pub fn name(self) -> &'static str {
+        ["n_plus_one", "chain", "duplicate", "write_loop"][self as usize]
+    }
+}
+
+/// How sure the detector is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Confidence {
+    /// A repeat that nothing explains.
+    Low,
+    /// A repeat inside one request, or one that an earlier SELECT may explain.
+    Medium,
+    /// A repeat whose count an earlier SELECT's rows explain.
+    High,
+}
+
+impl Confidence {
+    /// All levels, in the order of the metrics.
+    pub const ALL: [Confidence; 3] = [Confidence::High, Confidence::Medium, Confidence::Low];
+
+    /// Label value.
+    pub fn name(self) -> &'static str {
+        ["low", "medium", "high"][self as usize]
+    }
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Small, or uncertain.
+    Info,
+    /// 50 ms or 20 statements.
+    Warning,
+    /// 500 ms or 100 statements.
+    Critical,
+}
+
+impl Severity {
+    /// Label value.
+    pub fn name(self) -> &'static str {
+        ["info", "warning", "critical"][self as usize]
+    }
+}
+
+/// A distance of counts up to this is exact.
+const EXACT: f32 = 0.05;
+/// A distance of counts up to this is a match: a quarter more or less.
+const MATCH: f32 = 0.223;
+/// A distance up to this still links: the loop skips some rows.
+const LOOSE: f32 = 0.5;
+
+/// What is known of the unit around a run.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a InsightConfig,
+    /// The unit began where a request begins beyond doubt.
+    pub(crate) sure: bool,
+    pub(crate) runs: &'a [Run],
+}
+
+/// The judgement of one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) kind: Kind,
+    pub(crate) confidence: Confidence,
+}
+
+/// Judges one run; `None` when it is nothing to report.
+pub(crate) fn judge(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+    if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0 || run.piped * 5 > run.n || run.lists * 2 >= run.n {
+        return None;
+    }
+    match run.operation {
+        Operation::Select if run.several => loop_of_reads(run, context),
+        Operation::Select => duplicate(run, context),
+        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => loop_of_writes(run, context),
+        _ => None,
+    }
+}
+
+fn loop_of_reads(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+    let config = context.config;
+    if run.n < config.min_count || is_scan(run) || run.flags & flag::FOR_UPDATE != 0 {
+        return None;
+    }
+    let confidence = confidence(run, context);
+    if confidence == Confidence::Low && run.n < config.min_count_low_confidence {
+        return None;
+    }
+    Some(Verdict { kind: Kind::NPlusOne, confidence })
+}
+
+/// How sure it is that a repeated SELECT is a loop over rows that one statement could have read.
+fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
+    let parent = run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
+    let score = parent.map_or(f32::MAX, |parent| parent.score);
+    // Once a request each, however many requests.
+    if run.streak < context.config.min_count {
+        return Confidence::Low;
+    }
+    // Each turn changes data before the next read: a queue, an import, a guard. Only an exact parent makes it a loop over rows.
+    if run.written * 10 >= (run.n - 1) * 9 {
+        return if score <= EXACT { Confidence::High } else { Confidence::Low };
+    }
+    // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
+    if run.flags & flag::RANGE != 0 && score > MATCH {
+        return Confidence::Low;
+    }
+    if score <= MATCH {
+        Confidence::High
+    } else if score <= LOOSE || context.sure {
+        Confidence::Medium
+    } else {
+        Confidence::Low
+    }
+}
+
+/// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
+fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
+    context.runs.iter().any(|other| {
+        other.fingerprint != run.fingerprint
+            && other.fingerprint != parent.fingerprint
+            && other.first < parent.first
+            && other.last > run.first
+            && other.n * 2 > run.n
+            && other.n > 2 * parent.n
+    })
+}
+
+/// Pages read one after the other: each statement is already a set.
+fn is_scan(run: &Run) -> bool {
+    let paged = flag::LIMIT | flag::ORDER_BY;
+    run.flags & paged == paged && run.flags & (flag::OFFSET | flag::RANGE) != 0 && run.rows > u64::from(run.n)
+}
+
+fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+    let close = run.last - run.first <= 2 * run.n;
+    let enough = run.n >= context.config.min_count && run.dup + 1 >= run.n;
+    (enough && (context.sure || close)).then_some(Verdict {
+        kind: Kind::Duplicate,
+        confidence: if context.sure { Confidence::High } else { Confidence::Medium },
+    })
+}
+
+fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+    let linked = run.parent.is_some_and(|parent| parent.score <= MATCH);
+    let single = run.rows < 2 * u64::from(run.n);
+    let enough = run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
+    (single && enough).then_some(Verdict {
+        kind: Kind::WriteLoop,
+        confidence: if linked { Confidence::High } else { Confidence::Medium },
+    })
+}
+
+/// Time that batching would have saved, microseconds: the batch is charged twice the worst single statement.
+pub(crate) fn avoidable_us(run: &Run, kind: Kind, round_trip: u64) -> u64 {
+    let after = u64::from(!matches!(kind, Kind::NPlusOne | Kind::Chain | Kind::Duplicate));
+    let turns = u64::from(run.n).saturating_sub(after.max(1));
+    run.duration.saturating_sub(2 * run.duration_max) + run.wait.saturating_sub(run.wait_max) + turns * round_trip
+}
+
+/// How much a burst matters.
+pub(crate) fn severity(avoidable_us: u64, n: u32, confidence: Confidence, kind: Kind) -> Severity {
+    let level = if avoidable_us >= 500_000 || n >= 100 {
+        Severity::Critical
+    } else if avoidable_us >= 50_000 || n >= 20 {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
+    let lower = usize::from(confidence == Confidence::Low) + usize::from(kind == Kind::WriteLoop);
+    [Severity::Info, Severity::Warning, Severity::Critical][(level as usize).saturating_sub(lower)]
+}

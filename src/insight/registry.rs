@@ -1,0 +1,114 @@
+//! Names behind numbers: literal-free texts of fingerprints, routes. Cold: locked only when something new appears.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::describe::Described;
+use crate::sql::Fingerprint;
+
+/// Routes remembered; later ones share [`OTHER_ROUTE`].
+const MAX_ROUTES: usize = 1_024;
+/// Number of the route `other`.
+const OTHER_ROUTE: u32 = 1;
+/// Longest route shown.
+const MAX_ROUTE: usize = 128;
+
+/// Texts and routes.
+pub(crate) struct Registry {
+    texts: HashMap<u64, Arc<Described>>,
+    limit: usize,
+    routes: Vec<Arc<str>>,
+    bytes: usize,
+}
+
+impl Registry {
+    pub(crate) fn new(limit: usize) -> Self {
+        // Number 0 means "no route".
+        Self { texts: HashMap::new(), limit: limit.max(1), routes: vec![Arc::from(""), Arc::from("other")], bytes: 0 }
+    }
+
+    /// Keeps what a new fingerprint looks like. `false`: no room, the sweep makes some.
+    pub(crate) fn insert(&mut self, fingerprint: Fingerprint, described: Described) -> bool {
+        if self.texts.len() >= self.limit && !self.texts.contains_key(&fingerprint.0) {
+            return false;
+        }
+        self.bytes += described.bytes();
+        if let Some(old) = self.texts.insert(fingerprint.0, Arc::new(described)) {
+            self.bytes -= old.bytes();
+        }
+        true
+    }
+
+    pub(crate) fn get(&self, fingerprint: u64) -> Option<Arc<Described>> {
+        self.texts.get(&fingerprint).cloned()
+    }
+
+    pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
+        self.texts.contains_key(&fingerprint.0)
+    }
+
+    pub(crate) fn remove(&mut self, fingerprint: u64) {
+        if let Some(old) = self.texts.remove(&fingerprint) {
+            self.bytes -= old.bytes();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Approximate memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
+    }
+
+    /// The number of a route; digits are masked (a misbehaving application may send the real path).
+    pub(crate) fn route(&mut self, raw: &str) -> u32 {
+        let clean = mask_route(raw);
+        if clean.is_empty() {
+            return 0;
+        }
+        if let Some(at) = self.routes.iter().position(|known| **known == *clean) {
+            return at as u32;
+        }
+        if self.routes.len() >= MAX_ROUTES {
+            return OTHER_ROUTE;
+        }
+        self.routes.push(Arc::from(clean));
+        (self.routes.len() - 1) as u32
+    }
+
+    /// The route behind a number; `None` for 0.
+    pub(crate) fn route_name(&self, number: u32) -> Option<Arc<str>> {
+        (number != 0).then(|| self.routes.get(number as usize).cloned()).flatten()
+    }
+}
+
+/// Printable ASCII, at most [`MAX_ROUTE`] bytes, runs of two or more digits as `#`.
+pub(crate) fn mask_route(raw: &str) -> String {
+    let mut clean = String::with_capacity(raw.len().min(MAX_ROUTE));
+    let mut digits = String::new();
+    for c in raw.chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        push_digits(&mut clean, &mut digits);
+        clean.push(if c.is_ascii_graphic() || c == ' ' { c } else { '?' });
+        if clean.len() >= MAX_ROUTE {
+            break;
+        }
+    }
+    push_digits(&mut clean, &mut digits);
+    clean.truncate(MAX_ROUTE);
+    clean
+}
+
+fn push_digits(clean: &mut String, digits: &mut String) {
+    match digits.len() {
+        0 => {}
+        1 => clean.push_str(digits),
+        _ => clean.push('#'),
+    }
+    digits.clear();
+}

@@ -1,0 +1,404 @@
+//! Runs: repeats of one statement inside a unit of work, kept in a fixed set of slots.
+//!
+//! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
+//! and remembers the SELECT whose row count explains it best.
+
+use super::stats;
+use crate::sql::{Operation, flag};
+
+/// Runs watched at once in a unit.
+pub(crate) const SLOTS: usize = 48;
+/// Closed runs kept until the unit is judged.
+const MAX_CLOSED: usize = 64;
+/// A parent is looked for this many statements before the loop began.
+const PARENT_REACH: u32 = 32;
+/// Runs of three or more that are worth judging are kept when their slot is taken.
+const KEEP: u32 = 3;
+/// Statements before a pause that may be the parent of a loop after it.
+const LEAD: u32 = 3;
+/// How exact a multiple of the parent's rows must be.
+const MULTIPLE: f32 = 0.05;
+
+/// One completed statement as the detector sees it. Times in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) fingerprint: u64,
+    pub(crate) literals: u64,
+    pub(crate) operation: Operation,
+    pub(crate) flags: u16,
+    pub(crate) max_list: u16,
+    pub(crate) rows: u64,
+    pub(crate) duration: u64,
+    pub(crate) wait: u64,
+    pub(crate) pipelined: bool,
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
+}
+
+/// The SELECT that explains a loop: it returned about as many rows as the loop has turns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Parent {
+    pub(crate) fingerprint: u64,
+    pub(crate) rows: u64,
+    pub(crate) n: u32,
+    /// Number of its first execution among the unit's statements.
+    pub(crate) first: u32,
+    /// No pause of the client between it and the loop.
+    pub(crate) adjacent: bool,
+    /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
+    pub(crate) score: f32,
+}
+
+/// One statement's repeats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) fingerprint: u64,
+    pub(crate) operation: Operation,
+    pub(crate) flags: u16,
+    pub(crate) n: u32,
+    /// Numbers of the first and last execution among the unit's statements.
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) rows: u64,
+    /// Exact repeats with no write in between.
+    pub(crate) dup: u32,
+    /// Executions with a list longer than one.
+    pub(crate) lists: u32,
+    pub(crate) piped: u32,
+    /// Executions at most the configured period after the one before.
+    pub(crate) near: u32,
+    /// Executions that a pause of the client parted from the one before.
+    pub(crate) paused: u32,
+    /// Number of the pause before the first and before the last execution.
+    pub(crate) pause_first: u32,
+    pub(crate) pause_seen: u32,
+    /// Executions since the last pause, and most executions between two pauses.
+    since_pause: u32,
+    pub(crate) streak: u32,
+    /// Executions that a write parted from the one before.
+    pub(crate) written: u32,
+    write_seen: u32,
+    /// Executions that returned nothing.
+    pub(crate) empty: u32,
+    pub(crate) duration: u64,
+    pub(crate) duration_max: u64,
+    pub(crate) wait: u64,
+    pub(crate) wait_max: u64,
+    first_literals: u64,
+    bitmap: u64,
+    pub(crate) several: bool,
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
+    pub(crate) parent: Option<Parent>,
+}
+
+impl Run {
+    fn start(event: &Event, at: u32, pauses: u32, writes: u32) -> Self {
+        Self {
+            fingerprint: event.fingerprint,
+            operation: event.operation,
+            flags: event.flags,
+            n: 0,
+            first: at,
+            last: at,
+            rows: 0,
+            dup: 0,
+            lists: 0,
+            piped: 0,
+            near: 0,
+            paused: 0,
+            pause_first: pauses,
+            pause_seen: pauses,
+            since_pause: 0,
+            streak: 0,
+            written: 0,
+            write_seen: writes,
+            empty: 0,
+            duration: 0,
+            duration_max: 0,
+            wait: 0,
+            wait_max: 0,
+            first_literals: event.literals,
+            bitmap: 0,
+            several: false,
+            started: event.started,
+            ended: event.ended,
+            parent: None,
+        }
+    }
+
+    /// Number of different sets of literals: exact for one, an estimate (linear counting) above.
+    pub(crate) fn distinct(&self) -> u32 {
+        if !self.several {
+            return 1;
+        }
+        let zeros = self.bitmap.count_zeros();
+        if zeros == 0 {
+            return self.n;
+        }
+        let estimate = -64.0 * (f64::from(zeros) / 64.0).ln();
+        (estimate.round() as u32).clamp(2, self.n.max(2))
+    }
+
+    /// How far this run's count is from what the rows of `rows` would explain.
+    fn distance(n: u32, rows: u64) -> f32 {
+        let ratio = n as f32 / rows as f32;
+        if ratio < 1.0 {
+            return -0.5 * ratio.ln();
+        }
+        // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
+        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
+        let single = ratio.ln().abs();
+        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
+    }
+
+    /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
+    fn explained_by(&self, parent: &Run) -> Option<f32> {
+        let outside = parent.n * 2 <= self.n;
+        // A nested loop: the outer run's rows, summed, are the inner run's count.
+        let nested = parent.rows.abs_diff(u64::from(self.n)) * 32 <= parent.rows;
+        let apt = parent.operation == Operation::Select
+            && parent.flags & flag::NO_FROM == 0
+            && parent.rows >= 2
+            && parent.rows * 5 >= u64::from(parent.n) * 6
+            && parent.first < self.first
+            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
+        (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
+    }
+}
+
+/// The runs of one unit of work.
+pub(crate) struct Runs {
+    fingerprints: [u64; SLOTS],
+    runs: Vec<Run>,
+    /// Where a fingerprint probably is.
+    hints: [u8; 128],
+    dup_tags: [u32; 128],
+    closed: Vec<Run>,
+    /// Statements seen that are not transparent.
+    count: u32,
+    writes: u32,
+    pauses: u32,
+    paused: bool,
+    pub(crate) repeats: u32,
+    pub(crate) evictions: u32,
+}
+
+impl Runs {
+    pub(crate) fn new() -> Self {
+        Self {
+            fingerprints: [0; SLOTS],
+            runs: Vec::with_capacity(SLOTS),
+            hints: [0; 128],
+            dup_tags: [0; 128],
+            closed: Vec::with_capacity(MAX_CLOSED),
+            count: 0,
+            writes: 0,
+            pauses: 0,
+            paused: false,
+            repeats: 0,
+            evictions: 0,
+        }
+    }
+
+    /// Bytes held by one unit's runs.
+    pub(crate) const fn size() -> usize {
+        std::mem::size_of::<Self>() + (SLOTS + MAX_CLOSED) * std::mem::size_of::<Run>()
+    }
+
+    /// Ready for the next unit.
+    pub(crate) fn clear(&mut self) {
+        self.runs.clear();
+        self.closed.clear();
+        self.dup_tags = [0; 128];
+        self.paused = false;
+        (self.count, self.writes, self.pauses, self.repeats, self.evictions) = (0, 0, 0, 0, 0);
+    }
+
+    /// Statements seen.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The client paused for longer than its habit.
+    pub(crate) fn pause(&mut self) {
+        self.pauses += 1;
+        self.paused = true;
+    }
+
+    /// Whether the first statement after a pause begins another request: it does not carry a running loop on.
+    pub(crate) fn breaks(&mut self, fingerprint: u64) -> bool {
+        if !std::mem::take(&mut self.paused) {
+            return false;
+        }
+        let at = self.count;
+        !self.find(fingerprint).is_some_and(|slot| {
+            let run = &self.runs[slot];
+            run.n >= KEEP && at - run.last <= 2 * (run.last - run.first) / (run.n - 1) + 2
+        })
+    }
+
+    /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
+    /// that a pause parts from it (rendering begins).
+    pub(crate) fn end_segment(&mut self) -> &[Run] {
+        let at = self.count;
+        for slot in (0..self.runs.len()).rev() {
+            let run = &self.runs[slot];
+            if run.n >= KEEP || run.last + LEAD < at {
+                self.close(slot);
+                self.runs.swap_remove(slot);
+                self.fingerprints[slot] = self.fingerprints[self.runs.len()];
+            }
+        }
+        self.closed.sort_unstable_by_key(|run| run.first);
+        &self.closed
+    }
+
+    /// Forgets the runs that were judged.
+    pub(crate) fn judged(&mut self) {
+        self.closed.clear();
+    }
+
+    /// Takes in one completed statement that is not transparent.
+    pub(crate) fn observe(&mut self, event: &Event, max_period: u32) {
+        let at = self.count;
+        self.count += 1;
+        if is_write(event.operation) {
+            self.writes += 1;
+        }
+        let dup = self.repeated(event);
+        let slot = match self.find(event.fingerprint) {
+            Some(slot) => slot,
+            None => self.open(event, at),
+        };
+        let (pauses, writes) = (self.pauses, self.writes);
+        let run = &mut self.runs[slot];
+        run.near += u32::from(run.n > 0 && at - run.last <= max_period);
+        if run.pause_seen != pauses {
+            run.paused += 1;
+            run.since_pause = 0;
+            run.pause_seen = pauses;
+        }
+        run.since_pause += 1;
+        run.streak = run.streak.max(run.since_pause);
+        run.written += u32::from(run.write_seen != writes && run.n > 0);
+        run.write_seen = writes;
+        run.n += 1;
+        run.last = at;
+        run.rows += event.rows;
+        run.dup += u32::from(dup);
+        run.lists += u32::from(event.max_list > 1);
+        run.piped += u32::from(event.pipelined);
+        run.empty += u32::from(event.rows == 0);
+        run.duration += event.duration;
+        run.duration_max = run.duration_max.max(event.duration);
+        run.wait += event.wait;
+        run.wait_max = run.wait_max.max(event.wait);
+        run.several |= event.literals != run.first_literals;
+        run.bitmap |= 1 << (event.literals >> 58);
+        run.ended = event.ended;
+        if run.n >= 4 && run.n.is_power_of_two() {
+            self.link(slot);
+        }
+    }
+
+    /// Whether this very statement was read before with no write since. May miss, never invents one in practice.
+    fn repeated(&mut self, event: &Event) -> bool {
+        if event.operation != Operation::Select {
+            return false;
+        }
+        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let cell = &mut self.dup_tags[(mixed >> 57) as usize];
+        let tag = (mixed as u32) | 1;
+        let dup = *cell == tag;
+        *cell = tag;
+        self.repeats += u32::from(dup);
+        dup
+    }
+
+    #[inline]
+    fn find(&mut self, fingerprint: u64) -> Option<usize> {
+        let hint = &mut self.hints[(fingerprint & 127) as usize];
+        let guess = usize::from(*hint);
+        if guess < self.runs.len() && self.fingerprints[guess] == fingerprint {
+            return Some(guess);
+        }
+        let slot = self.fingerprints[..self.runs.len()].iter().position(|known| *known == fingerprint)?;
+        *hint = slot as u8;
+        Some(slot)
+    }
+
+    fn open(&mut self, event: &Event, at: u32) -> usize {
+        let run = Run::start(event, at, self.pauses, self.writes);
+        let slot = if self.runs.len() < SLOTS {
+            self.runs.push(run);
+            self.runs.len() - 1
+        } else {
+            let oldest = self.runs.iter().enumerate().min_by_key(|(_, run)| run.last).map_or(0, |(slot, _)| slot);
+            self.close(oldest);
+            self.evictions += 1;
+            self.runs[oldest] = run;
+            oldest
+        };
+        self.fingerprints[slot] = event.fingerprint;
+        self.hints[(event.fingerprint & 127) as usize] = slot as u8;
+        slot
+    }
+
+    /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
+    fn link(&mut self, slot: usize) {
+        let child = self.runs[slot];
+        let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
+        let mut best_first = 0;
+        for (at, run) in self.runs.iter().enumerate() {
+            let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else { continue };
+            let nearer = best.is_none_or(|known| score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first));
+            if nearer {
+                // Nothing but a pause may lie between a list and the loop over it (rendering begins).
+                let adjacent = run.pause_seen >= child.pause_first
+                    || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
+                best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, first: run.first, adjacent, score });
+                best_first = run.first;
+            }
+        }
+        self.runs[slot].parent = best;
+    }
+
+    fn close(&mut self, slot: usize) {
+        if self.runs[slot].n < KEEP {
+            return;
+        }
+        self.link(slot);
+        if self.closed.len() < MAX_CLOSED {
+            self.closed.push(self.runs[slot]);
+        }
+    }
+
+    /// Ends all runs; what is worth judging is in the returned slice, in order of first execution.
+    pub(crate) fn finish(&mut self) -> &[Run] {
+        for slot in 0..self.runs.len() {
+            self.close(slot);
+        }
+        self.closed.sort_unstable_by_key(|run| run.first);
+        &self.closed
+    }
+}
+
+/// Whether an operation changes data.
+pub(crate) fn is_write(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge | Operation::Copy | Operation::Ddl
+    )
+}
+
+/// Whether a statement takes no part in patterns: transaction control, session settings, cursors, bare SELECTs.
+pub(crate) fn is_transparent(operation: Operation, flags: u16) -> bool {
+    match operation {
+        Operation::Transaction | Operation::Session | Operation::Cursor | Operation::Empty => true,
+        Operation::Select => flags & (flag::PING | flag::NO_FROM | flag::UNLEXED) != 0,
+        _ => flags & flag::UNLEXED != 0,
+    }
+}
+
+const _: () = assert!(SLOTS < 256 && stats::UNIT.len() == 10);

@@ -1,0 +1,335 @@
+//! One client session as insight sees it: a few words while idle, a [`Unit`] on loan while at work.
+
+use std::sync::Arc;
+
+use super::runs::{Event, is_transparent};
+use super::stats::{BYTES, LATENCY_US, ROWS, operation_index};
+use super::table::bump;
+use super::unit::{Boundary, Pending, Unit, is_marker};
+use super::worker::WorkerInsight;
+use super::{DatabaseId, TagSet, Text, Times};
+use crate::sql::{Operation, Statement, flag};
+
+/// No unit on loan.
+const NONE: u32 = u32::MAX;
+/// New fingerprints a session may bring in a minute; more are counted under `other`.
+const NEW_PER_MINUTE: u16 = 200;
+/// Longest idle gap that a slow client earns.
+const MAX_IDLE_GAP_US: u64 = 1_000_000;
+/// Longest application name kept.
+const MAX_APPLICATION: usize = 64;
+
+/// A statement that was forwarded to a server.
+#[derive(Clone, Copy)]
+pub struct Begin<'a> {
+    /// Its analysis; for a Bind, with the parameters mixed into `literals`.
+    pub statement: Statement,
+    /// Text of a simple Query, or of a Parse in the same message; `None` for a known prepared statement.
+    pub text: Option<Text<'a>>,
+    /// Tags read when the statement was parsed; used when there is no text.
+    pub tags: TagSet,
+    /// When it came and went.
+    pub at: Times,
+    /// The client sent it before it had the answer to the one before.
+    pub pipelined: bool,
+}
+
+/// Insight's view of one client session. At most 64 bytes while the session idles.
+pub struct SessionInsight {
+    application: Option<Arc<str>>,
+    /// When the last ReadyForQuery passed; 0 before the first.
+    last_ready: u64,
+    transaction_started: u64,
+    unit: u32,
+    generation: u32,
+    /// Number of Syncs and Queries sent, and of those answered.
+    synced: u32,
+    answered: u32,
+    /// The client's usual pause between an answer and its next statement (a running median).
+    habit: u32,
+    new_minute: u16,
+    new_count: u16,
+    database: DatabaseId,
+    status: u8,
+    flags: u8,
+}
+
+/// The session sits in a transaction with no statement running, and is counted so.
+const IDLE_IN_TRANSACTION: u8 = 1;
+/// The open transaction ran ROLLBACK.
+const ROLLED_BACK: u8 = 2;
+/// The open transaction failed.
+const FAILED: u8 = 4;
+
+const _: () = assert!(std::mem::size_of::<SessionInsight>() <= 64);
+
+impl SessionInsight {
+    /// A session of this database.
+    pub fn new(database: DatabaseId) -> Self {
+        Self {
+            application: None,
+            last_ready: 0,
+            transaction_started: 0,
+            unit: NONE,
+            generation: 0,
+            synced: 0,
+            answered: 0,
+            habit: 0,
+            new_minute: 0,
+            new_count: 0,
+            database,
+            status: b'I',
+            flags: 0,
+        }
+    }
+
+    /// The client's `application_name`, for log lines only (never a metric): printable ASCII, 64 bytes.
+    pub fn set_application(&mut self, name: &str) {
+        let clean: String =
+            name.chars().take(MAX_APPLICATION).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+        self.application = (!clean.is_empty()).then(|| Arc::from(clean));
+    }
+
+    /// A Parse was seen: makes the text known before its first execution, and reads its tags.
+    pub fn register(&mut self, worker: &mut WorkerInsight, statement: &Statement, text: Text<'_>, now_us: u64) -> TagSet {
+        if !worker.enabled() {
+            return TagSet::default();
+        }
+        worker.slot(self.database.0, statement, Some(text), || self.may_add(now_us));
+        if statement.flags & flag::COMMENT != 0 { worker.tags(text) } else { TagSet::default() }
+    }
+
+    /// A statement was forwarded. Answers are matched to statements in order.
+    pub fn begin(&mut self, worker: &mut WorkerInsight, begin: &Begin<'_>) {
+        self.leave_idle(worker, begin.at.received_us);
+        if !worker.enabled() {
+            bump(&worker.table.itself.disabled, 1);
+            return;
+        }
+        let statement = begin.statement;
+        let tags = match begin.text {
+            Some(text) if statement.flags & flag::COMMENT != 0 => worker.tags(text),
+            _ => begin.tags,
+        };
+        worker.count_reading(&statement, begin.text.is_some());
+        let database = self.database.0;
+        let slot = worker.slot(database, &statement, begin.text, || self.may_add(begin.at.received_us));
+        let at = self.unit_for(worker, &statement, &tags, begin.at.received_us);
+        let unit = &mut worker.units[at as usize];
+        unit.inherit(&tags);
+        if unit.in_flight.is_empty() && self.last_ready != 0 {
+            let gap = begin.at.received_us.saturating_sub(self.last_ready);
+            if unit.statements > 0 {
+                unit.turnaround(gap, u64::from(self.habit));
+            }
+            self.learn(gap);
+        }
+        unit.statements += 1;
+        unit.last = begin.at.sent_us.max(begin.at.received_us);
+        unit.in_flight.push(Pending {
+            slot,
+            statement,
+            received: begin.at.received_us,
+            wait: begin.at.server_us.saturating_sub(begin.at.received_us).min(u64::from(u32::MAX)) as u32,
+            sent: begin.at.sent_us,
+            pipelined: begin.pipelined,
+            batch: self.synced,
+        });
+    }
+
+    /// A Sync (or the end of a Query message) was forwarded: what was begun so far belongs to it.
+    pub fn synced(&mut self) {
+        self.synced = self.synced.wrapping_add(1);
+    }
+
+    /// The oldest statement in flight was answered: CommandComplete, EmptyQueryResponse or PortalSuspended.
+    pub fn complete(&mut self, worker: &mut WorkerInsight, rows: u64, bytes: u64, now_us: u64) {
+        let Some(at) = self.current(worker) else { return };
+        let Some(pending) = worker.units[at as usize].in_flight.pop() else { return };
+        let statement = pending.statement;
+        let duration = now_us.saturating_sub(pending.sent);
+        let table = &worker.table;
+        let entry = table.entry(pending.slot);
+        bump(&entry.calls, 1);
+        bump(&entry.time_us, duration);
+        bump(&entry.rows, rows);
+        bump(&entry.bytes, bytes);
+        if duration > entry.max_us.load(std::sync::atomic::Ordering::Relaxed) {
+            entry.max_us.store(duration, std::sync::atomic::Ordering::Relaxed);
+        }
+        let stats = table.database(self.database.0);
+        stats.duration[operation_index(statement.operation)][0].observe(&LATENCY_US, duration);
+        stats.bytes.observe(&BYTES, bytes);
+        if statement.operation == Operation::Select {
+            stats.rows.observe(&ROWS, rows);
+        }
+        if duration > worker.shared.config.slow_query.as_micros() as u64 {
+            bump(&stats.slow, 1);
+        }
+        if statement.operation == Operation::Transaction && worker.is_rollback(&statement) {
+            self.flags |= ROLLED_BACK;
+        }
+        let unit = &mut worker.units[at as usize];
+        unit.server_us += duration;
+        if !is_transparent(statement.operation, statement.flags) {
+            let event = Event {
+                fingerprint: statement.fingerprint.0,
+                literals: statement.literals,
+                operation: statement.operation,
+                flags: statement.flags,
+                max_list: statement.max_list,
+                rows,
+                duration,
+                wait: u64::from(pending.wait),
+                pipelined: pending.pipelined,
+                started: pending.received,
+                ended: now_us,
+            };
+            if !unit.is_sure() && unit.runs.breaks(event.fingerprint) {
+                worker.judge(at, now_us, true);
+            }
+            worker.units[at as usize].runs.observe(&event, worker.shared.config.max_period);
+        }
+    }
+
+    /// The oldest statement in flight failed.
+    pub fn failed(&mut self, worker: &mut WorkerInsight, sqlstate: [u8; 5], now_us: u64) {
+        if self.status == b'T' {
+            self.flags |= FAILED;
+        }
+        let Some(at) = self.current(worker) else { return };
+        let Some(pending) = worker.units[at as usize].in_flight.pop() else { return };
+        let duration = now_us.saturating_sub(pending.sent);
+        let entry = worker.table.entry(pending.slot);
+        bump(&entry.calls, 1);
+        bump(&entry.errors, 1);
+        bump(&entry.time_us, duration);
+        let stats = worker.table.database(self.database.0);
+        stats.duration[operation_index(pending.statement.operation)][1].observe(&LATENCY_US, duration);
+        stats.error(sqlstate);
+        worker.units[at as usize].server_us += duration;
+    }
+
+    /// ReadyForQuery passed with this transaction status (`I`, `T`, `E`).
+    pub fn ready(&mut self, worker: &mut WorkerInsight, status: u8, now_us: u64) {
+        self.answered = self.answered.wrapping_add(1);
+        self.last_ready = now_us;
+        self.transaction(worker, status, now_us);
+        self.status = status;
+        let mut idle = true;
+        if let Some(at) = self.current(worker) {
+            let unit = &mut worker.units[at as usize];
+            unit.in_flight.settle(self.answered.wrapping_sub(1));
+            unit.last = now_us;
+            unit.in_transaction = status != b'I';
+            idle = unit.in_flight.is_empty();
+        }
+        if status != b'I' && idle && self.flags & IDLE_IN_TRANSACTION == 0 {
+            self.flags |= IDLE_IN_TRANSACTION;
+            worker.table.database(self.database.0).idle_change(1);
+        }
+    }
+
+    /// The client is gone.
+    pub fn end(&mut self, worker: &mut WorkerInsight, now_us: u64) {
+        self.leave_idle(worker, now_us);
+        if let Some(at) = self.current(worker) {
+            worker.finish(at, now_us);
+            worker.release(at);
+        }
+        self.unit = NONE;
+    }
+
+    fn transaction(&mut self, worker: &WorkerInsight, status: u8, now_us: u64) {
+        let stats = worker.table.database(self.database.0);
+        match (self.status, status) {
+            (b'I', b'I') => bump(&stats.transactions[2], 1),
+            (b'I', _) => {
+                self.transaction_started = now_us;
+                self.flags &= !(ROLLED_BACK | FAILED);
+            }
+            (_, b'I') => {
+                let outcome = if self.flags & FAILED != 0 || self.status == b'E' {
+                    3
+                } else {
+                    usize::from(self.flags & ROLLED_BACK != 0)
+                };
+                bump(&stats.transactions[outcome], 1);
+                stats.transaction_duration.observe(&LATENCY_US, now_us.saturating_sub(self.transaction_started));
+            }
+            _ => {}
+        }
+    }
+
+    /// The client spoke again (or left): it no longer idles in its transaction.
+    fn leave_idle(&mut self, worker: &WorkerInsight, now_us: u64) {
+        if self.flags & IDLE_IN_TRANSACTION != 0 {
+            self.flags &= !IDLE_IN_TRANSACTION;
+            let stats = worker.table.database(self.database.0);
+            stats.idle_change(-1);
+            bump(&stats.transaction_idle_us, now_us.saturating_sub(self.last_ready));
+        }
+    }
+
+    /// The unit on loan, unless the sweep took it back.
+    fn current(&self, worker: &WorkerInsight) -> Option<u32> {
+        let unit: &Unit = worker.units.get(self.unit as usize)?;
+        (unit.generation == self.generation && unit.in_use).then_some(self.unit)
+    }
+
+    /// The unit that a statement belongs to; ends the old one at a boundary.
+    fn unit_for(&mut self, worker: &mut WorkerInsight, statement: &Statement, tags: &TagSet, received: u64) -> u32 {
+        let marker = is_marker(statement);
+        let Some(at) = self.current(worker) else {
+            let boundary = if marker {
+                Boundary::Marker
+            } else if self.last_ready == 0 {
+                Boundary::Connection
+            } else {
+                Boundary::Gap
+            };
+            let at = worker.acquire(self.database.0, boundary, self.application.clone(), received);
+            self.unit = at;
+            self.generation = worker.units[at as usize].generation;
+            return at;
+        };
+        let idle_gap = self.idle_gap(worker);
+        let unit = &mut worker.units[at as usize];
+        if let Some(boundary) = unit.ends_before(statement, tags, received, idle_gap) {
+            worker.finish(at, received);
+            worker.units[at as usize].restart(if marker { Boundary::Marker } else { boundary }, received);
+        } else if marker && unit.runs.count() == 0 && !unit.in_transaction {
+            unit.boundary = Boundary::Marker;
+        }
+        at
+    }
+
+    /// Longest pause that still belongs to the unit: the configured one, longer for a client that is slow by habit.
+    fn idle_gap(&self, worker: &WorkerInsight) -> u64 {
+        let configured = worker.shared.config.idle_gap.as_micros() as u64;
+        configured.max((20 * u64::from(self.habit)).min(MAX_IDLE_GAP_US))
+    }
+
+    /// A running median of pauses: moves by a sixteenth towards each one.
+    fn learn(&mut self, gap: u64) {
+        let step = self.habit / 16 + 1;
+        if self.habit == 0 {
+            self.habit = gap.clamp(1, 20_000) as u32;
+        } else if gap > u64::from(self.habit) {
+            self.habit = self.habit.saturating_add(step).min(50_000);
+        } else {
+            self.habit = self.habit.saturating_sub(step).max(1);
+        }
+    }
+
+    /// Whether this session may bring one more new fingerprint.
+    fn may_add(&mut self, now_us: u64) -> bool {
+        let minute = (now_us / 60_000_000) as u16;
+        if minute != self.new_minute {
+            self.new_minute = minute;
+            self.new_count = 0;
+        }
+        self.new_count = self.new_count.saturating_add(1);
+        self.new_count <= NEW_PER_MINUTE
+    }
+}

@@ -1,0 +1,226 @@
+//! Units of work: the statements of one request, job or script, and where one ends and the next begins.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::runs::Runs;
+use super::tags::TagSet;
+use crate::sql::{Operation, Statement, flag};
+
+/// A unit never lasts longer than this.
+const MAX_UNIT_US: u64 = 300_000_000;
+/// A unit never has more statements than this.
+const MAX_STATEMENTS: u32 = 10_000;
+/// A pause inside a transaction that ends a unit all the same.
+const MAX_TRANSACTION_GAP_US: u64 = 60_000_000;
+/// Statements in flight that are told apart; beyond, they are only counted.
+const MAX_PENDING: usize = 256;
+/// A pause this many times the client's habit, and at least [`PAUSE_MIN_US`], is noted in the runs.
+const PAUSE_FACTOR: u64 = 8;
+const PAUSE_MIN_US: u64 = 5_000;
+
+/// What began a unit of work. The order is that of [`super::stats::BOUNDARIES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Boundary {
+    Connection,
+    Trace,
+    Tag,
+    Marker,
+    Gap,
+    Cap,
+}
+
+/// A statement sent and not yet answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    pub(crate) slot: u32,
+    pub(crate) statement: Statement,
+    pub(crate) received: u64,
+    pub(crate) wait: u32,
+    pub(crate) sent: u64,
+    pub(crate) pipelined: bool,
+    /// Number of the Sync that covers it.
+    pub(crate) batch: u32,
+}
+
+/// Statements in flight, oldest first. Bounded: what does not fit is counted and matched by number only.
+#[derive(Default)]
+pub(crate) struct InFlight {
+    queue: VecDeque<Pending>,
+    overflow: u32,
+}
+
+impl InFlight {
+    pub(crate) fn push(&mut self, pending: Pending) {
+        if self.overflow > 0 || self.queue.len() >= MAX_PENDING {
+            self.overflow = self.overflow.saturating_add(1);
+        } else {
+            self.queue.push_back(pending);
+        }
+    }
+
+    /// The oldest statement; `None` when it was one that did not fit.
+    pub(crate) fn pop(&mut self) -> Option<Pending> {
+        let front = self.queue.pop_front();
+        if front.is_none() {
+            self.overflow = self.overflow.saturating_sub(1);
+        }
+        front
+    }
+
+    /// Forgets what the Sync numbered `batch` leaves unanswered.
+    pub(crate) fn settle(&mut self, batch: u32) {
+        while self.queue.front().is_some_and(|front| front.batch.wrapping_sub(batch) as i32 <= 0) {
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() {
+            self.overflow = 0;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.overflow == 0
+    }
+
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.queue.shrink_to(16);
+        self.overflow = 0;
+    }
+}
+
+/// What the detector holds for a session that is at work.
+pub(crate) struct Unit {
+    /// Counts the owners; a session whose number differs has lost it.
+    pub(crate) generation: u32,
+    pub(crate) in_use: bool,
+    pub(crate) database: u16,
+    pub(crate) application: Option<Arc<str>>,
+    pub(crate) boundary: Boundary,
+    pub(crate) tags: TagSet,
+    pub(crate) statements: u32,
+    pub(crate) started: u64,
+    /// Last ReadyForQuery, or last statement sent.
+    pub(crate) last: u64,
+    pub(crate) server_us: u64,
+    pub(crate) in_transaction: bool,
+    /// Shortest pause between answer and next statement: an upper bound of the round trip.
+    pub(crate) shortest_gap: u64,
+    pub(crate) in_flight: InFlight,
+    pub(crate) runs: Runs,
+}
+
+impl Unit {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self {
+            generation: 0,
+            in_use: false,
+            database: 0,
+            application: None,
+            boundary: Boundary::Connection,
+            tags: TagSet::default(),
+            statements: 0,
+            started: 0,
+            last: 0,
+            server_us: 0,
+            in_transaction: false,
+            shortest_gap: u64::MAX,
+            in_flight: InFlight::default(),
+            runs: Runs::new(),
+        })
+    }
+
+    /// Starts the next unit of the same session; statements in flight stay.
+    pub(crate) fn restart(&mut self, boundary: Boundary, now: u64) {
+        self.boundary = boundary;
+        self.tags = TagSet::default();
+        self.statements = 0;
+        self.started = now;
+        self.last = now;
+        self.server_us = 0;
+        self.shortest_gap = u64::MAX;
+        self.runs.clear();
+    }
+
+    /// Gives everything back for the next session.
+    pub(crate) fn release(&mut self) {
+        self.in_use = false;
+        self.generation = self.generation.wrapping_add(1);
+        self.application = None;
+        self.in_flight.clear();
+        self.runs.clear();
+    }
+
+    /// Whether a statement received now belongs to the next unit, and why.
+    pub(crate) fn ends_before(&self, statement: &Statement, tags: &TagSet, received: u64, idle_gap: u64) -> Option<Boundary> {
+        if self.statements == 0 {
+            return None;
+        }
+        let gap = received.saturating_sub(self.last);
+        if tags.trace != 0 && self.tags.trace != 0 && tags.trace != self.tags.trace {
+            return Some(Boundary::Trace);
+        }
+        if tags.id != 0 && self.tags.id != 0 && tags.id != self.tags.id {
+            return Some(Boundary::Tag);
+        }
+        if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS {
+            return Some(Boundary::Cap);
+        }
+        let same_trace = tags.trace != 0 && tags.trace == self.tags.trace;
+        if !self.in_transaction && !same_trace {
+            if is_marker(statement) && self.runs.count() > 0 {
+                return Some(Boundary::Marker);
+            }
+            if gap > idle_gap && self.in_flight.is_empty() {
+                return Some(Boundary::Gap);
+            }
+        }
+        if tags.route != 0 && self.tags.route != 0 && tags.route != self.tags.route {
+            return Some(Boundary::Tag);
+        }
+        (self.in_transaction && gap > MAX_TRANSACTION_GAP_US).then_some(Boundary::Cap)
+    }
+
+    /// Takes over what a statement's tags say; untagged statements inherit.
+    pub(crate) fn inherit(&mut self, tags: &TagSet) {
+        if tags.trace != 0 {
+            self.tags.trace = tags.trace;
+        }
+        if tags.id != 0 {
+            self.tags.id = tags.id;
+        }
+        if tags.route != 0 {
+            self.tags.route = tags.route;
+        }
+    }
+
+    /// Notes the client's pause before a statement, given its habit.
+    pub(crate) fn turnaround(&mut self, gap: u64, habit: u64) {
+        self.shortest_gap = self.shortest_gap.min(gap);
+        if gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit) {
+            self.runs.pause();
+        }
+    }
+
+    /// Whether the sweep may end this unit: nothing in flight, no transaction, idle for long enough.
+    pub(crate) fn is_stale(&self, now: u64, idle_gap: u64) -> bool {
+        let idle = now.saturating_sub(self.last);
+        self.in_use
+            && self.in_flight.is_empty()
+            && (if self.in_transaction { idle > MAX_TRANSACTION_GAP_US } else { idle > idle_gap })
+    }
+
+    /// Whether the unit began where a request begins beyond doubt.
+    pub(crate) fn is_sure(&self) -> bool {
+        matches!(self.boundary, Boundary::Trace | Boundary::Tag | Boundary::Marker) || self.tags.trace != 0 || self.tags.route != 0 || self.tags.id != 0
+    }
+}
+
+/// Whether a statement is what Django (or psycopg's pool) sends first in a request.
+pub(crate) fn is_marker(statement: &Statement) -> bool {
+    match statement.operation {
+        Operation::Empty => true,
+        Operation::Select => statement.flags & (flag::PING | flag::DJANGO_SESSION) != 0,
+        _ => false,
+    }
+}

@@ -1,0 +1,196 @@
+//! The part of insight that one worker thread owns: its index, its units, its counters.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::describe::Described;
+use super::judge::Context;
+use super::registry::mask_route;
+use super::table::{Index, OTHER, WorkerTable, bump};
+use super::unit::{Boundary, Unit};
+use super::{Insight, TagSet, Text, lock};
+use crate::sql::{Statement, flag};
+
+/// Routes a worker remembers by the hash of their text.
+const MAX_ROUTE_CACHE: usize = 4_096;
+/// Units idle for this long are ended by [`WorkerInsight::tick`] even when their gap may be longer.
+const STALE_US: u64 = 1_000_000;
+
+/// One worker's insight. Every method that takes a session takes this too; nothing in it is shared but counters.
+pub struct WorkerInsight {
+    pub(crate) shared: Arc<Insight>,
+    pub(crate) table: Arc<WorkerTable>,
+    pub(crate) index: Index,
+    pub(crate) units: Vec<Box<Unit>>,
+    free: Vec<u32>,
+    routes: HashMap<u64, u32, RandomState>,
+    key: RandomState,
+}
+
+impl WorkerInsight {
+    pub(crate) fn new(shared: Arc<Insight>, table: Arc<WorkerTable>) -> Self {
+        Self {
+            shared,
+            table,
+            index: Index::new(),
+            units: Vec::new(),
+            free: Vec::new(),
+            routes: HashMap::default(),
+            key: RandomState::default(),
+        }
+    }
+
+    /// Whether statements are looked at; the relay may skip lexing when not.
+    pub fn enabled(&self) -> bool {
+        self.shared.enabled()
+    }
+
+    /// Literals of a Bind: mixes the raw parameter bytes into the statement's literal hash (keyed, never exported).
+    pub fn bind_literals(&self, literals: u64, parameters: &[u8]) -> u64 {
+        literals.rotate_left(5) ^ self.key.hash_one(parameters)
+    }
+
+    /// Ends the units of sessions that fell idle. Called by the worker about once a second.
+    pub fn tick(&mut self, now_us: u64) {
+        for at in 0..self.units.len() as u32 {
+            if self.units[at as usize].is_stale(now_us, STALE_US) {
+                self.finish(at, now_us);
+                self.release(at);
+            }
+        }
+    }
+
+    /// A unit for a session that begins to work.
+    pub(crate) fn acquire(&mut self, database: u16, boundary: Boundary, application: Option<Arc<str>>, now: u64) -> u32 {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.units.push(Unit::new());
+            bump(&self.table.itself.units_allocated, 1);
+            self.free.reserve(self.units.len());
+            (self.units.len() - 1) as u32
+        });
+        let unit = &mut self.units[at as usize];
+        unit.in_use = true;
+        unit.in_transaction = false;
+        unit.database = database;
+        unit.application = application;
+        unit.restart(boundary, now);
+        at
+    }
+
+    /// Takes a unit back.
+    pub(crate) fn release(&mut self, at: u32) {
+        self.units[at as usize].release();
+        self.free.push(at);
+    }
+
+    /// Judges a unit that is over and counts it. The unit can be used again afterwards.
+    pub(crate) fn finish(&mut self, at: u32, now: u64) {
+        let unit = &self.units[at as usize];
+        if unit.statements == 0 {
+            return;
+        }
+        let stats = self.table.database(unit.database);
+        stats.unit_queries[unit.boundary as usize].observe(&super::stats::UNIT, u64::from(unit.statements));
+        stats.unit_db.observe(&super::stats::LATENCY_US, unit.server_us);
+        bump(&stats.repeated_reads, u64::from(unit.runs.repeats));
+        bump(&self.table.itself.slot_evictions, u64::from(unit.runs.evictions));
+        if unit.runs.count() >= self.shared.config.min_count {
+            self.judge(at, now, false);
+        }
+    }
+
+    /// Judges the runs of a unit: all of them, or those of a segment that a pause ended.
+    pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
+        let Self { shared, units, .. } = self;
+        let unit = &mut units[at as usize];
+        let sure = unit.is_sure();
+        let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
+        let origin = super::report::Origin {
+            database: unit.database,
+            route: unit.tags.route,
+            application: unit.application.as_deref(),
+            round_trip,
+            now,
+        };
+        let runs = if segment { unit.runs.end_segment() } else { unit.runs.finish() };
+        shared.report(&Context { config: &shared.config, sure, runs }, &origin);
+        unit.runs.judged();
+    }
+
+    /// The slot of a statement; registers it when it is new and its text is at hand.
+    pub(crate) fn slot(&mut self, database: u16, statement: &Statement, text: Option<Text<'_>>, allowed: impl FnOnce() -> bool) -> u32 {
+        if let Some(slot) = self.index.find(&self.table, database, statement.fingerprint) {
+            return slot;
+        }
+        let Some(text) = text.filter(|_| statement.flags & flag::UNLEXED == 0 && allowed()) else {
+            bump(&self.table.itself.overflow, 1);
+            return OTHER;
+        };
+        let known = lock(&self.shared.registry).contains(statement.fingerprint);
+        if !known {
+            // Describing takes microseconds; not under the lock.
+            let described = Described::new(statement, text);
+            if !lock(&self.shared.registry).insert(statement.fingerprint, described) {
+                bump(&self.table.itself.overflow, 1);
+                return OTHER;
+            }
+        }
+        self.index.insert(&self.table, database, statement.fingerprint, statement.operation).unwrap_or_else(|| {
+            bump(&self.table.itself.overflow, 1);
+            OTHER
+        })
+    }
+
+    /// Counts how a statement was read.
+    pub(crate) fn count_reading(&self, statement: &Statement, lexed: bool) {
+        let itself = &self.table.itself;
+        let counter = if statement.flags & flag::UNLEXED != 0 {
+            &itself.unlexed
+        } else if statement.flags & flag::TRUNCATED != 0 {
+            &itself.truncated
+        } else if lexed {
+            &itself.lexed
+        } else {
+            &itself.cached
+        };
+        bump(counter, 1);
+    }
+
+    /// The tags in a statement's comments.
+    pub(crate) fn tags(&mut self, _text: Text<'_>) -> TagSet {
+        TagSet::default()
+    }
+
+    /// The number of a route.
+    #[allow(dead_code)]
+    fn route(&mut self, raw: &str) -> u32 {
+        let hash = self.key.hash_one(raw);
+        if let Some(known) = self.routes.get(&hash) {
+            return *known;
+        }
+        let number = lock(&self.shared.registry).route(&mask_route(raw));
+        if self.routes.len() < MAX_ROUTE_CACHE {
+            self.routes.insert(hash, number);
+        }
+        number
+    }
+
+    /// Whether a statement of transaction control is a ROLLBACK.
+    pub(crate) fn is_rollback(&self, _statement: &Statement) -> bool {
+        false
+    }
+
+    /// Statements counted so far (tests).
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> u64 {
+        self.table.itself.lexed.load(Relaxed) + self.table.itself.cached.load(Relaxed)
+    }
+}
+
+const _: fn() = || {
+    let _ = Relaxed;
+};

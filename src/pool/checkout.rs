@@ -1,0 +1,305 @@
+//! Taking a server and giving it back.
+
+use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use deadpool::unmanaged::Object;
+
+use super::{Pool, Pooled, Slot, keeper};
+use crate::config::PoolMode;
+use crate::net::clock::now_us;
+use crate::server::{ConnectError, ParamSet, Server, ServerState, clean, connect};
+use crate::wire::ErrorFields;
+
+/// Idle servers looked at for one of this worker's own before one of another worker's is taken.
+const LOCAL_TRIES: usize = 4;
+
+/// Why no server was given.
+#[derive(Debug)]
+pub enum CheckoutError {
+    /// No server can be opened; what to tell the client.
+    Failed(ErrorFields),
+}
+
+/// A server in a client's hands.
+pub struct Checkout {
+    /// `None` only while being released or dropped.
+    pooled: Option<Box<Pooled>>,
+    pool: Arc<Pool>,
+    /// When it was taken (monotonic microseconds).
+    pub taken_us: u64,
+}
+
+impl Deref for Checkout {
+    type Target = Server;
+    fn deref(&self) -> &Server {
+        &self.pooled.as_ref().expect("a checkout holds its server until it is released").server
+    }
+}
+
+impl DerefMut for Checkout {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.pooled.as_mut().expect("a checkout holds its server until it is released").server
+    }
+}
+
+impl Checkout {
+    /// Gives the server back. One that is not releasable, has expired or is dirty does not go straight to the next
+    /// client: it is cleaned in the background or closed.
+    pub fn release(mut self) {
+        let Some(pooled) = self.pooled.take() else { return };
+        let server = &pooled.server;
+        let now = now_us();
+        self.pool.stats[server.worker].checkout.record(now.saturating_sub(self.taken_us));
+        if !server.releasable() || server.dirty || server.key.being_canceled() {
+            self.pool.clean(pooled);
+        } else if server.expires_us <= now || server.info.close_needed() {
+            drop(pooled);
+        } else {
+            self.pool.put_idle(pooled);
+        }
+    }
+
+    /// The client has gone: whatever runs is cancelled, drained and rolled back before the server is used again.
+    pub fn abandon(mut self) {
+        if let Some(pooled) = self.pooled.take() {
+            self.pool.clean(pooled);
+        }
+    }
+
+    /// Closes the connection: the server is in doubt.
+    pub fn close(mut self) {
+        drop(self.pooled.take());
+    }
+
+    /// The pool it came from.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+/// Takes a waiting client off the list, however its wait ends.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.book().waiting.retain(|(id, _)| *id != self.id);
+    }
+}
+
+impl Pool {
+    /// A server for `client` without waiting, when an idle one is there. `startup` matters in session mode only.
+    pub fn try_checkout(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64) -> Option<Checkout> {
+        let mut foreign: [Option<Object<Box<Pooled>>>; LOCAL_TRIES] = [const { None }; LOCAL_TRIES];
+        let mut looked = 0;
+        loop {
+            let Ok(object) = self.idle.try_get() else { break };
+            if object.server.worker != worker && looked < LOCAL_TRIES {
+                foreign[looked] = Some(object);
+                looked += 1;
+                continue;
+            }
+            if let Some(c) = self.accept(cx, Object::take(object), worker, client) {
+                return Some(c);
+            }
+        }
+        // None of our own: the first other one, moved to this worker's reactor. The rest go back as they drop.
+        foreign.into_iter().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client))
+    }
+
+    /// Checks an idle server's health and gives it to `client`; a dead one is closed.
+    fn accept(self: &Arc<Self>, cx: &mut Context<'_>, pooled: Box<Pooled>, worker: usize, client: u64) -> Option<Checkout> {
+        let now = now_us();
+        if pooled.server.info.close_needed() || pooled.server.expires_us <= now || pooled.server.socket.has_input(cx) {
+            // An idle server has nothing to say: it was terminated, or it reports a change we would lose.
+            return None;
+        }
+        let mut pooled = if pooled.server.worker == worker { pooled } else { rehome(pooled, worker)? };
+        // Registers this task's waker, and notices what arrived while the socket was between reactors.
+        if pooled.server.socket.has_input(cx) {
+            return None;
+        }
+        pooled.server.worker = worker;
+        Some(self.hand_over(pooled, client, now))
+    }
+
+    fn hand_over(self: &Arc<Self>, pooled: Box<Pooled>, client: u64, now: u64) -> Checkout {
+        pooled.server.info.set_state(ServerState::Active, client, now);
+        self.stats[pooled.server.worker].assignments.add(1);
+        Checkout { pooled: Some(pooled), pool: Arc::clone(self), taken_us: now }
+    }
+
+    /// A server for `client`, after waiting in line if need be. The time-out is the caller's. Cancel safe: a
+    /// dropped wait gives up its place.
+    ///
+    /// # Errors
+    /// No server can be opened, and none is open.
+    pub async fn checkout(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+        if self.settings.pool_mode == PoolMode::Session {
+            return self.checkout_session(worker, client, startup).await;
+        }
+        keeper::ensure(self);
+        loop {
+            let object = self.wait_in_line().await?;
+            let mut taken = Some(Object::take(object));
+            let accepted = poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
+            if let Some(c) = accepted {
+                return Ok(c);
+            }
+        }
+    }
+
+    /// The next idle server, first come, first served.
+    async fn wait_in_line(self: &Arc<Self>) -> Result<Object<Box<Pooled>>, CheckoutError> {
+        let id = self.next_waiter.fetch_add(1, Relaxed);
+        if let Some(e) = self.failing() {
+            return Err(CheckoutError::Failed(e.fields(&self.target)));
+        }
+        self.book().waiting.push_back((id, now_us()));
+        let _waiting = Waiting { pool: self, id };
+        self.wanted.notify_one();
+        let mut get = std::pin::pin!(self.idle.get());
+        loop {
+            let mut failed = std::pin::pin!(self.failure.notified());
+            failed.as_mut().enable();
+            let object = poll_fn(|cx| {
+                if let Poll::Ready(object) = get.as_mut().poll(cx) {
+                    return Poll::Ready(object.ok());
+                }
+                failed.as_mut().poll(cx).map(|()| None)
+            })
+            .await;
+            if let Some(object) = object {
+                return Ok(object);
+            }
+            if let Some(e) = self.failing() {
+                return Err(CheckoutError::Failed(e.fields(&self.target)));
+            }
+        }
+    }
+
+    /// Session mode: the server was opened with exactly the client's startup parameters, so that RESET returns to
+    /// them and nothing of another client shows. Opens one itself when there is room.
+    async fn checkout_session(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+        keeper::ensure(self);
+        loop {
+            let found = poll_fn(|cx| Poll::Ready(self.idle_with(cx, worker, client, startup))).await;
+            if let Some(c) = found {
+                return Ok(c);
+            }
+            if let Some(slot) = self.reserve() {
+                return self.open_for(slot, worker, client, startup).await;
+            }
+            // An idle server with other parameters makes room; else wait for one to come back.
+            let other = match self.idle.try_remove() {
+                Ok(other) => other,
+                Err(_) => Object::take(self.wait_in_line().await?),
+            };
+            if Arc::ptr_eq(&other.server.startup, startup) {
+                self.put_idle(other);
+                continue;
+            }
+            let Pooled { server, mut slot } = *other;
+            if let Some(info) = slot.info.take() {
+                self.book().servers.retain(|s| !Arc::ptr_eq(s, &info));
+            }
+            drop(server);
+            return self.open_for(slot, worker, client, startup).await;
+        }
+    }
+
+    fn idle_with(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Option<Checkout> {
+        let mut others = Vec::new();
+        let mut found = None;
+        while found.is_none() {
+            let Ok(object) = self.idle.try_get() else { break };
+            if Arc::ptr_eq(&object.server.startup, startup) {
+                found = self.accept(cx, Object::take(object), worker, client);
+            } else {
+                others.push(object);
+            }
+        }
+        // In the order they came, so that the last used stays on top.
+        others.into_iter().rev().for_each(drop);
+        found
+    }
+
+    async fn open_for(self: &Arc<Self>, slot: Slot, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+        if let Some(e) = self.failing() {
+            return Err(CheckoutError::Failed(e.fields(&self.target)));
+        }
+        let connecting = Connecting::new(self);
+        let result = connect::connect(&self.target, startup, &self.shared.auth, worker).await;
+        drop(connecting);
+        match result {
+            Ok(server) => {
+                let pooled = self.enroll(slot, server);
+                Ok(self.hand_over(pooled, client, now_us()))
+            }
+            Err(e) => {
+                drop(slot);
+                self.note_failure(&e);
+                Err(CheckoutError::Failed(e.fields(&self.target)))
+            }
+        }
+    }
+
+    /// Brings a server back in the background: waits for cancels, drains, rolls back, resets; or closes it.
+    fn clean(self: &Arc<Self>, pooled: Box<Pooled>) {
+        let pool = Arc::clone(self);
+        pooled.server.info.set_state(ServerState::Tested, 0, now_us());
+        tokio::task::spawn_local(async move {
+            if pooled.server.key.being_canceled() && pooled.server.tracker.answered() {
+                pooled.server.info.set_state(ServerState::BeingCanceled, 0, now_us());
+                pooled.server.key.settled().await;
+                pooled.server.info.set_state(ServerState::Tested, 0, now_us());
+            }
+            let Pooled { server, slot } = *pooled;
+            match clean::reclaim(server, &pool.settings.server_reset_query).await {
+                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => pool.put_idle(Box::new(Pooled { server, slot })),
+                Ok(_) => drop(slot),
+                Err(e) => {
+                    tracing::debug!(target: "pgsluice::pool", database = %pool.database, reason = %e, "closing a server that could not be cleaned");
+                    drop(slot);
+                }
+            }
+        });
+    }
+}
+
+/// Counts a connection attempt while it runs.
+pub(super) struct Connecting(std::sync::Weak<Pool>);
+
+impl Connecting {
+    pub(super) fn new(pool: &Arc<Pool>) -> Self {
+        pool.book().connecting += 1;
+        Connecting(Arc::downgrade(pool))
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            let mut book = pool.book();
+            book.connecting = book.connecting.saturating_sub(1);
+        }
+    }
+}
+
+fn rehome(pooled: Box<Pooled>, worker: usize) -> Option<Box<Pooled>> {
+    let Pooled { server, slot } = *pooled;
+    let Server { socket, .. } = server;
+    let socket = socket.rehome().ok()?;
+    Some(Box::new(Pooled { server: Server { socket, worker, ..server }, slot }))
+}
+
+/// What a failed connect says to a client.
+pub fn failure_fields(pool: &Pool, e: &ConnectError) -> ErrorFields {
+    e.fields(&pool.target)
+}

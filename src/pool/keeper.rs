@@ -1,0 +1,105 @@
+//! The task of each pool that decides how many servers exist: opens them for waiters (several at once), keeps
+//! `min_pool_size`, closes the old and the idle.
+//!
+//! It holds its pool weakly: a pool that nobody uses ends its keeper.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::checkout::Connecting;
+use super::{Pool, Slot};
+use crate::net::clock::now_us;
+use crate::server::{ParamSet, connect};
+
+/// How often servers are looked over when nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Starts the pool's keeper on the current worker unless it runs.
+pub fn ensure(pool: &Arc<Pool>) {
+    if !pool.keeper_runs.load(Ordering::Relaxed) && !pool.keeper_runs.swap(true, Ordering::AcqRel) {
+        tokio::task::spawn_local(run(Arc::downgrade(pool)));
+    }
+}
+
+async fn run(pool: Weak<Pool>) {
+    loop {
+        let Some(strong) = pool.upgrade() else { return };
+        strong.retire();
+        let pause = strong.open_wanted();
+        let wanted = Arc::clone(&strong.wanted);
+        drop(strong);
+        // Woken by a need, or it is time to look again: the same to us.
+        let _ = tokio::time::timeout(pause, wanted.notified()).await;
+    }
+}
+
+impl Pool {
+    /// Opens as many servers as waiters want and limits allow. Returns when to look again.
+    fn open_wanted(self: &Arc<Self>) -> Duration {
+        loop {
+            let slot = {
+                let book = self.book();
+                let now = now_us();
+                let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
+                let open = book.open - book.connecting.min(book.open);
+                let wanted = book.waiting.len().max(self.settings.min_pool_size.saturating_sub(open));
+                if wanted == 0 {
+                    return TICK;
+                }
+                if wait > 0 {
+                    return Duration::from_micros(wait).min(TICK);
+                }
+                if book.connecting >= wanted.min(self.settings.max_connecting) {
+                    return TICK;
+                }
+                drop(book);
+                self.reserve()
+            };
+            let Some(slot) = slot else { return TICK };
+            self.open_in_background(slot);
+        }
+    }
+
+    fn open_in_background(self: &Arc<Self>, slot: Slot) {
+        let connecting = Connecting::new(self);
+        let pool = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let worker = crate::net::worker_id();
+            let result = connect::connect(&pool.target, &pool.shared.params.intern(ParamSet::default()), &pool.shared.auth, worker).await;
+            drop(connecting);
+            match result {
+                Ok(server) => {
+                    let pooled = pool.enroll(slot, server);
+                    pool.put_idle(pooled);
+                }
+                Err(e) => {
+                    drop(slot);
+                    pool.note_failure(&e);
+                }
+            }
+            pool.wanted.notify_one();
+        });
+    }
+
+    /// Closes idle servers that are too old, or idle for too long above `min_pool_size`.
+    fn retire(self: &Arc<Self>) {
+        let now = now_us();
+        let idle_us = self.settings.server_idle_timeout.as_micros() as u64;
+        let mut spare = self.book().open.saturating_sub(self.settings.min_pool_size);
+        let mut kept = Vec::new();
+        while let Ok(pooled) = self.idle.try_get() {
+            let s = &pooled.server;
+            let old = s.expires_us <= now || s.info.close_needed();
+            let long_idle = idle_us > 0 && now.saturating_sub(s.idle_since_us) >= idle_us && spare > 0;
+            if old || long_idle {
+                spare = spare.saturating_sub(1);
+                drop(deadpool::unmanaged::Object::take(pooled));
+            } else {
+                kept.push(pooled);
+            }
+        }
+        // Dropping puts them back; in reverse, so that the last used stays on top.
+        kept.into_iter().rev().for_each(drop);
+    }
+}

@@ -1,0 +1,88 @@
+//! All pools, by (database, user).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::{Pool, Shared};
+use crate::config::{Config, Database};
+use crate::server::Target;
+
+/// Pools that may exist at once: names come from clients where a wildcard admits any.
+pub const MAX_POOLS: usize = 4096;
+
+/// Why there is no pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unknown {
+    /// No such database.
+    Database,
+    /// [`MAX_POOLS`] are in use.
+    TooMany,
+}
+
+/// All pools of the process.
+pub struct Pools {
+    shared: Arc<Shared>,
+    config: Arc<Config>,
+    pools: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Pool>>>,
+}
+
+impl Pools {
+    /// No pools yet.
+    pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
+        Pools { shared, config, pools: Mutex::default() }
+    }
+
+    /// What pools share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Whether clients may name `database`.
+    pub fn knows(&self, database: &str) -> bool {
+        self.rule(database).is_some()
+    }
+
+    fn rule(&self, database: &str) -> Option<&Database> {
+        self.config.databases.get(database).or_else(|| self.config.databases.get("*"))
+    }
+
+    /// The pool of (database, user), made when it is new.
+    ///
+    /// # Errors
+    /// [`Unknown`].
+    pub fn get(&self, database: &str, user: &str) -> Result<Arc<Pool>, Unknown> {
+        let mut pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(pool) = pools.get(&(Arc::from(database), Arc::from(user))) {
+            return Ok(Arc::clone(pool));
+        }
+        let rule = self.rule(database).ok_or(Unknown::Database)?;
+        if pools.len() >= MAX_POOLS {
+            pools.retain(|_, p| !p.unused());
+            if pools.len() >= MAX_POOLS {
+                return Err(Unknown::TooMany);
+            }
+        }
+        let pool = Pool::new(database, user, rule.pool.clone(), self.target(rule, database, user), Arc::clone(&self.shared));
+        pools.insert((Arc::clone(&pool.database), Arc::clone(&pool.user)), Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    fn target(&self, rule: &Database, database: &str, user: &str) -> Target {
+        let server_user = rule.user.as_deref().unwrap_or(user);
+        Target {
+            host: rule.host.clone(),
+            port: rule.port,
+            dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            user: server_user.to_owned(),
+            secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
+            timeout: rule.pool.server_connect_timeout,
+        }
+    }
+
+    /// Every pool there is, in order of name.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        let mut all: Vec<_> = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
+        all.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
+        all
+    }
+}

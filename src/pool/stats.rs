@@ -1,0 +1,192 @@
+//! Counters of one pool on one worker: written by that worker alone with plain relaxed stores, read at scrape.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Upper bounds of the latency buckets, microseconds (the OpenTelemetry buckets and a few more).
+pub const BUCKETS_US: [u64; 13] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
+
+/// A counter with one writer.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. One thread only: others' additions would be lost.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A latency histogram with one writer.
+#[derive(Default)]
+pub struct Histogram {
+    buckets: [Count; BUCKETS_US.len() + 1],
+    sum_us: Count,
+}
+
+impl Histogram {
+    /// Records a duration.
+    #[inline]
+    pub fn record(&self, us: u64) {
+        let i = BUCKETS_US.iter().position(|b| us <= *b).unwrap_or(BUCKETS_US.len());
+        self.buckets[i].add(1);
+        self.sum_us.add(us);
+    }
+}
+
+/// Counters of one pool on one worker.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Stats {
+    /// Servers assigned to clients.
+    pub assignments: Count,
+    /// Transactions (a statement outside one is one).
+    pub transactions: Count,
+    /// Queries: Query and Execute requests.
+    pub queries: Count,
+    /// Bytes from clients.
+    pub received: Count,
+    /// Bytes to clients.
+    pub sent: Count,
+    /// Microseconds servers spent in transactions, idle time inside them included.
+    pub transaction_us: Count,
+    /// Microseconds servers spent on queries.
+    pub query_us: Count,
+    /// Microseconds clients waited for a server.
+    pub wait_us: Count,
+    /// Parse messages of clients.
+    pub client_parses: Count,
+    /// Parse messages sent to servers.
+    pub server_parses: Count,
+    /// Bind messages.
+    pub binds: Count,
+    /// Clients failed because they waited too long.
+    pub wait_timeouts: Count,
+    /// Clients failed because no server could be reached.
+    pub connect_failures: Count,
+    /// Clients failed because a query took too long.
+    pub query_timeouts: Count,
+    /// Clients failed because they idled in a transaction.
+    pub idle_timeouts: Count,
+    /// Clients that went away in the middle of something.
+    pub abandoned: Count,
+    /// Sessions pinned to their server.
+    pub pins: Count,
+    /// Time clients waited (0 recorded when served at once).
+    pub wait: Histogram,
+    /// Time servers were assigned.
+    pub checkout: Histogram,
+}
+
+/// Sums over workers.
+#[derive(Clone, Default, Debug)]
+pub struct Totals {
+    /// See [`Stats`].
+    pub assignments: u64,
+    /// See [`Stats`].
+    pub transactions: u64,
+    /// See [`Stats`].
+    pub queries: u64,
+    /// See [`Stats`].
+    pub received: u64,
+    /// See [`Stats`].
+    pub sent: u64,
+    /// See [`Stats`].
+    pub transaction_us: u64,
+    /// See [`Stats`].
+    pub query_us: u64,
+    /// See [`Stats`].
+    pub wait_us: u64,
+    /// See [`Stats`].
+    pub client_parses: u64,
+    /// See [`Stats`].
+    pub server_parses: u64,
+    /// See [`Stats`].
+    pub binds: u64,
+    /// See [`Stats`].
+    pub wait_timeouts: u64,
+    /// See [`Stats`].
+    pub connect_failures: u64,
+    /// See [`Stats`].
+    pub query_timeouts: u64,
+    /// See [`Stats`].
+    pub idle_timeouts: u64,
+    /// See [`Stats`].
+    pub abandoned: u64,
+    /// See [`Stats`].
+    pub pins: u64,
+    /// Bucket counts, not cumulative; the last is above every bound.
+    pub wait: HistogramTotals,
+    /// Bucket counts, not cumulative; the last is above every bound.
+    pub checkout: HistogramTotals,
+}
+
+/// A histogram summed over workers.
+#[derive(Clone, Default, Debug)]
+pub struct HistogramTotals {
+    /// Counts per bucket of [`BUCKETS_US`], and above.
+    pub buckets: [u64; BUCKETS_US.len() + 1],
+    /// Sum of all values, microseconds.
+    pub sum_us: u64,
+}
+
+impl HistogramTotals {
+    fn add(&mut self, h: &Histogram) {
+        for (t, b) in self.buckets.iter_mut().zip(&h.buckets) {
+            *t += b.get();
+        }
+        self.sum_us += h.sum_us.get();
+    }
+}
+
+impl Totals {
+    /// Sums `stats`.
+    pub fn sum(stats: &[Stats]) -> Totals {
+        let mut t = Totals::default();
+        for s in stats {
+            t.assignments += s.assignments.get();
+            t.transactions += s.transactions.get();
+            t.queries += s.queries.get();
+            t.received += s.received.get();
+            t.sent += s.sent.get();
+            t.transaction_us += s.transaction_us.get();
+            t.query_us += s.query_us.get();
+            t.wait_us += s.wait_us.get();
+            t.client_parses += s.client_parses.get();
+            t.server_parses += s.server_parses.get();
+            t.binds += s.binds.get();
+            t.wait_timeouts += s.wait_timeouts.get();
+            t.connect_failures += s.connect_failures.get();
+            t.query_timeouts += s.query_timeouts.get();
+            t.idle_timeouts += s.idle_timeouts.get();
+            t.abandoned += s.abandoned.get();
+            t.pins += s.pins.get();
+            t.wait.add(&s.wait);
+            t.checkout.add(&s.checkout);
+        }
+        t
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_sums_over_workers() {
+        let s = [Stats::default(), Stats::default()];
+        s[0].queries.add(2);
+        s[1].queries.add(3);
+        s[0].wait.record(0);
+        s[1].wait.record(700);
+        s[1].wait.record(60_000_000);
+        let t = Totals::sum(&s);
+        assert_eq!(t.queries, 5);
+        assert_eq!((t.wait.buckets[0], t.wait.buckets[1], t.wait.buckets[13], t.wait.sum_us), (1, 1, 1, 60_000_700));
+    }
+}

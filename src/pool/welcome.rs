@@ -1,0 +1,44 @@
+//! The ParameterStatus values a client is told at login: what a server reports under that client's parameters.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::server::{ParamSet, Server};
+
+/// Parameter sets remembered per pool; more are asked of a server anew.
+const MAX_SETS: usize = 256;
+
+/// Reported values, as a server spelled them.
+pub type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
+
+/// Reported values by startup parameters (application_name left out: its value is the client's own).
+#[derive(Default)]
+pub struct Welcomes {
+    known: Mutex<HashMap<Arc<ParamSet>, Arc<Reported>>>,
+}
+
+impl Welcomes {
+    /// What servers report under `params`.
+    pub fn get(&self, params: &ParamSet) -> Option<Arc<Reported>> {
+        self.known.lock().ok()?.get(params).cloned()
+    }
+
+    /// Learns from a server that has `params` set.
+    pub fn learn(&self, params: &Arc<ParamSet>, server: &Server) -> Arc<Reported> {
+        let reported = Arc::new(server.reported.clone());
+        if let Ok(mut known) = self.known.lock() {
+            if known.len() >= MAX_SETS {
+                known.clear();
+            }
+            known.insert(Arc::clone(params), Arc::clone(&reported));
+        }
+        reported
+    }
+
+    /// Forgets everything (the server was upgraded or reconfigured).
+    pub fn clear(&self) {
+        if let Ok(mut known) = self.known.lock() {
+            known.clear();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Cancel requests to a server, and the mark that keeps a server from its next client while one is under way.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::net::dial::dial;
+use crate::wire::control;
+
+/// Time allowed to deliver one cancel request.
+pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a backend is and the key to cancel it. No `Debug`: the key is a secret.
+pub struct ServerKey {
+    host: String,
+    port: u16,
+    pid: u32,
+    secret: Vec<u8>,
+    /// Cancel requests not yet delivered. The server is not handed on while there are any: the cancel would hit
+    /// the next client's query (PgBouncer's SV_BEING_CANCELED).
+    in_flight: AtomicU32,
+    delivered: Notify,
+}
+
+impl ServerKey {
+    /// From BackendKeyData.
+    pub fn new(host: String, port: u16, pid: u32, secret: Vec<u8>) -> Self {
+        ServerKey { host, port, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+    }
+
+    /// Backend process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Marks a cancel as under way. Called with the lock of the slot that names this server, so that the client
+    /// cannot have lost it. End with [`Self::deliver`].
+    pub fn mark(&self) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether a cancel is under way.
+    pub fn being_canceled(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Sends the cancel request marked before and waits until the postmaster has closed the connection, which it
+    /// does after signalling the backend. Not cancel safe: spawn it.
+    ///
+    /// # Errors
+    /// Those of the connection, or a timeout; the mark is gone in every case.
+    pub async fn deliver(&self) -> io::Result<()> {
+        let result = tokio::time::timeout(CANCEL_TIMEOUT, self.send()).await;
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.delivered.notify_waiters();
+        result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn send(&self) -> io::Result<()> {
+        let mut socket = dial(&self.host, self.port).await?;
+        let mut packet = Vec::new();
+        control::cancel(&mut packet, self.pid, &self.secret);
+        socket.send_all(&packet).await?;
+        let mut buf = [0u8; 64];
+        while socket.recv(&mut buf).await.unwrap_or(0) > 0 {}
+        Ok(())
+    }
+
+    /// Waits until no cancel is under way. Cancel safe.
+    pub async fn settled(&self) {
+        loop {
+            let delivered = self.delivered.notified();
+            if !self.being_canceled() {
+                return;
+            }
+            delivered.await;
+        }
+    }
+}

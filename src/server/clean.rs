@@ -1,0 +1,148 @@
+//! Bringing a server back to a state in which another client may have it.
+//!
+//! Works on a server that nobody holds, off the hot path, with a deadline; on any doubt the server is closed.
+
+use std::time::Duration;
+
+use super::connect::{ConnectError, Messages, fields_of};
+use super::{ParamSet, Server, note};
+use crate::wire::tag::backend;
+use crate::wire::tracker::{Action, Entry, Request};
+use crate::wire::{ErrorFields, Severity, TxStatus, control, names};
+
+/// Time allowed to drain and clean one server.
+pub const CLEAN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a server could not be cleaned. It is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// Took too long.
+    #[error("timed out")]
+    Timeout,
+    /// Half a message was on its way, in either direction.
+    #[error("a message was cut short")]
+    Partial,
+    /// The server failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ConnectError> for CleanError {
+    fn from(e: ConnectError) -> Self {
+        CleanError::Failed(match e {
+            ConnectError::Unreachable(m) => m,
+            ConnectError::Protocol(m) => m.to_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+}
+
+/// Takes a server whose client has gone: answers still owed are awaited (after a cancel), an open transaction is
+/// rolled back, and `reset` (when not empty) is run if the server is dirty. Not cancel safe: the server is lost
+/// with the future, which is what doubt demands.
+///
+/// # Errors
+/// See [`CleanError`].
+pub async fn reclaim(server: Server, reset: &str) -> Result<Server, CleanError> {
+    tokio::time::timeout(CLEAN_TIMEOUT, Box::pin(work(server, reset))).await.unwrap_or(Err(CleanError::Timeout))
+}
+
+async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
+    if !server.unsent.is_empty() || server.in_message.left > 0 && server.input.is_some() {
+        return Err(CleanError::Partial);
+    }
+    if !server.tracker.answered() {
+        if server.tracker.copying_in() {
+            // Only the client could end it in good order.
+            return Err(CleanError::Partial);
+        }
+        server.key.mark();
+        let key = std::sync::Arc::clone(&server.key);
+        tokio::spawn(async move { key.deliver().await });
+        server = drain(server).await?.0;
+        server.key.settled().await;
+    }
+    if server.tracker.status() != TxStatus::Idle {
+        server = run(server, b"ROLLBACK").await?;
+    }
+    if server.dirty && !reset.is_empty() {
+        server = run(server, reset.as_bytes()).await?;
+        server.statements.clear();
+        server.params = std::sync::Arc::new(ParamSet::default());
+        server.dirty = false;
+    }
+    if server.dirty || server.tracker.status() != TxStatus::Idle {
+        return Err(CleanError::Failed("state was left behind".to_owned()));
+    }
+    Ok(server)
+}
+
+/// Reads and drops answers until everything asked has been answered.
+async fn drain(mut server: Server) -> Result<Heard, CleanError> {
+    let mut skip = server.in_message.left;
+    server.in_message = super::InMessage::default();
+    let mut chunk = vec![0u8; 16 * 1024];
+    while skip > 0 {
+        let room = skip.min(chunk.len());
+        let n = server.socket.recv(&mut chunk[..room]).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+        if n == 0 {
+            return Err(CleanError::Partial);
+        }
+        skip -= n;
+    }
+    hear(server).await
+}
+
+/// The server, in step again, and the first error it answered with.
+type Heard = (Server, Option<ErrorFields>);
+
+/// Digests messages until the tracker says that nothing is owed.
+async fn hear(mut server: Server) -> Result<Heard, CleanError> {
+    let mut error = None;
+    let rest = server.input.take();
+    let mut io = Messages::new(server.socket, rest.as_ref().map_or(&[], |l| l.filled()));
+    loop {
+        while server.tracker.pop_fake().is_some() {}
+        if server.tracker.answered() && !io.has_more() {
+            server.socket = io.socket;
+            return Ok((server, error));
+        }
+        let (tag, body) = io.next().await?;
+        match tag {
+            backend::PARAMETER_STATUS => {
+                let (name, value) = control::read_parameter_status(&body).map_err(|e| CleanError::Failed(e.to_string()))?;
+                note(&mut server.reported, name, value);
+            }
+            backend::ERROR if error.is_none() => error = Some(fields_of(&body, Severity::Fatal)),
+            _ => {}
+        }
+        server.tracker.answer(tag, &body).map_err(|e| CleanError::Failed(e.to_string()))?;
+        for dropped in server.tracker.take_dropped() {
+            server.statements.remove(dropped.statement);
+        }
+    }
+}
+
+/// Runs one statement of ours to its end.
+///
+/// # Errors
+/// The statement failed, or the connection did.
+async fn run(server: Server, sql: &[u8]) -> Result<Server, CleanError> {
+    match apply(server, sql).await? {
+        (server, None) => Ok(server),
+        (_, Some(e)) => Err(CleanError::Failed(e.message)),
+    }
+}
+
+/// Runs one simple Query of ours; the error, if any, is the statement's, and the server is in step.
+/// Not cancel safe: the server is lost with the future.
+///
+/// # Errors
+/// The connection failed.
+pub async fn apply(mut server: Server, sql: &[u8]) -> Result<(Server, Option<ErrorFields>), CleanError> {
+    let mut out = Vec::new();
+    names::put_query(&mut out, sql);
+    server.tracker.push(Entry::new(Request::Query, Action::Forward));
+    server.socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+    hear(server).await
+}

@@ -1,0 +1,258 @@
+//! Dialling and logging in to PostgreSQL.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use super::{InMessage, ParamSet, Server, ServerInfo, ServerKey, ServerStatements};
+use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply};
+use crate::net::Socket;
+use crate::net::dial::dial;
+use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
+use crate::wire::tag::{backend, frontend};
+use crate::wire::{Frame, Tracker, control, frame};
+
+/// Longest message taken during login (an ErrorResponse or a SASL challenge).
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// A server to log in to.
+#[derive(Clone)]
+pub struct Target {
+    /// Host name, address, or directory of a Unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Database name at the server.
+    pub dbname: String,
+    /// User name at the server.
+    pub user: String,
+    /// Password.
+    pub secret: Option<Secret>,
+    /// Time allowed for all of it.
+    pub timeout: Duration,
+}
+
+/// Why a login at a server failed.
+#[derive(Clone, Debug)]
+pub enum ConnectError {
+    /// No connection.
+    Unreachable(String),
+    /// `server_connect_timeout` passed.
+    Timeout,
+    /// The server refused: its own words.
+    Refused(ErrorFields),
+    /// We could not authenticate.
+    Auth(String),
+    /// The server does not speak the protocol.
+    Protocol(&'static str),
+}
+
+impl ConnectError {
+    /// What a client is told.
+    pub fn fields(&self, target: &Target) -> ErrorFields {
+        let at = format!("server \"{}\", port {}", target.host, target.port);
+        match self {
+            ConnectError::Refused(e) => e.clone(),
+            ConnectError::Unreachable(e) => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("could not connect to {at}: {e}"))
+                .hint("pgsluice goes on trying; check that the database is up and reachable from here."),
+            ConnectError::Timeout => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("login at {at} timed out"))
+                .hint("Raise server_connect_timeout if the database is only slow to accept."),
+            ConnectError::Auth(e) => ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("pgsluice could not log in at {at}: {e}")),
+            ConnectError::Protocol(e) => ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, format!("{at} does not speak PostgreSQL: {e}")),
+        }
+    }
+
+    /// Label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            ConnectError::Unreachable(_) => "refused",
+            ConnectError::Timeout => "timeout",
+            ConnectError::Refused(e) if e.code.starts_with("28") => "auth",
+            ConnectError::Auth(_) => "auth",
+            _ => "error",
+        }
+    }
+
+    /// Whether it lies in who asks, not in the server: no reason to fail other users of the pool for long.
+    pub fn is_callers_fault(&self) -> bool {
+        matches!(self, ConnectError::Refused(e) if e.code.starts_with("22") || e.code.starts_with("42"))
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(e: io::Error) -> Self {
+        ConnectError::Unreachable(e.to_string())
+    }
+}
+
+impl From<AuthError> for ConnectError {
+    fn from(e: AuthError) -> Self {
+        ConnectError::Auth(e.to_string())
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Connects and logs in, with `startup` as parameters beside user and database. Cancel safe: a half-made
+/// connection is closed.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
+    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker))).await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+async fn login(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
+    let socket = dial(&target.host, target.port).await?;
+    let mut io = Messages { socket, buf: Vec::new(), at: 0 };
+    let mut out = Vec::new();
+    let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
+    control::startup(&mut out, names.into_iter().chain(startup.iter()));
+    io.socket.send_all(&out).await?;
+    authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
+    welcome(io, target, startup, worker).await
+}
+
+async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), ConnectError> {
+    loop {
+        let (tag, body) = io.next().await?;
+        match tag {
+            backend::AUTHENTICATION => {}
+            backend::ERROR => return Err(refused(&body)),
+            backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => continue,
+            _ => return Err(ConnectError::Protocol("unexpected message during authentication")),
+        }
+        let (code, data) = control::read_authentication(&body).map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
+        let reply = if auth.is_expensive(code, data) {
+            let data = data.to_vec();
+            let (back, reply) = tokio::task::spawn_blocking(move || {
+                let reply = auth.on_request(code, &data);
+                (auth, reply)
+            })
+            .await
+            .map_err(|_| ConnectError::Protocol("authentication was interrupted"))?;
+            auth = back;
+            reply?
+        } else {
+            auth.on_request(code, data)?
+        };
+        match &reply {
+            Reply::Ok => return Ok(()),
+            other => {
+                if let Some(body) = other.body() {
+                    let mut out = Vec::new();
+                    frame::put(&mut out, frontend::PASSWORD, |b| b.extend_from_slice(&body));
+                    io.socket.send_all(&out).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn welcome(mut io: Messages, target: &Target, startup: &Arc<ParamSet>, worker: usize) -> Result<Server, ConnectError> {
+    let mut reported = Vec::new();
+    let mut key = (0, vec![0; 4]);
+    loop {
+        let (tag, body) = io.next().await?;
+        let truncated = |_| ConnectError::Protocol("truncated message during login");
+        match tag {
+            backend::PARAMETER_STATUS => {
+                let (name, value) = control::read_parameter_status(&body).map_err(truncated)?;
+                if reported.len() < super::params::MAX_REPORTED {
+                    reported.push((name.into(), value.into()));
+                }
+            }
+            backend::BACKEND_KEY_DATA => {
+                let (pid, secret) = control::read_backend_key(&body).map_err(truncated)?;
+                key = (pid, secret.to_vec());
+            }
+            backend::READY_FOR_QUERY => break,
+            backend::ERROR => return Err(refused(&body)),
+            backend::NOTICE => {}
+            _ => return Err(ConnectError::Protocol("unexpected message during login")),
+        }
+    }
+    if io.at != io.buf.len() {
+        return Err(ConnectError::Protocol("the server said more than was asked"));
+    }
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Ok(Server {
+        socket: io.socket,
+        worker,
+        info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix)),
+        key: Arc::new(ServerKey::new(target.host.clone(), target.port, key.0, key.1)),
+        tracker: Tracker::new(),
+        statements: ServerStatements::default(),
+        startup: Arc::clone(startup),
+        params: Arc::default(),
+        reported,
+        unsent: Vec::new(),
+        input: None,
+        in_message: InMessage::default(),
+        dirty: false,
+        expires_us: u64::MAX,
+        idle_since_us: 0,
+    })
+}
+
+/// The server's own error, its fields kept.
+pub fn refused(body: &[u8]) -> ConnectError {
+    ConnectError::Refused(fields_of(body, Severity::Fatal))
+}
+
+/// The fields of an ErrorResponse that a client is told.
+pub fn fields_of(body: &[u8], severity: Severity) -> ErrorFields {
+    let text = |f| field(body, f).map(|v| String::from_utf8_lossy(v).into_owned());
+    ErrorFields {
+        severity,
+        code: String::from_utf8_lossy(&code(body)).into_owned(),
+        message: text(b'M').unwrap_or_else(|| "unknown error".to_owned()),
+        detail: text(b'D'),
+        hint: text(b'H'),
+    }
+}
+
+/// Whole messages off a socket, for the phases where they are small.
+pub(super) struct Messages {
+    pub(super) socket: Socket,
+    buf: Vec<u8>,
+    at: usize,
+}
+
+impl Messages {
+    pub(super) fn new(socket: Socket, rest: &[u8]) -> Self {
+        Messages { socket, buf: rest.to_vec(), at: 0 }
+    }
+
+    /// Whether bytes beyond the last message have come.
+    pub(super) fn has_more(&self) -> bool {
+        self.at < self.buf.len()
+    }
+
+    /// The next message, its body copied. Cancel safe: bytes stay in `self`.
+    pub(super) async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
+        loop {
+            let rest = &self.buf[self.at..];
+            let head = Frame::peek(rest).map_err(|_| ConnectError::Protocol("impossible message length"))?;
+            if let Some(f) = head {
+                if f.len > MAX_LOGIN_MESSAGE {
+                    return Err(ConnectError::Protocol("message too long for a login"));
+                }
+                if rest.len() >= f.len {
+                    let body = rest[frame::HEADER..f.len].to_vec();
+                    self.at += f.len;
+                    return Ok((f.tag, body));
+                }
+            }
+            self.buf.drain(..self.at);
+            self.at = 0;
+            let mut chunk = [0u8; 2048];
+            let n = self.socket.recv(&mut chunk).await?;
+            if n == 0 {
+                return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
+            }
+            self.buf.extend_from_slice(&chunk[..n]);
+        }
+    }
+}

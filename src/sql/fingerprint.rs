@@ -1,0 +1,82 @@
+//! The hot entry: one pass over a text, one [`Statement`] for each of its statements.
+
+use super::canon::{Canon, Ended, Frame, NoText};
+use super::hash::{self, Keyed};
+use super::lexer::Lexer;
+use super::{Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
+
+/// Reusable scratch of the lexer pass and the key of the literals' hash. One for each worker.
+pub struct Analyzer {
+    keyed: Keyed,
+    stack: Vec<Frame<()>>,
+}
+
+impl Analyzer {
+    /// `literal_key`: random for each process; it keeps the hashes of literals from being looked up.
+    pub fn new(literal_key: [u64; 2]) -> Self {
+        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64) }
+    }
+
+    /// Calls `each` for every top-level statement of `sql`, with the statement's own text.
+    ///
+    /// A text without any statement gives one [`Operation::Empty`]. Allocates nothing once warm, and takes time linear
+    /// in the text: 64 KiB are lexed, what lies behind goes only into the hash of the literals.
+    pub fn analyze<'s>(&mut self, sql: RawSql<'s>, settings: LexSettings, mut each: impl FnMut(&Statement, RawSql<'s>)) {
+        let text = sql.0;
+        let lexer = Lexer::new(text, settings);
+        let mut canon = Canon::new(lexer, NoText, &mut self.stack, self.keyed);
+        let (mut start, mut count, mut unlexed) = (0, 0, !settings.safe_encoding);
+        let mut pending: Option<(Statement, usize, usize)> = None;
+        loop {
+            let (mut facts, ended) = canon.statement();
+            let last = ended == Ended::Text;
+            let end = if last { text.len() } else { canon.lx.pos - 1 };
+            if facts.flags & flag::TRUNCATED != 0 && last {
+                facts.literals = self.keyed.absorb(facts.literals, text.get(canon.lx.pos..).unwrap_or_default());
+            }
+            unlexed |= canon.lx.doubt;
+            if unlexed && facts.operation != Operation::Empty {
+                unreadable(&mut facts, self.keyed, &text[start..end]);
+            }
+            if facts.operation != Operation::Empty {
+                count += 1;
+                if let Some((earlier, from, to)) = pending.replace((facts, start, end)) {
+                    each(&earlier, RawSql(&text[from..to]));
+                }
+                // The server reads the whole text with the value before it, a later reader might not (R20).
+                unlexed |= canon.sets_scs;
+            } else if let (true, Some((_, _, to))) = (last, pending.as_mut()) {
+                // A comment behind the last `;` belongs to the statement before it.
+                *to = end;
+            } else if last && count == 0 {
+                each(&facts, sql);
+            }
+            if last {
+                break;
+            }
+            start = canon.lx.pos;
+        }
+        if let Some((facts, from, to)) = pending {
+            each(&facts, RawSql(&text[from..to]));
+        }
+    }
+
+    /// Keyed hash of bytes (Bind parameters).
+    pub fn hash_literals(&self, bytes: &[u8]) -> u64 {
+        self.keyed.absorb(self.keyed.start(), bytes)
+    }
+
+    /// Two literal hashes in order as one.
+    pub fn combine(&self, first: u64, second: u64) -> u64 {
+        self.keyed.absorb(first, &second.to_le_bytes())
+    }
+}
+
+/// Lexing is in doubt: the id tells the verb only, no text may be shown, all bytes are literal.
+fn unreadable(facts: &mut Statement, keyed: Keyed, text: &[u8]) {
+    facts.flags = (facts.flags & (flag::COMMENT | flag::NO_FROM)) | flag::UNLEXED;
+    facts.flags &= !flag::NO_FROM;
+    facts.max_list = 1;
+    facts.literals = keyed.absorb(keyed.start(), text);
+    facts.fingerprint = Fingerprint(hash::finish(hash::step(hash::named(b"unlexed"), facts.operation as u64 + 1)));
+}

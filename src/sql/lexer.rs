@@ -1,0 +1,576 @@
+//! Bytes to tokens, exactly as PostgreSQL's `scan.l` cuts them (rules R1 to R8, R22, R23).
+//!
+//! Table driven, eight bytes at a time through quoted identifiers, memchr through strings and comments; never
+//! recursive, never allocating, linear in the text. Words come with their hash, so that recognising a keyword and
+//! feeding the fingerprint cost one computation.
+
+use memchr::{memchr, memchr2};
+
+use super::LexSettings;
+use super::hash::{self, find8, keep, load8};
+use super::words::{self, Word};
+
+/// Bytes lexed of one text, string contents not counted (R23). The rest goes only into the hash of literals.
+pub(super) const LEX_CAP: usize = 64 * 1024;
+/// A string shorter than this counts against [`LEX_CAP`] like any other text.
+const FREE_STRING: usize = 32;
+
+/// Kind of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    End,
+    Word,
+    Quoted,
+    Number,
+    Str,
+    Param,
+    Op,
+    Open,
+    Close,
+    OpenBracket,
+    CloseBracket,
+    Comma,
+    Dot,
+    Cast,
+    Colon,
+    Semi,
+    Other,
+}
+
+/// A token: where it stands, and for words and operators their hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token {
+    pub kind: Kind,
+    /// The known word (for [`Kind::Word`] and [`Kind::Quoted`]).
+    pub word: Word,
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// Hash of a word or operator.
+    pub hash: u64,
+}
+
+const SPACE: u8 = 0;
+const LETTER: u8 = 1;
+const DIGIT: u8 = 2;
+const DQUOTE: u8 = 3;
+const SQUOTE: u8 = 4;
+const DOLLAR: u8 = 5;
+const OP: u8 = 6;
+const COMMA: u8 = 7;
+const DOT: u8 = 8;
+const OPEN: u8 = 9;
+const CLOSE: u8 = 10;
+const OPEN_BRACKET: u8 = 11;
+const CLOSE_BRACKET: u8 = 12;
+const SEMI: u8 = 13;
+const COLON: u8 = 14;
+const OTHER: u8 = 15;
+/// Bit of a byte that continues an identifier.
+const CONT: u8 = 0x80;
+
+static CLASS: [u8; 256] = {
+    let mut t = [OTHER; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        t[i] = match b {
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => SPACE,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => LETTER | CONT,
+            b'0'..=b'9' => DIGIT | CONT,
+            b'"' => DQUOTE,
+            b'\'' => SQUOTE,
+            b'$' => DOLLAR | CONT,
+            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|'
+            | b'`' | b'?' => OP,
+            b',' => COMMA,
+            b'.' => DOT,
+            b'(' => OPEN,
+            b')' => CLOSE,
+            b'[' => OPEN_BRACKET,
+            b']' => CLOSE_BRACKET,
+            b';' => SEMI,
+            b':' => COLON,
+            _ => OTHER,
+        };
+        i += 1;
+    }
+    t
+};
+
+#[inline(always)]
+fn class(b: u8) -> u8 {
+    CLASS[b as usize]
+}
+
+pub(super) fn is_space(b: u8) -> bool {
+    class(b) == SPACE
+}
+
+/// How backslashes are read inside a string.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    /// `E'...'`, or `'...'` with standard_conforming_strings off.
+    On,
+    Off,
+    /// Setting unknown: the text is in doubt where both readings would end the string elsewhere.
+    Unknown,
+}
+
+/// The lexer's position in one text. `Copy`: looking ahead is lexing with a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Lexer<'s> {
+    /// What may be lexed: a prefix of `full`.
+    src: &'s [u8],
+    full: &'s [u8],
+    pub pos: usize,
+    plain: Escapes,
+    /// A `/* */` comment was passed.
+    pub comment: bool,
+    /// The text ended inside a literal, quoted identifier or comment.
+    pub open_end: bool,
+    /// The two readings of backslashes differ (only with an unknown setting).
+    pub doubt: bool,
+}
+
+impl<'s> Lexer<'s> {
+    pub fn new(full: &'s [u8], settings: LexSettings) -> Self {
+        let plain = match settings.standard_conforming_strings {
+            Some(true) => Escapes::Off,
+            Some(false) => Escapes::On,
+            None => Escapes::Unknown,
+        };
+        let src = &full[..full.len().min(LEX_CAP)];
+        Self { src, full, pos: 0, plain, comment: false, open_end: false, doubt: false }
+    }
+
+    /// The cap was reached before the end of the text.
+    pub fn capped(&self) -> bool {
+        self.src.len() < self.full.len() && self.pos >= self.src.len()
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &'s [u8] {
+        self.full
+    }
+
+    /// The bytes of a token.
+    pub fn bytes(&self, t: &Token) -> &'s [u8] {
+        self.full.get(t.start..t.end).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn at(&self, i: usize) -> u8 {
+        self.src.get(i).copied().unwrap_or(0)
+    }
+
+    /// The next token. Comments and white space are passed over.
+    #[inline(always)]
+    pub fn next(&mut self) -> Token {
+        loop {
+            let Some(&b) = self.src.get(self.pos) else { return self.end_token() };
+            match class(b) & !CONT {
+                SPACE => self.pos += 1,
+                DQUOTE => return self.quoted(self.pos + 1),
+                LETTER => return self.word(),
+                COMMA => return self.punct(Kind::Comma, 1),
+                DOT => {
+                    if class(self.at(self.pos + 1)) == DIGIT | CONT {
+                        return self.number();
+                    }
+                    let n = if self.at(self.pos + 1) == b'.' { 2 } else { 1 };
+                    return self.punct(if n == 2 { Kind::Other } else { Kind::Dot }, n);
+                }
+                DIGIT => return self.number(),
+                SQUOTE => return self.string(self.pos, self.pos, self.plain),
+                OPEN => return self.punct(Kind::Open, 1),
+                CLOSE => return self.punct(Kind::Close, 1),
+                OP => {
+                    if let Some(token) = self.operator_or_comment() {
+                        return token;
+                    }
+                }
+                OPEN_BRACKET => return self.punct(Kind::OpenBracket, 1),
+                CLOSE_BRACKET => return self.punct(Kind::CloseBracket, 1),
+                SEMI => return self.punct(Kind::Semi, 1),
+                COLON => {
+                    return match self.at(self.pos + 1) {
+                        b':' => self.punct(Kind::Cast, 2),
+                        b'=' => self.punct(Kind::Other, 2),
+                        _ => self.punct(Kind::Colon, 1),
+                    };
+                }
+                DOLLAR => return self.dollar(),
+                _ => return self.punct(Kind::Other, 1),
+            }
+        }
+    }
+
+    #[cold]
+    fn end_token(&mut self) -> Token {
+        self.pos = self.src.len();
+        Token { kind: Kind::End, word: Word::Start, start: self.pos, end: self.pos, hash: 0 }
+    }
+
+    #[inline(always)]
+    fn punct(&mut self, kind: Kind, n: usize) -> Token {
+        let start = self.pos;
+        self.pos = (start + n).min(self.src.len());
+        Token { kind, word: Word::Op, start, end: self.pos, hash: 0 }
+    }
+
+    /// True for a token that the cap may have cut in two: it is not returned.
+    #[inline(always)]
+    fn cut(&self, end: usize) -> bool {
+        end >= self.src.len() && self.src.len() < self.full.len()
+    }
+
+    /// `"..."` whose content starts at `from`. The token covers the quotes.
+    #[inline(always)]
+    fn quoted(&mut self, from: usize) -> Token {
+        let (mut acc, mut i) = (hash::WORD_SEED, from);
+        loop {
+            let w = load8(self.src, i);
+            let hit = find8(w, b'"');
+            if hit != 0 {
+                let n = hit.trailing_zeros() as usize / 8;
+                if n > 0 || i == from {
+                    acc = hash::chunk(acc, keep(w, n));
+                }
+                i += n;
+                break;
+            }
+            acc = hash::chunk(acc, w);
+            i += 8;
+            if i >= self.src.len() {
+                return self.unterminated_quote();
+            }
+        }
+        if self.at(i + 1) == b'"' || self.cut(i + 1) {
+            return self.quoted_slow(from, i);
+        }
+        let (word, reserved) = words::quoted(acc);
+        let start = self.pos;
+        self.pos = i + 1;
+        Token { kind: Kind::Quoted, word, start, end: i + 1, hash: if reserved { acc ^ hash::QUOTED_TAG } else { acc } }
+    }
+
+    /// A quoted identifier that holds `""`: its raw bytes are hashed.
+    #[cold]
+    fn quoted_slow(&mut self, from: usize, first: usize) -> Token {
+        let mut i = first;
+        loop {
+            if self.cut(i + 1) {
+                return self.end_token();
+            }
+            if self.at(i + 1) != b'"' {
+                break;
+            }
+            match memchr(b'"', self.src.get(i + 2..).unwrap_or_default()) {
+                Some(n) => i += 2 + n,
+                None => return self.unterminated_quote(),
+            }
+        }
+        let start = self.pos;
+        self.pos = i + 1;
+        let raw = hash::word_raw(hash::WORD_SEED, &self.src[from..i]);
+        Token { kind: Kind::Quoted, word: Word::Ident, start, end: i + 1, hash: raw }
+    }
+
+    /// R21: a literal or quoted identifier without its end is one placeholder to the end of the text.
+    #[cold]
+    fn unterminated(&mut self, start: usize) -> Token {
+        self.src = self.full;
+        self.pos = self.full.len();
+        self.open_end = true;
+        Token { kind: Kind::Str, word: Word::Lit, start, end: self.pos, hash: 0 }
+    }
+
+    /// A quoted identifier without its end: cut by the cap, or never closed.
+    #[cold]
+    fn unterminated_quote(&mut self) -> Token {
+        if self.src.len() < self.full.len() { self.end_token() } else { self.unterminated(self.pos) }
+    }
+
+    #[inline(always)]
+    fn word(&mut self) -> Token {
+        let start = self.pos;
+        let mut end = start + 1;
+        while let Some(&b) = self.src.get(end) {
+            if class(b) & CONT == 0 {
+                if b == b'\'' || b == b'&' {
+                    if let Some(token) = self.prefixed_string(start, end) {
+                        return token;
+                    }
+                }
+                break;
+            }
+            end += 1;
+        }
+        if self.cut(end) {
+            return self.end_token();
+        }
+        self.pos = end;
+        let hash = hash::word_lower(self.src, start, end);
+        Token { kind: Kind::Word, word: words::unquoted(hash), start, end, hash }
+    }
+
+    /// `E'`, `N'`, `B'`, `X'`, `U&'` and `U&"`: the letter belongs to what follows.
+    #[cold]
+    fn prefixed_string(&mut self, start: usize, end: usize) -> Option<Token> {
+        if end != start + 1 {
+            return None;
+        }
+        match (self.src[start] | 0x20, self.at(end), self.at(end + 1)) {
+            (b'e', b'\'', _) => Some(self.string(start, end, Escapes::On)),
+            (b'n', b'\'', _) => Some(self.string(start, end, self.plain)),
+            (b'b' | b'x', b'\'', _) => Some(self.string(start, end, Escapes::Off)),
+            (b'u', b'&', b'\'') => {
+                let mut token = self.string(start, end + 1, Escapes::Off);
+                token.end = self.skip_uescape(token.end);
+                Some(token)
+            }
+            (b'u', b'&', b'"') => {
+                let mut token = self.quoted(end + 2);
+                if token.kind == Kind::Quoted {
+                    token.start = start;
+                    token.end = self.skip_uescape(token.end);
+                    token.word = Word::Ident;
+                    token.hash ^= hash::UNICODE_TAG;
+                }
+                Some(token)
+            }
+            _ => None,
+        }
+    }
+
+    /// Passes `UESCAPE 'c'`; gives the new end of the token before it.
+    fn skip_uescape(&mut self, end: usize) -> usize {
+        let mut ahead = *self;
+        let (word, value) = (ahead.next(), ahead.next());
+        if word.word == Word::Uescape && value.kind == Kind::Str && value.end - value.start == 3 {
+            *self = ahead;
+            return value.end;
+        }
+        end
+    }
+
+    /// A string that starts at `start` with its opening quote at `quote`, with what continues it (R2).
+    fn string(&mut self, start: usize, quote: usize, escapes: Escapes) -> Token {
+        let mut from = quote + 1;
+        loop {
+            let Some(end) = self.string_end(from, escapes) else { return self.unterminated(start) };
+            match self.continuation(end) {
+                Some(next) => from = next + 1,
+                None => {
+                    self.pos = end;
+                    if end - start > FREE_STRING || end > self.src.len() {
+                        // String contents are scanned at memory speed: they do not count as lexed.
+                        let limit = (self.src.len() + (end - start)).min(self.full.len());
+                        self.src = &self.full[..limit.max(end)];
+                    }
+                    return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
+                }
+            }
+        }
+    }
+
+    /// One past the closing quote of the string whose content starts at `from`.
+    fn string_end(&mut self, from: usize, escapes: Escapes) -> Option<usize> {
+        let mut i = from;
+        loop {
+            let rest = self.full.get(i..)?;
+            match escapes {
+                Escapes::On => {
+                    i += memchr2(b'\'', b'\\', rest)?;
+                    if self.full[i] == b'\\' {
+                        i += 2;
+                        continue;
+                    }
+                }
+                Escapes::Off => i += memchr(b'\'', rest)?,
+                Escapes::Unknown => {
+                    i += memchr(b'\'', rest)?;
+                    let slashes = self.full[from..i].iter().rev().take_while(|&&b| b == b'\\').count();
+                    self.doubt |= slashes % 2 == 1;
+                }
+            }
+            if self.full.get(i + 1) != Some(&b'\'') {
+                return Some(i + 1);
+            }
+            i += 2;
+        }
+    }
+
+    /// The quote that continues a string ended at `end`: white space with a newline, `--` comments allowed, then `'`.
+    fn continuation(&self, end: usize) -> Option<usize> {
+        let (mut i, mut newline) = (end, false);
+        loop {
+            match self.full.get(i)? {
+                b'\n' | b'\r' => {
+                    newline = true;
+                    i += 1;
+                }
+                b if is_space(*b) => i += 1,
+                b'-' if self.full.get(i + 1) == Some(&b'-') => {
+                    i += memchr2(b'\n', b'\r', self.full.get(i..)?)?;
+                }
+                b'\'' if newline => return Some(i),
+                _ => return None,
+            }
+        }
+    }
+
+    /// A number in any of PostgreSQL 16's forms; letters right behind it belong to it (R3).
+    fn number(&mut self) -> Token {
+        let start = self.pos;
+        let (mut i, mut dot) = (start, false);
+        let radix = self.at(start) == b'0' && matches!(self.at(start + 1) | 0x20, b'x' | b'o' | b'b');
+        loop {
+            let b = self.at(i);
+            let c = class(b);
+            if c == DIGIT | CONT || c == LETTER | CONT {
+                i += 1;
+                let exponent = b | 0x20 == b'e' && !radix;
+                if exponent && matches!(self.at(i), b'+' | b'-') && self.at(i + 1).is_ascii_digit() {
+                    i += 1;
+                }
+            } else if b == b'.' && !dot && !radix && self.at(i + 1) != b'.' {
+                dot = true;
+                i += 1;
+            } else {
+                break;
+            }
+        }
+        if self.cut(i) {
+            return self.end_token();
+        }
+        self.pos = i;
+        Token { kind: Kind::Number, word: Word::Lit, start, end: i, hash: 0 }
+    }
+
+    /// `$1`, `$tag$...$tag$` or a stray dollar.
+    fn dollar(&mut self) -> Token {
+        let start = self.pos;
+        let mut i = start + 1;
+        while self.at(i).is_ascii_digit() {
+            i += 1;
+        }
+        if i > start + 1 {
+            if self.cut(i) {
+                return self.end_token();
+            }
+            self.pos = i;
+            return Token { kind: Kind::Param, word: Word::Lit, start, end: i, hash: 0 };
+        }
+        while class(self.at(i)) & CONT != 0 && self.at(i) != b'$' {
+            i += 1;
+        }
+        if self.at(i) != b'$' {
+            return if self.cut(i) { self.end_token() } else { self.punct(Kind::Other, 1) };
+        }
+        let tag = &self.full[start..=i];
+        let mut from = i + 1;
+        loop {
+            let Some(n) = self.full.get(from..).and_then(|rest| memchr(b'$', rest)) else {
+                return self.unterminated(start);
+            };
+            if self.full[from + n..].starts_with(tag) {
+                let end = from + n + tag.len();
+                let limit = (self.src.len() + (end - start)).min(self.full.len());
+                self.src = &self.full[..limit.max(end)];
+                self.pos = end;
+                return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
+            }
+            from += n + 1;
+        }
+    }
+
+    /// An operator (R7), or nothing when a comment was passed.
+    fn operator_or_comment(&mut self) -> Option<Token> {
+        let start = self.pos;
+        match (self.src[start], self.at(start + 1)) {
+            (b'-', b'-') => {
+                let rest = &self.src[start..];
+                self.pos = start + memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                return None;
+            }
+            (b'/', b'*') => {
+                self.block_comment();
+                return None;
+            }
+            _ => {}
+        }
+        let mut end = start + 1;
+        while class(self.at(end)) == OP {
+            match (self.src[end], self.at(end + 1)) {
+                (b'-', b'-') | (b'/', b'*') => break,
+                _ => end += 1,
+            }
+        }
+        if self.cut(end) {
+            return Some(self.end_token());
+        }
+        if end > start + 1 {
+            end = self.trim_operator(start, end);
+        }
+        self.pos = end;
+        let one = end == start + 1;
+        let word = if one && self.src[start] == b'-' { Word::Minus } else { Word::Op };
+        let hash = match &self.src[start..end] {
+            [b] => hash::chunk(hash::OP_SEED, u64::from(*b)),
+            b"!=" => hash::word_raw(hash::OP_SEED, b"<>"),
+            run => hash::word_raw(hash::OP_SEED, run),
+        };
+        Some(Token { kind: Kind::Op, word, start, end, hash })
+    }
+
+    /// A run that ends in `+` or `-` loses it unless it holds one of `~!@#%^&|` + "`?": `=-1` is `=`, `-1`.
+    fn trim_operator(&self, start: usize, mut end: usize) -> usize {
+        let run = &self.src[start..end];
+        let special = |b: &u8| matches!(b, b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?');
+        if matches!(run.last(), Some(b'+' | b'-')) && !run.iter().any(special) {
+            while end > start + 1 && matches!(self.src[end - 1], b'+' | b'-') {
+                end -= 1;
+            }
+        }
+        end
+    }
+
+    /// Passes a nested block comment.
+    #[cold]
+    fn block_comment(&mut self) {
+        self.comment = true;
+        let (mut i, mut depth) = (self.pos + 2, 1usize);
+        while depth > 0 {
+            let Some(n) = self.src.get(i..).and_then(|rest| memchr2(b'/', b'*', rest)) else {
+                self.open_end |= self.src.len() == self.full.len();
+                self.pos = self.src.len();
+                return;
+            };
+            i += n;
+            match (self.src[i], self.at(i + 1)) {
+                (b'/', b'*') => {
+                    depth += 1;
+                    i += 2;
+                }
+                (b'*', b'/') => {
+                    depth -= 1;
+                    i += 2;
+                }
+                _ => i += 1,
+            }
+        }
+        self.pos = i;
+    }
+
+    /// True when, after white space, a digit or `.digit` follows: the sign before it belongs to the number.
+    pub fn number_follows(&self) -> bool {
+        let mut i = self.pos;
+        while is_space(self.at(i)) && i < self.src.len() {
+            i += 1;
+        }
+        self.at(i).is_ascii_digit() || (self.at(i) == b'.' && self.at(i + 1).is_ascii_digit())
+    }
+}

@@ -1,0 +1,362 @@
+//! Which answers a server still owes, and so whether it may be released.
+//!
+//! One FIFO a server: an entry for each request that will be answered, popped as the answers come. Invariants:
+//! - the client's ReadyForQuery is only ever a server's ReadyForQuery for a `Forward` entry;
+//! - an answer that fits no entry is a desync: the server is closed, never pooled;
+//! - [`Tracker::releasable`] is the release rule: FIFO empty, last ReadyForQuery said idle, no COPY running.
+//!
+//! Source: protocol-flow ("Extended Query", "Pipelining", "COPY Operations") and PgBouncer's request queue
+//! (src/server.c, handle_server_work), whose rules for errors inside pipelines and COPY this follows.
+
+use std::collections::VecDeque;
+
+use super::tag::backend;
+
+/// Transaction status of a ReadyForQuery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TxStatus {
+    /// `I`: no transaction.
+    #[default]
+    Idle,
+    /// `T`: in a transaction block.
+    Transaction,
+    /// `E`: in a failed transaction block.
+    Failed,
+}
+
+impl TxStatus {
+    /// From the byte of ReadyForQuery.
+    pub fn from_byte(b: u8) -> Option<Self> {
+        match b {
+            b'I' => Some(TxStatus::Idle),
+            b'T' => Some(TxStatus::Transaction),
+            b'E' => Some(TxStatus::Failed),
+            _ => None,
+        }
+    }
+
+    /// The byte of ReadyForQuery.
+    pub fn byte(self) -> u8 {
+        match self {
+            TxStatus::Idle => b'I',
+            TxStatus::Transaction => b'T',
+            TxStatus::Failed => b'E',
+        }
+    }
+}
+
+/// A request that a server answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Query.
+    Query,
+    /// FunctionCall.
+    Function,
+    /// Sync.
+    Sync,
+    /// Parse.
+    Parse,
+    /// Bind.
+    Bind,
+    /// Describe.
+    Describe,
+    /// Execute.
+    Execute,
+    /// Close.
+    Close,
+    /// CopyDone or CopyFail: answered by nothing itself, but ends what a COPY swallows.
+    CopyEnd,
+}
+
+/// Who asked, and who answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// The client asked; the server's answer is forwarded.
+    Forward,
+    /// pgsluice asked; the server's answer is swallowed.
+    Skip,
+    /// The client asked and the server was not told; pgsluice answers when the entry reaches the head.
+    Fake,
+}
+
+/// One expected answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// What was asked.
+    pub request: Request,
+    /// Who asked.
+    pub action: Action,
+    /// Parse and Close of a shared statement: its number; 0 otherwise.
+    pub statement: u32,
+    /// Parse and Close: the client's registration that this made or ends; 0 for none.
+    pub registration: u32,
+}
+
+impl Entry {
+    /// An entry about no shared statement.
+    pub fn new(request: Request, action: Action) -> Self {
+        Entry { request, action, statement: 0, registration: 0 }
+    }
+}
+
+/// The server said something that fits no request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("server message '{}' does not fit what was asked", char::from(*.0))]
+pub struct Desync(pub u8);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Copy {
+    #[default]
+    None,
+    In,
+    Out,
+}
+
+/// Most entries of one server; a client that pipelines more is not read until answers have come.
+pub const MAX_EXPECTED: usize = 16 * 1024;
+
+/// The state machine. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    expected: VecDeque<Entry>,
+    status: TxStatus,
+    /// Nothing but notices, parameters and notifications since the last ReadyForQuery.
+    settled: bool,
+    /// An error came inside an extended-protocol sequence: the server skips to Sync.
+    failed: bool,
+    copy: Copy,
+    /// An ErrorResponse came that nothing asked for, or a `Skip` Query failed: never pool this server.
+    tainted: bool,
+    /// Entries that the server skipped because of an error, for the caller to undo.
+    dropped: Vec<Entry>,
+}
+
+impl Tracker {
+    /// A tracker for a server that has just said ReadyForQuery `I`.
+    pub fn new() -> Self {
+        Tracker { settled: true, ..Tracker::default() }
+    }
+
+    /// Notes a request about to be sent (or, for `Fake`, not sent).
+    pub fn push(&mut self, entry: Entry) {
+        // The server knows nothing of a fake: it stays as settled as it was.
+        self.settled &= entry.action == Action::Fake;
+        self.expected.push_back(entry);
+    }
+
+    /// Whether the client must not be read until answers have come.
+    pub fn full(&self) -> bool {
+        self.expected.len() >= MAX_EXPECTED
+    }
+
+    /// Transaction status of the last ReadyForQuery.
+    pub fn status(&self) -> TxStatus {
+        self.status
+    }
+
+    /// The release rule (design, invariant 3), as far as the server's side goes.
+    pub fn releasable(&self) -> bool {
+        self.expected.is_empty() && self.settled && self.status == TxStatus::Idle && self.copy == Copy::None && !self.tainted
+    }
+
+    /// Whether every request has been answered (the transaction may still be open).
+    pub fn answered(&self) -> bool {
+        self.expected.is_empty() && self.settled
+    }
+
+    /// Whether the server must be closed rather than pooled.
+    pub fn tainted(&self) -> bool {
+        self.tainted
+    }
+
+    /// Whether an answer to the client itself is still owed.
+    pub fn owes_client(&self) -> bool {
+        self.expected.iter().any(|e| e.action != Action::Skip)
+    }
+
+    /// Whether a COPY is running from the client to the server.
+    pub fn copying_in(&self) -> bool {
+        self.copy == Copy::In
+    }
+
+    /// Takes a `Fake` entry off the head, for the caller to answer. `None` when a real answer comes next.
+    pub fn pop_fake(&mut self) -> Option<Entry> {
+        self.trim();
+        match self.expected.front() {
+            Some(e) if e.action == Action::Fake && !self.failed => {
+                let e = *e;
+                self.expected.pop_front();
+                Some(e)
+            }
+            _ => None,
+        }
+    }
+
+    /// Entries the server skipped since the last call, in order.
+    pub fn take_dropped(&mut self) -> std::vec::Drain<'_, Entry> {
+        self.dropped.drain(..)
+    }
+
+    /// Whether [`Self::take_dropped`] has anything.
+    pub fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty()
+    }
+
+    /// Digests one message of the server. `body` may be a prefix; ReadyForQuery needs its one byte.
+    ///
+    /// `Fake` entries at the head must have been taken with [`Self::pop_fake`] first. Returns whether the message
+    /// is for the client.
+    ///
+    /// # Errors
+    /// [`Desync`]: the server must be closed and the client told.
+    #[inline]
+    pub fn answer(&mut self, tag: u8, body: &[u8]) -> Result<bool, Desync> {
+        match tag {
+            backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE => self.within(tag),
+            backend::READY_FOR_QUERY => self.ready(body),
+            backend::NOTICE | backend::PARAMETER_STATUS => Ok(!self.head_is(Request::Query, Action::Skip)),
+            backend::NOTIFICATION => Ok(true),
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => self.completed(tag),
+            backend::ROW_DESCRIPTION | backend::NO_DATA => match self.head() {
+                Some(e) if e.request == Request::Describe => self.pop(tag, Request::Describe),
+                _ => self.within(tag),
+            },
+            backend::PARAMETER_DESCRIPTION => match self.head() {
+                Some(e) if e.request == Request::Describe => Ok(e.action == Action::Forward),
+                _ => Err(Desync(tag)),
+            },
+            backend::PARSE_COMPLETE => self.pop(tag, Request::Parse),
+            backend::BIND_COMPLETE => self.pop(tag, Request::Bind),
+            backend::CLOSE_COMPLETE => self.pop(tag, Request::Close),
+            backend::ERROR => self.error(),
+            backend::COPY_IN_RESPONSE => self.copy_begins(tag, Copy::In),
+            backend::COPY_OUT_RESPONSE => self.copy_begins(tag, Copy::Out),
+            backend::FUNCTION_RESULT => match self.head() {
+                Some(e) if e.request == Request::Function => Ok(e.action == Action::Forward),
+                _ => Err(Desync(tag)),
+            },
+            _ => Err(Desync(tag)),
+        }
+    }
+
+    fn head(&mut self) -> Option<Entry> {
+        self.trim();
+        self.expected.front().copied()
+    }
+
+    fn head_is(&self, request: Request, action: Action) -> bool {
+        self.expected.front().is_some_and(|e| e.request == request && e.action == action)
+    }
+
+    /// A CopyDone sent outside a COPY is ignored by PostgreSQL and answered by nothing.
+    fn trim(&mut self) {
+        while self.copy != Copy::In && self.expected.front().is_some_and(|e| e.request == Request::CopyEnd) {
+            self.expected.pop_front();
+        }
+    }
+
+    /// A message inside the answer to a Query or Execute.
+    fn within(&mut self, tag: u8) -> Result<bool, Desync> {
+        match self.head() {
+            Some(e) if matches!(e.request, Request::Query | Request::Execute) => Ok(e.action == Action::Forward),
+            _ => Err(Desync(tag)),
+        }
+    }
+
+    fn pop(&mut self, tag: u8, request: Request) -> Result<bool, Desync> {
+        match self.head() {
+            Some(e) if e.request == request && e.action != Action::Fake => {
+                self.expected.pop_front();
+                Ok(e.action == Action::Forward)
+            }
+            _ => Err(Desync(tag)),
+        }
+    }
+
+    fn completed(&mut self, tag: u8) -> Result<bool, Desync> {
+        let forward = self.within(tag)?;
+        if self.copy == Copy::In {
+            self.drop_swallowed(false);
+        }
+        self.copy = Copy::None;
+        if self.head().is_some_and(|e| e.request == Request::Execute) {
+            self.expected.pop_front();
+        }
+        Ok(forward)
+    }
+
+    fn copy_begins(&mut self, tag: u8, copy: Copy) -> Result<bool, Desync> {
+        let forward = self.within(tag)?;
+        self.copy = copy;
+        Ok(forward)
+    }
+
+    fn error(&mut self) -> Result<bool, Desync> {
+        self.settled = false;
+        let Some(head) = self.head() else {
+            // Nothing was asked: the backend is about to die (57P01 and its kin).
+            self.tainted = true;
+            return Ok(true);
+        };
+        if self.copy == Copy::In {
+            self.drop_swallowed(true);
+        }
+        self.copy = Copy::None;
+        match (head.request, head.action) {
+            (Request::Query, Action::Skip) => {
+                self.tainted = true;
+                Ok(false)
+            }
+            (Request::Query | Request::Function | Request::Sync, _) => Ok(true),
+            _ => {
+                self.failed = true;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Syncs that were sent while the server was in COPY IN are swallowed by it (copyfromparse.c, CopyGetData):
+    /// everything behind the head up to CopyDone goes. With an error and no CopyDone yet, the Syncs alone.
+    fn drop_swallowed(&mut self, error: bool) {
+        if let Some(end) = self.expected.iter().position(|e| e.request == Request::CopyEnd) {
+            self.expected.drain(1..=end);
+        } else if error && self.expected.front().is_some_and(|e| e.request == Request::Execute) {
+            self.expected.retain(|e| e.request != Request::Sync);
+        }
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Result<bool, Desync> {
+        let status = body.first().copied().and_then(TxStatus::from_byte).ok_or(Desync(b'Z'))?;
+        let Some(head) = self.head() else {
+            return Err(Desync(b'Z'));
+        };
+        let mut forward = head.action == Action::Forward;
+        if self.failed && !matches!(head.request, Request::Sync) {
+            forward = self.skip_to_sync()?;
+        } else if matches!(head.request, Request::Query | Request::Function | Request::Sync) {
+            self.expected.pop_front();
+        } else {
+            return Err(Desync(b'Z'));
+        }
+        self.failed = false;
+        self.copy = Copy::None;
+        self.status = status;
+        self.trim();
+        self.settled = self.expected.is_empty();
+        Ok(forward)
+    }
+
+    fn skip_to_sync(&mut self) -> Result<bool, Desync> {
+        while let Some(e) = self.expected.pop_front() {
+            if e.request == Request::Sync {
+                return Ok(e.action == Action::Forward);
+            }
+            self.dropped.push(e);
+        }
+        Err(Desync(b'Z'))
+    }
+}
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;
