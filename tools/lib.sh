@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Shared by the scripts in tools/: sourced, not run. Progress goes to stderr, results to stdout.
 
 say() { echo "$*" >&2; }

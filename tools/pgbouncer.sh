@@ -32,7 +32,7 @@ build() {
   # shellcheck disable=SC2086  # options, split on purpose
   { apt-get -qq $own update && apt-get -qq $own source --download-only pgbouncer; } >"$work/log" 2>&1
   rm -rf src; mkdir src
-  tar xf "$(ls pgbouncer_*.orig.tar.* | grep -v asc | sort -V | tail -1)" -C src --strip-components=1
+  tar xf "$(find . -name "pgbouncer_*.orig.tar.?z" | sort -V | tail -1)" -C src --strip-components=1
   cd src
   { ./configure --without-pam && make -j2; } >>"$work/log" 2>&1
   install -D pgbouncer "$BUILT"

@@ -8,7 +8,7 @@
 set -u
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 . "$TOOLS/lib.sh"
-cd "$TOOLS/.."
+cd "$TOOLS/.." || exit
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 export PGSLUICE_SKIPS="$out/skips" CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 : > "$PGSLUICE_SKIPS"
@@ -17,6 +17,7 @@ passed=0 failed=0 skipped=0
 # count FILE STATUS: adds up the summaries of cargo test, nextest and unittest; a run that failed without naming a
 # failed test (a build error, say) counts as one failure.
 count() {
+  # shellcheck disable=SC2046  # three words
   set -- $(awk -v status="$2" '
     /^test result:/ { p += $4; f += $6; s += $8 }
     /^ *Summary \[/ { for (i = 1; i < NF; i++) { if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^(failed|timed)/) f += $i } }

@@ -100,7 +100,7 @@ def start_pgbouncer(servers, binary, postgres, pool_size):
         user = NOBODY
         for path in (home, *home.iterdir()):
             os.chown(path, NOBODY, NOBODY)
-    process = servers.spawn(f"pgbouncer", [binary, "-q", home / "pgbouncer.ini"], user=user, port=port)
+    process = servers.spawn("pgbouncer", [binary, "-q", home / "pgbouncer.ini"], user=user, port=port)
     return Pooler("pgbouncer", process, port)
 
 
