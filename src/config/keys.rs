@@ -99,7 +99,7 @@ pub const KEYS: &[Key] = &[
         "Where `/metrics`, `/healthz` and `/readyz` are served, or `off`. In Kubernetes use `*:9127`, so that probes \
          and Prometheus reach it."),
     key(General, "workers", "1", false, |c| c.workers.to_string(),
-        "Threads that move data. One saturates several PostgreSQL cores; more are for a pooler shared by many pods."),
+        "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
     key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),
         "Client connections at most, the console's included. An idle one costs about 1 KiB and a file descriptor; \
          more are refused with 53300."),

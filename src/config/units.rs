@@ -53,7 +53,7 @@ pub fn format_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
         0 => "0s".to_owned(),
-        _ if micros % 1_000 != 0 => format!("{micros}us"),
+        _ if !micros.is_multiple_of(1_000) => format!("{micros}us"),
         _ => {
             let millis = micros / 1_000;
             let (unit, divisor) = [
@@ -63,7 +63,7 @@ pub fn format_duration(duration: Duration) -> String {
                 ("s", 1_000),
             ]
             .into_iter()
-            .find(|(_, divisor)| millis % divisor == 0)
+            .find(|(_, divisor)| millis.is_multiple_of(*divisor))
             .unwrap_or(("ms", 1));
             format!("{}{unit}", millis / divisor)
         }

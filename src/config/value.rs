@@ -305,7 +305,7 @@ fn tcp_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
         None => (text, default_port),
     };
     let address = match host {
-        "*" | "" if text != "" => Ipv4Addr::UNSPECIFIED,
+        "*" | "" if !text.is_empty() => Ipv4Addr::UNSPECIFIED,
         "localhost" => Ipv4Addr::LOCALHOST,
         _ => return Err(wrong()),
     };
