@@ -199,9 +199,8 @@ impl Builder<'_> {
         }
         let name = url.dbname.clone().unwrap_or_else(|| user.clone());
         let database = raw.databases.entry(name).or_default();
-        // The address of the file must not be mixed with that of the URL.
-        database.url = None;
-        database.port = None;
+        // Address and login of the file must not be mixed with those of the URL; its pool settings stay.
+        *database = database.pool_only();
         database.overlay(database_of(&url));
         let password = Read(url.password.unwrap_or_default());
         raw.users.insert(
@@ -247,13 +246,16 @@ impl Builder<'_> {
     /// `auth_file`, and `[users]` over it.
     fn users(&mut self, raw: &Raw, config: &mut Config) {
         if let Some(path) = &config.auth.file {
-            match read_file(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
+            match read_limited(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
                 Ok(Ok(users)) => config.auth.users = users,
                 Ok(Err(error)) => {
                     self.problems
                         .push(Problem::line(path, error.line, error.message))
                 }
-                Err(message) => self.problem(&["auth_file"], message),
+                Err(error) => {
+                    let message = format!("{} cannot be read: {error}", path.display());
+                    self.problem(&["auth_file"], message);
+                }
             }
         }
         for (name, user) in &raw.users {
@@ -294,7 +296,7 @@ impl Builder<'_> {
             let value = self.environment.non_empty(variable).map(str::to_owned);
             (
                 "password_env",
-                value.ok_or_else(|| format!("the environment variable {variable} is not set")),
+                value.ok_or_else(|| "the environment variable is not set".to_owned()),
             )
         } else {
             return Ok(None);
@@ -427,30 +429,32 @@ fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
 }
 
 /// The text of a file of limited length.
-fn read_file(path: &Path, limit: u64) -> Result<String, String> {
+fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    let file = std::fs::File::open(path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    file.take(limit + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    std::fs::File::open(path)?
+        .take(limit + 1)
+        .read_to_string(&mut text)?;
     if text.len() as u64 > limit {
-        return Err(format!("{} is longer than {} bytes", path.display(), limit));
+        return Err(std::io::Error::other(format!(
+            "it is longer than {limit} bytes"
+        )));
     }
     Ok(text)
 }
 
-/// A secret in a file of its own; a line feed at the end is not part of it.
+/// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
+/// write the secret itself there.
 fn read_secret_file(path: &Path) -> Result<String, String> {
-    let text = read_file(path, MAX_SECRET)?;
+    let text = read_limited(path, MAX_SECRET)
+        .map_err(|error| format!("the file cannot be read: {error}"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
-        return Err(format!("{} is empty", path.display()));
+        return Err("the file is empty".to_owned());
     }
     if text.contains('\0') {
-        return Err(format!("{} holds a NUL character", path.display()));
+        return Err("the file holds a NUL character".to_owned());
     }
     Ok(text.to_owned())
 }

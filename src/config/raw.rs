@@ -121,6 +121,11 @@ macro_rules! pool_settings {
             pub(super) fn pool(&self) -> Pool {
                 Pool { $($field: self.$field.clone(),)* }
             }
+
+            /// The section without address and login.
+            pub(super) fn pool_only(&self) -> Database {
+                Database { $($field: self.$field.clone(),)* ..Database::default() }
+            }
         }
     };
 }

@@ -100,7 +100,7 @@ use crate::auth::Secret;
 
 #[test]
 fn the_environment_overrides_the_file() {
-    let text = "listen = \"*:7000\"\n[pool]\npool_size = 5\nmin_pool_size = 1\n[databases.shop_db]\nhost = \"old\"\n\
+    let text = "listen = \"*:7000\"\n[pool]\npool_size = 5\nmin_pool_size = 1\n[databases.shop_db]\nhost = \"old\"\nuser = \"old\"\n\
                 port = 1\npool_size = 7\n[users.shop]\npassword = \"old\"\n[insight]\nmin_count = 9\n";
     let environment = env(&[
         URL,
@@ -371,11 +371,11 @@ fn mistakes_of_newcomers_from_pgbouncer_are_mended() {
         ),
         (
             "[users.x]\npassword_env = \"NOT_SET\"",
-            "test.toml:2:1: the environment variable NOT_SET is not set",
+            "test.toml:2:1: the environment variable is not set",
         ),
         (
             "[users.x]\npassword_file = \"/does/not/exist\"",
-            "/does/not/exist cannot be read",
+            "test.toml:2:1: the file cannot be read",
         ),
         ("pool = 5", "test.toml:1:8: expected "),
         ("listen = []", "at least one address is needed"),
@@ -399,6 +399,8 @@ fn broken_toml_is_shown_without_secrets() {
         "[users]\nx = \"hunter2\"",
         "[users.x]\n\"hunter2\"",
         "[users.x]\npassword = \"\"\"\nhunter2\\q\n\"\"\"",
+        "[users.x]\npassword_env = \"hunter2\"",
+        "[users.x]\npassword_file = \"hunter2\"",
         "[users.x]\npassword = [\"hunter2\"]",
         "[users.x]\npassword = {a = \"hunter2\"}",
         "[databases]\nx = \"host=db password=hunter2\"",
