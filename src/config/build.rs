@@ -371,12 +371,11 @@ impl Builder<'_> {
     /// What a configuration needs to be of any use.
     fn check_whole(&mut self, config: &Config) {
         if config.databases.is_empty() {
-            let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n\
-                        [databases.app]\n  host = \"db.internal\"";
+            let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
             self.problems
                 .push(Problem::whole("no database to pool to is configured").help(help));
         } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any {
-            let help = "write a section for each user that may log in:\n  [users.app]\n  password_env = \"APP_PASSWORD\"";
+            let help = "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
             self.problems
                 .push(Problem::whole("no user can log in").help(help));
         }
