@@ -1,2 +1,7 @@
 //! The `pgsluice` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgsluice::cli::main()
+}

@@ -125,10 +125,12 @@ impl ClientAuth {
     pub fn is_expensive(&self, body: &[u8]) -> bool {
         match &self.state {
             State::Cleartext(Some(Secret::Scram(verifier))) => match password(body) {
-                Ok(given) => !self
-                    .context
-                    .is_cached(given, &verifier.salt, verifier.iterations),
-                Err(_) => false,
+                Ok(Some(given)) => {
+                    !self
+                        .context
+                        .is_cached(given, &verifier.salt, verifier.iterations)
+                }
+                _ => false,
             },
             State::Cleartext(None) => self.context.mock().kind == MockKind::Verifier,
             State::SaslInitial(Some(Secret::Plain(password)))
@@ -150,10 +152,12 @@ impl ClientAuth {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Cleartext(secret) => {
                 let given = password(body)?;
-                Ok(verdict(self.check_cleartext(secret.as_ref(), given)))
+                Ok(verdict(given.is_some_and(|given| {
+                    self.check_cleartext(secret.as_ref(), given)
+                })))
             }
             State::Md5(expected) => {
-                let given = password(body)?;
+                let given = password(body)?.unwrap_or_default();
                 // A value of the same length keeps the work the same for unknown users.
                 let wanted = expected
                     .as_deref()
@@ -204,9 +208,6 @@ impl ClientAuth {
 
     /// `plain_crypt_verify` in `src/backend/libpq/crypt.c`.
     fn check_cleartext(&self, secret: Option<&Secret>, given: &str) -> bool {
-        if given.is_empty() {
-            return false;
-        }
         match secret {
             Some(Secret::Plain(password)) => {
                 // Digests: neither length nor content shows in the time.
@@ -260,16 +261,16 @@ fn verdict(right: bool) -> Ask {
     if right { Ask::Ok } else { Ask::Refused }
 }
 
-/// PasswordMessage: one string that fills the message.
-fn password(body: &[u8]) -> Result<&str, AuthError> {
+/// PasswordMessage: one string that fills the message. `None`: no configured password can be equal to it, because it
+/// is empty or not UTF-8.
+fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
     if body.len() > MAX_PASSWORD_MESSAGE {
         return Err(AuthError::Malformed("invalid password packet size"));
     }
     match body.split_last() {
-        Some((0, text)) if !text.contains(&0) => {
-            // Passwords that are not UTF-8 cannot have been configured; they are as wrong as any other.
-            Ok(std::str::from_utf8(text).unwrap_or("\u{fffd}"))
-        }
+        Some((0, text)) if !text.contains(&0) => Ok(std::str::from_utf8(text)
+            .ok()
+            .filter(|text| !text.is_empty())),
         _ => Err(AuthError::Malformed("invalid password packet size")),
     }
 }

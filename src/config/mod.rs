@@ -1,8 +1,36 @@
 //! Typed, validated configuration. Built once from TOML and the environment, then passed by `Arc`; never global.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `keys` | the table of all settings, with defaults and documentation |
+//! | `raw` | the sections as written, every setting optional |
+//! | `value`, `units` | how each kind of value is read from text |
+//! | `parse` | TOML text and environment into `raw` |
+//! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
+//! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
+//! | `warnings` | what is possible but probably not meant |
+//! | `error` | errors that show the place and the mend |
+//! | `docs` | `docs/configuration.md` and `config/pgsluice.toml` from the table |
+
+mod build;
+pub mod docs;
+mod error;
+pub mod keys;
+mod parse;
+mod raw;
+pub mod units;
+mod url;
+mod userlist;
+mod value;
+mod warnings;
+
+pub use error::{ConfigError, Problem};
+pub use parse::Environment;
+pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// When a server connection goes back to its pool.
@@ -45,8 +73,82 @@ pub struct Config {
     pub insight: InsightConfig,
     /// Log format and level.
     pub log: LogConfig,
-    /// Where the configuration came from, for messages and SHOW CONFIG.
+    /// The file that was read; `None`: the environment alone.
     pub source: Option<PathBuf>,
+    /// What is possible but probably not meant; to be logged at start and shown by `pgsluice check`.
+    pub warnings: Vec<String>,
+}
+
+/// A line of SHOW CONFIG.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Name of the setting.
+    pub key: String,
+    /// Its value, as it would be written in the file. Secrets are no settings and never appear.
+    pub value: String,
+    /// Its default.
+    pub default: &'static str,
+    /// Whether a reload can change it.
+    pub changeable: bool,
+}
+
+impl Config {
+    /// Reads the environment over `path`, or the environment alone. This is what a start and a reload call.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with places and mends.
+    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+        parse::load(path, environment)
+    }
+
+    /// Reads a file, with the environment of the process over it.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
+        Config::load(Some(path), &Environment::of_process())
+    }
+
+    /// Reads the environment of the process alone: `DATABASE_URL` is enough.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn from_env() -> Result<Config, ConfigError> {
+        Config::load(None, &Environment::of_process())
+    }
+
+    /// Reads TOML text without any environment; `path` is for messages and relative files.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        parse::load_text(text, path, &Environment::default())
+    }
+
+    /// All settings with values and defaults, for SHOW CONFIG.
+    pub fn entries(&self) -> Vec<Entry> {
+        keys::KEYS
+            .iter()
+            .map(|key| Entry {
+                key: key.full_name(),
+                value: (key.get)(self),
+                default: key.default,
+                changeable: key.changeable,
+            })
+            .collect()
+    }
+
+    /// The database that a client means by `name`: its own section, or `*`.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+}
+
+/// All defaults, no database, no user: for tests, and as a start for configurations made by hand.
+impl Default for Config {
+    fn default() -> Config {
+        build::defaults()
+    }
 }
 
 /// An address of a listening socket.
@@ -74,16 +176,19 @@ pub enum AuthMethod {
 }
 
 /// How clients prove who they are, and what is known of users.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct AuthConfig {
     /// Method asked of every client.
     pub method: AuthMethod,
-    /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`.
+    /// The `userlist.txt` that was read, if any.
+    pub file: Option<PathBuf>,
+    /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`. An empty plain password: the user is
+    /// known (for `trust`), but cannot log in with a password.
     pub users: BTreeMap<String, crate::auth::Secret>,
 }
 
 /// A database that clients may name, and the server behind it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Database {
     /// Host name, address, or a directory of a Unix socket (starts with `/`).
     pub host: String,
@@ -100,7 +205,7 @@ pub struct Database {
 }
 
 /// Settings of a pool of server connections; one pool per (database, user).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PoolSettings {
     /// When a server goes back.
     pub pool_mode: PoolMode,
@@ -127,7 +232,7 @@ pub struct PoolSettings {
 }
 
 /// Timeouts of clients. Zero means never.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Timeouts {
     /// Time from accept to the end of login.
     pub client_login_timeout: Duration,
@@ -142,7 +247,7 @@ pub struct Timeouts {
 }
 
 /// Insight settings; `docs/insight.md` explains each.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct InsightConfig {
     /// Fingerprints, findings and their metrics.
     pub enabled: bool,
@@ -171,7 +276,7 @@ pub struct InsightConfig {
 }
 
 /// Log settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct LogConfig {
     /// JSON lines instead of text.
     pub json: bool,
@@ -191,3 +296,6 @@ pub enum LogLevel {
     /// And each connection.
     Debug,
 }
+
+#[cfg(test)]
+mod tests;

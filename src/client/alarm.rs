@@ -1,0 +1,93 @@
+//! Deadlines without timers: a session writes its deadline into a cell, and one sweep a worker wakes the late ones.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+
+/// Why a session was woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// `client_idle_timeout`.
+    Idle,
+    /// `query_wait_timeout`.
+    Wait,
+    /// `query_timeout`.
+    Query,
+    /// `idle_transaction_timeout`.
+    IdleTransaction,
+}
+
+/// One session's deadline.
+pub struct Alarm {
+    /// Monotonic microseconds; `u64::MAX` for none.
+    deadline_us: Cell<u64>,
+    reason: Cell<Reason>,
+    /// Set by the sweep when it wakes the session because the worker drains.
+    drain: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Alarm {
+    /// Sets the deadline `after_us` from `now_us`; zero means never.
+    pub fn set(&self, reason: Reason, now_us: u64, after_us: u64) {
+        self.reason.set(reason);
+        self.deadline_us.set(if after_us == 0 { u64::MAX } else { now_us + after_us });
+    }
+
+    /// No deadline.
+    pub fn clear(&self) {
+        self.deadline_us.set(u64::MAX);
+    }
+
+    /// The deadline that has passed, if any. The sweep is coarse: at most a quarter of a second late.
+    pub fn rang(&self, now_us: u64) -> Option<Reason> {
+        (self.deadline_us.get() <= now_us).then(|| self.reason.get())
+    }
+
+    /// Whether a deadline is set at all: spares the caller a look at the clock.
+    pub fn is_set(&self) -> bool {
+        self.deadline_us.get() != u64::MAX
+    }
+
+    /// Whether the worker drains.
+    pub fn draining(&self) -> bool {
+        self.drain.get()
+    }
+
+    /// Keeps the session's waker; a task's waker stays the same, so this clones once.
+    pub fn listen(&self, cx: &Context<'_>) {
+        let mut w = self.waker.borrow_mut();
+        if !w.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *w = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// Alarms of one worker's sessions.
+#[derive(Default)]
+pub struct Alarms {
+    all: RefCell<Vec<Weak<Alarm>>>,
+}
+
+impl Alarms {
+    /// An alarm for a new session.
+    pub fn add(&self) -> Rc<Alarm> {
+        let alarm = Rc::new(Alarm { deadline_us: Cell::new(u64::MAX), reason: Cell::new(Reason::Idle), drain: Cell::new(false), waker: RefCell::new(None) });
+        self.all.borrow_mut().push(Rc::downgrade(&alarm));
+        alarm
+    }
+
+    /// Wakes late sessions (every one when draining) and forgets those that ended.
+    pub fn sweep(&self, now_us: u64, drain: bool) {
+        self.all.borrow_mut().retain(|weak| {
+            let Some(alarm) = weak.upgrade() else { return false };
+            alarm.drain.set(drain);
+            if drain || alarm.deadline_us.get() <= now_us {
+                if let Some(w) = &*alarm.waker.borrow() {
+                    w.wake_by_ref();
+                }
+            }
+            true
+        });
+    }
+}

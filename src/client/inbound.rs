@@ -1,0 +1,472 @@
+//! Client to server: messages are stepped over by their headers and sent as they came; only Parse, Bind, Describe and
+//! Close of named statements are written anew, with the shared name, and a Parse goes ahead where the server lacks one.
+//!
+//! One batch (what one `recv` brought) is one `send`. Nothing is looked at twice; what insight wants to see is noted
+//! as ranges and read after the send.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::session::{Session, Stop};
+use crate::net::Lent;
+use crate::net::buffer::SIZE;
+use crate::server::{self, Server};
+use crate::wire::error::{ErrorFields, sqlstate};
+use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
+use crate::wire::tag::frontend as tag;
+use crate::wire::tracker::{Action, Entry, Request};
+use crate::wire::{Frame, HEADER};
+
+/// SQL text kept for insight when it does not fit a buffer; the lexer looks no further.
+pub const MAX_GATHERED: usize = 64 * 1024;
+/// Longest Describe, Close or Execute: a name and a few bytes.
+const MAX_SHORT: usize = MAX_NAME + 64;
+
+/// Scratch of a worker: warm after the first messages, then nothing is allocated.
+#[derive(Default)]
+pub struct Scratch {
+    out: Vec<u8>,
+    events: Vec<Event>,
+}
+
+/// Something insight wants to see, as ranges of the input buffer.
+pub enum Event {
+    /// A Query's text.
+    Query(Range<usize>),
+    /// A Query's text too long for the buffer is complete in the session.
+    Gathered,
+    /// A Parse.
+    Parse {
+        /// Statement name.
+        name: Range<usize>,
+        /// SQL text.
+        sql: Range<usize>,
+    },
+    /// A Bind.
+    Bind {
+        /// Portal name.
+        portal: Range<usize>,
+        /// Statement name.
+        statement: Range<usize>,
+        /// Parameters, as far as they are in the buffer.
+        parameters: Range<usize>,
+    },
+    /// An Execute of this portal.
+    Execute(Range<usize>),
+    /// A Sync.
+    Sync,
+}
+
+/// What goes out: the input as it is while nothing is changed, a copy from the first change on.
+pub struct Plan<'a> {
+    out: &'a mut Vec<u8>,
+    plain: Range<usize>,
+    copied: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// An empty plan over scratch.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        out.clear();
+        Plan { out, plain: 0..0, copied: false }
+    }
+
+    /// `input[range]` goes out as it is.
+    #[inline]
+    pub fn keep(&mut self, input: &[u8], range: Range<usize>) {
+        if self.copied {
+            self.out.extend_from_slice(&input[range]);
+        } else if self.plain.is_empty() {
+            self.plain = range;
+        } else if self.plain.end == range.start {
+            self.plain.end = range.end;
+        } else {
+            self.inject(input).extend_from_slice(&input[range]);
+        }
+    }
+
+    /// Something of ours goes out here: append it to what is returned.
+    pub fn inject(&mut self, input: &[u8]) -> &mut Vec<u8> {
+        if !self.copied {
+            self.copied = true;
+            self.out.extend_from_slice(&input[std::mem::take(&mut self.plain)]);
+        }
+        self.out
+    }
+
+    /// All that goes out.
+    pub fn bytes<'b>(&'b self, input: &'b [u8]) -> &'b [u8] {
+        if self.copied { self.out } else { &input[self.plain.clone()] }
+    }
+}
+
+/// What became of one message.
+enum Taken {
+    /// As much of it as is there; the rest is carried when it comes.
+    Yes,
+    /// It must be in the buffer as a whole (or this much of it) first.
+    NeedsMore(usize),
+}
+
+impl Session {
+    /// Forwards what the client sent. Afterwards the input holds at most the beginning of a message.
+    pub(super) fn forward_client(&mut self, server: &mut Server, now: u64) -> Result<(), Stop> {
+        let Some(mut input) = self.input.take() else { return Ok(()) };
+        let w = Rc::clone(&self.w);
+        let mut scratch = w.scratch.borrow_mut();
+        let Scratch { out, events } = &mut *scratch;
+        events.clear();
+        let mut plan = Plan::new(out);
+        self.sync_parameters(server, &mut plan);
+        let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
+        let bytes = plan.bytes(input.filled());
+        if !bytes.is_empty() {
+            let sent = match server.socket.try_send(bytes) {
+                Ok(n) => n,
+                Err(e) => {
+                    self.keep_input(input, used);
+                    return Err(Stop::ServerLost(e.to_string()));
+                }
+            };
+            if sent < bytes.len() {
+                server.unsent.extend_from_slice(&bytes[sent..]);
+            }
+            server.info.set_tx(b'Q', now);
+        }
+        if !events.is_empty() {
+            self.observe(input.filled(), events, now);
+        }
+        input.consume(used);
+        if need > 0 {
+            input.grow(need);
+        }
+        self.keep_input(input, 0);
+        stop.map_or(Ok(()), Err)
+    }
+
+    fn keep_input(&mut self, mut input: Lent, used: usize) {
+        input.consume(used);
+        if input.is_empty() {
+            self.w.buffers.give_back(input);
+        } else {
+            self.input = Some(input);
+        }
+    }
+
+    /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
+    fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
+        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || !server.tracker.releasable() {
+            return;
+        }
+        let mut sql = Vec::new();
+        server::params::sync_sql(&server.params, &self.params, &mut sql);
+        if !sql.is_empty() {
+            names::put_query(plan.inject(&[]), &sql);
+            server.tracker.push(Entry::new(Request::Query, Action::Skip));
+        }
+        server.params = Arc::clone(&self.params);
+    }
+
+    /// Steps over the messages in `data`. Returns the bytes used, the room that the next message needs, and why to stop.
+    fn scan(&mut self, data: &[u8], server: &mut Server, plan: &mut Plan<'_>, events: &mut Vec<Event>) -> (usize, usize, Option<Stop>) {
+        let mut at = 0;
+        loop {
+            if self.in_message.left > 0 {
+                at = self.carry(data, at, plan, events);
+                if self.in_message.left > 0 {
+                    return (at, 0, None);
+                }
+            }
+            if server.tracker.full() {
+                return (at, 0, None);
+            }
+            let frame = match Frame::peek(&data[at..]) {
+                Ok(Some(f)) => f,
+                Ok(None) => return (at, 0, None),
+                Err(e) => return (at, 0, Some(Stop::protocol(e.to_string()))),
+            };
+            let have = frame.len.min(data.len() - at);
+            match self.message(frame, data, at..at + have, server, plan, events) {
+                Ok(Taken::Yes) => {
+                    at += have;
+                    self.in_message.left = frame.len - have;
+                    self.in_message.forward = true;
+                }
+                Ok(Taken::NeedsMore(total)) => return (at, total, None),
+                Err(stop) => return (at, 0, Some(stop)),
+            }
+        }
+    }
+
+    /// The middle or end of a message that began in an earlier batch.
+    fn carry(&mut self, data: &[u8], at: usize, plan: &mut Plan<'_>, events: &mut Vec<Event>) -> usize {
+        let n = self.in_message.left.min(data.len() - at);
+        if self.in_message.forward {
+            plan.keep(data, at..at + n);
+        }
+        self.in_message.left -= n;
+        if let Some(text) = &mut self.gathered {
+            let room = MAX_GATHERED.saturating_sub(text.len());
+            text.extend_from_slice(&data[at..at + n.min(room)]);
+            if self.in_message.left == 0 {
+                events.push(Event::Gathered);
+            }
+        }
+        at + n
+    }
+
+    fn message(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Taken, Stop> {
+        let whole = range.len() == frame.len;
+        let request = match frame.tag {
+            tag::QUERY => {
+                self.begin_query(data, &range, whole, events);
+                Some(Request::Query)
+            }
+            tag::SYNC => {
+                events.push(Event::Sync);
+                Some(Request::Sync)
+            }
+            tag::PARSE => return self.parse(frame, data, range, server, plan, events),
+            tag::BIND => return self.bind(frame, data, range, server, plan, events),
+            tag::DESCRIBE | tag::CLOSE => return self.describe_or_close(frame, data, range, server, plan),
+            tag::EXECUTE => {
+                if !whole {
+                    return needs_short(frame);
+                }
+                let end = memchr::memchr(0, &data[range.start + HEADER..range.end]).ok_or_else(|| Stop::protocol("invalid Execute message"))?;
+                events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
+                Some(Request::Execute)
+            }
+            tag::FUNCTION_CALL => Some(Request::Function),
+            tag::COPY_DONE | tag::COPY_FAIL => Some(Request::CopyEnd),
+            tag::FLUSH | tag::COPY_DATA => None,
+            tag::TERMINATE => return Err(Stop::Terminate),
+            other => return Err(Stop::protocol(format!("invalid frontend message type {other}"))),
+        };
+        if let Some(request) = request {
+            server.tracker.push(Entry::new(request, Action::Forward));
+        }
+        plan.keep(data, range);
+        Ok(Taken::Yes)
+    }
+
+    fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, events: &mut Vec<Event>) {
+        let text = range.start + HEADER..range.end;
+        self.stats().queries.add(1);
+        if whole {
+            let nul = usize::from(data[text.clone()].last() == Some(&0));
+            events.push(Event::Query(text.start..text.end - nul));
+        } else {
+            let text = data.get(text).unwrap_or_default();
+            self.gathered = Some(text.to_vec());
+        }
+    }
+
+    fn parse(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Taken, Stop> {
+        if range.len() < frame.len && frame.len <= server::statements::MAX_SHARED {
+            return Ok(Taken::NeedsMore(frame.len));
+        }
+        self.stats().client_parses.add(1);
+        if range.len() < frame.len {
+            return self.parse_huge(data, range, server, plan);
+        }
+        let body = range.start + HEADER;
+        let p = Parse::read(&data[body..range.end]).map_err(|_| Stop::protocol("invalid Parse message"))?;
+        if p.name.len() > MAX_NAME {
+            return Err(Stop::protocol("prepared statement name is too long"));
+        }
+        if p.name.is_empty() || !self.shares_statements() {
+            if !p.name.is_empty() {
+                self.names().replace(p.name);
+            }
+            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+            self.stats().server_parses.add(1);
+            plan.keep(data, range.clone());
+        } else {
+            self.parse_shared(&p, server, plan, data);
+        }
+        let sql = body + p.name.len() + 1;
+        events.push(Event::Parse { name: body..body + p.name.len(), sql: sql..sql + p.sql.len() });
+        Ok(Taken::Yes)
+    }
+
+    /// A named statement in transaction pooling: one text, one name at servers.
+    fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        let shared = self.pool.shared.statements.intern(p.rest);
+        let Ok(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
+            // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
+            if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.clone()) {
+                self.ensure(&taken, server, plan, data);
+                names::put_parse(plan.inject(data), &taken.name, p.rest);
+                server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+            }
+            return;
+        };
+        let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
+        if server.statements.has(shared.id) {
+            // The plan must know that something was left out.
+            plan.inject(data);
+            server.tracker.push(entry(Action::Fake));
+        } else {
+            self.send_parse(&shared, entry(Action::Forward), server, plan, data);
+        }
+    }
+
+    /// A Parse too long to be kept: it goes through, and a named one ties the session to its server.
+    fn parse_huge(&mut self, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+        let body = &data[range.start + HEADER..range.end];
+        let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
+        if end > 0 && self.shares_statements() {
+            self.pin("a prepared statement too long to share");
+        }
+        server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+        plan.keep(data, range);
+        Ok(Taken::Yes)
+    }
+
+    fn bind(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Taken, Stop> {
+        let body = range.start + HEADER;
+        let Some(b) = Bind::peek(data.get(body..range.end).unwrap_or_default()) else {
+            if range.len() == frame.len || range.len() >= SIZE {
+                return Err(Stop::protocol("invalid Bind message"));
+            }
+            return Ok(Taken::NeedsMore(frame.len.min(SIZE)));
+        };
+        if b.portal.len() > MAX_NAME || b.statement.len() > MAX_NAME {
+            return Err(Stop::protocol("prepared statement or portal name is too long"));
+        }
+        self.stats().binds.add(1);
+        let shared = match b.statement {
+            [] => None,
+            name if self.shares_statements() => self.names().get(name).and_then(|n| n.shared.clone()),
+            _ => None,
+        };
+        match shared {
+            Some(shared) => {
+                self.ensure(&shared, server, plan, data);
+                let out = plan.inject(data);
+                names::put_bind_prefix(out, &b, frame.body_len(), &shared.name);
+                plan.keep(data, body + b.prefix..range.end);
+            }
+            // Unknown names go as they are: PostgreSQL answers 26000 itself.
+            None => plan.keep(data, range.clone()),
+        }
+        server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+        let portal = body..body + b.portal.len();
+        let statement = portal.end + 1..portal.end + 1 + b.statement.len();
+        events.push(Event::Bind { portal, statement, parameters: body + b.prefix..range.end });
+        Ok(Taken::Yes)
+    }
+
+    fn describe_or_close(&mut self, frame: Frame, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+        if range.len() < frame.len {
+            return needs_short(frame);
+        }
+        let target = Target::read(&data[range.start + HEADER..range.end]).map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
+        let close = frame.tag == tag::CLOSE;
+        let request = if close { Request::Close } else { Request::Describe };
+        if let Target::Statement(name) = target
+            && !name.is_empty()
+        {
+            if self.shares_statements() {
+                if close {
+                    let registration = self.names().close(name);
+                    plan.inject(data);
+                    server.tracker.push(Entry { registration, ..Entry::new(Request::Close, Action::Fake) });
+                    return Ok(Taken::Yes);
+                }
+                if let Some(shared) = self.names().get(name).and_then(|n| n.shared.clone()) {
+                    self.ensure(&shared, server, plan, data);
+                    names::put_statement(plan.inject(data), tag::DESCRIBE, &shared.name);
+                    server.tracker.push(Entry::new(request, Action::Forward));
+                    return Ok(Taken::Yes);
+                }
+            } else if close {
+                let registration = self.names().close(name);
+                self.names().closed(registration);
+            }
+        }
+        server.tracker.push(Entry::new(request, Action::Forward));
+        plan.keep(data, range);
+        Ok(Taken::Yes)
+    }
+
+    /// Sends a Parse ahead when the server lacks the statement.
+    fn ensure(&mut self, shared: &server::Statement, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        if !server.statements.has(shared.id) {
+            let entry = Entry { statement: shared.id, ..Entry::new(Request::Parse, Action::Skip) };
+            self.send_parse(shared, entry, server, plan, data);
+        }
+    }
+
+    fn send_parse(&mut self, shared: &server::Statement, entry: Entry, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        let out = plan.inject(data);
+        if let Some(old) = server.statements.insert(shared.id, self.pool.settings.max_prepared_statements) {
+            names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
+            server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
+        }
+        names::put_parse(out, &shared.name, &shared.rest);
+        server.tracker.push(entry);
+        self.stats().server_parses.add(1);
+    }
+}
+
+fn needs_short(frame: Frame) -> Result<Taken, Stop> {
+    if frame.len > MAX_SHORT {
+        return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "message is too long for its type")));
+    }
+    Ok(Taken::NeedsMore(frame.len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untouched_input_is_sent_without_a_copy() {
+        let input = b"abcdef";
+        let mut out = Vec::new();
+        let mut p = Plan::new(&mut out);
+        p.keep(input, 0..2);
+        p.keep(input, 2..6);
+        assert_eq!(p.bytes(input).as_ptr(), input.as_ptr());
+        assert_eq!(p.bytes(input), b"abcdef");
+    }
+
+    #[test]
+    fn a_gap_or_an_injection_keeps_the_order() {
+        let input = b"abcdef";
+        let mut out = Vec::new();
+        let mut p = Plan::new(&mut out);
+        p.keep(input, 0..2);
+        p.inject(input).extend_from_slice(b"--");
+        p.keep(input, 3..4);
+        p.keep(input, 5..6);
+        assert_eq!(p.bytes(input), b"ab--df");
+    }
+}

@@ -1,0 +1,214 @@
+//! Server to client: every message is held against what was asked; answers to injected requests are swallowed, and
+//! what the pooler answers itself is put in its place.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::inbound::Plan;
+use super::session::{Session, Stop};
+use crate::config::PoolMode;
+use crate::net::buffer::SIZE;
+use crate::server::Server;
+use crate::wire::error::{self, ErrorFields, sqlstate};
+use crate::wire::tag::backend as tag;
+use crate::wire::tracker::{Action, Entry, Request};
+use crate::wire::{Frame, HEADER, TxStatus, control, frame};
+
+/// Scratch for a batch that is changed on its way.
+#[derive(Default)]
+pub struct Batch {
+    /// Bytes of the batch.
+    pub out: Vec<u8>,
+}
+
+impl Session {
+    /// Digests what the server sent into `batch` (empty when the input goes as it is). Returns the range of the
+    /// server's input, or the batch, to send; the caller sends, then consumes `used`.
+    pub(super) fn digest_server(&mut self, server: &mut Server, data: &[u8], plan: &mut Plan<'_>, now: u64) -> Result<usize, Stop> {
+        let mut at = 0;
+        loop {
+            if server.in_message.left > 0 {
+                let n = server.in_message.left.min(data.len() - at);
+                if server.in_message.forward {
+                    plan.keep(data, at..at + n);
+                }
+                server.in_message.left -= n;
+                at += n;
+                if server.in_message.left > 0 {
+                    return Ok(at);
+                }
+                continue;
+            }
+            self.answer_fakes(server, plan, data);
+            let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else { return Ok(at) };
+            let have = f.len.min(data.len() - at);
+            if have < f.len && f.len <= SIZE && held_back(f.tag) {
+                return Ok(at);
+            }
+            let body = &data[at + HEADER..(at + have).max(at + HEADER)];
+            let forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
+            self.answered += f.len as u64;
+            if interesting(f.tag) {
+                self.note(f.tag, body, forward, server, now)?;
+            }
+            if forward {
+                plan.keep(data, at..at + have);
+            } else {
+                plan.inject(data);
+            }
+            at += have;
+            server.in_message.left = f.len - have;
+            server.in_message.forward = forward;
+        }
+    }
+
+    /// Puts the answers to requests that no server was told of where they belong.
+    pub(super) fn answer_fakes(&mut self, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        while let Some(e) = server.tracker.pop_fake() {
+            let complete = if e.request == Request::Parse { tag::PARSE_COMPLETE } else { tag::CLOSE_COMPLETE };
+            frame::put(plan.inject(data), complete, |_| {});
+            if e.request == Request::Close {
+                self.names().closed(e.registration);
+            }
+        }
+    }
+
+    /// The few messages that mean something to us.
+    fn note(&mut self, t: u8, body: &[u8], forward: bool, server: &mut Server, now: u64) -> Result<(), Stop> {
+        match t {
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if forward => {
+                let rows = if t == tag::COMMAND_COMPLETE { control::rows(body) } else { 0 };
+                let bytes = std::mem::take(&mut self.answered);
+                self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
+                if t == tag::COMMAND_COMPLETE && body.first() == Some(&b'D') {
+                    self.note_discard(body, server);
+                }
+            }
+            tag::ERROR => {
+                if forward {
+                    self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
+                }
+                self.server_fatal |= error::is_fatal(body);
+            }
+            tag::READY_FOR_QUERY => self.note_ready(forward, server, now)?,
+            tag::PARAMETER_STATUS => self.note_parameter(body, forward, server),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_ready(&mut self, forward: bool, server: &mut Server, now: u64) -> Result<(), Stop> {
+        let status = server.tracker.status();
+        if server.tracker.has_dropped() {
+            self.undo_dropped(server);
+        }
+        if forward {
+            self.answered = 0;
+            self.insight.ready(&mut self.w.lens.borrow_mut(), status.byte(), now);
+            self.stats().query_us.add(now.saturating_sub(self.request_us));
+            self.request_us = now;
+            if status == TxStatus::Idle {
+                self.stats().transactions.add(1);
+                self.stats().transaction_us.add(now.saturating_sub(self.transaction_us));
+                self.transaction_us = now;
+            }
+        }
+        if server.tracker.answered() {
+            server.info.set_tx(status.byte(), now);
+        }
+        if self.pool.settings.pool_mode == PoolMode::Statement && status != TxStatus::Idle {
+            return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode")));
+        }
+        Ok(())
+    }
+
+    /// Requests the server skipped because of an error never happened.
+    fn undo_dropped(&mut self, server: &mut Server) {
+        let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
+        for e in dropped {
+            match (e.request, e.action) {
+                (Request::Parse, action) => {
+                    if action != Action::Fake && e.statement != 0 {
+                        server.statements.remove(e.statement);
+                    }
+                    if e.registration != 0 {
+                        self.names().parse_dropped(e.registration);
+                    }
+                }
+                (Request::Close, Action::Skip) => {
+                    server.statements.insert(e.statement, usize::MAX);
+                }
+                (Request::Close, Action::Fake) => self.names().close_dropped(e.registration),
+                _ => {}
+            }
+        }
+    }
+
+    /// A reported parameter changed: it is the client's wish from now on, and the server has it.
+    fn note_parameter(&mut self, body: &[u8], forward: bool, server: &mut Server) {
+        let Ok((name, value)) = control::read_parameter_status(body) else { return };
+        server.report(name, value);
+        if name == b"application_name" {
+            server.info.set_application(value);
+        }
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return };
+        if forward {
+            self.heard_parameter(name, value);
+            if self.follows_parameters() && !fixed(name) {
+                self.params = self.pool.shared.params.intern(self.params.with(&name.to_ascii_lowercase(), value));
+                server.params = Arc::clone(&self.params);
+            }
+        }
+    }
+
+    fn note_discard(&mut self, body: &[u8], server: &mut Server) {
+        if matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
+            server.statements.clear();
+            self.names().clear();
+        }
+        if body == b"DISCARD ALL\0" {
+            server.params = self.pool.shared.params.intern(crate::server::ParamSet::default());
+            self.params = Arc::clone(&self.startup);
+        }
+    }
+
+    /// Sends a digested batch to the client; what it does not take now is kept.
+    pub(super) fn send_client(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stats().sent.add(bytes.len() as u64);
+        let sent = self.socket.try_send(bytes).map_err(|_| Stop::ClientGone)?;
+        if sent < bytes.len() {
+            self.unsent.extend_from_slice(&bytes[sent..]);
+        }
+        Ok(())
+    }
+
+    /// After the client's batch: a lone Close or known Parse has no server answer to wait for.
+    pub(super) fn flush_fakes(&mut self, server: &mut Server) -> Result<(), Stop> {
+        if server.in_message.left > 0 {
+            return Ok(());
+        }
+        let w = Rc::clone(&self.w);
+        let mut batch = w.batch.borrow_mut();
+        let mut plan = Plan::new(&mut batch.out);
+        self.answer_fakes(server, &mut plan, &[]);
+        let bytes = plan.bytes(&[]);
+        self.send_client(bytes)
+    }
+}
+
+/// Messages that are looked at as a whole; they are short, or at most a buffer long.
+fn held_back(t: u8) -> bool {
+    !matches!(t, tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT)
+}
+
+fn interesting(t: u8) -> bool {
+    matches!(t, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR | tag::PARAMETER_STATUS | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED)
+}
+
+/// Reported, but not for a client to set.
+fn fixed(name: &str) -> bool {
+    matches!(name, "is_superuser" | "session_authorization" | "in_hot_standby" | "server_version" | "server_encoding" | "integer_datetimes")
+}

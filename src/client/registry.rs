@@ -1,0 +1,188 @@
+//! Who is connected: for SHOW CLIENTS, metrics and `max_client_conn`.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+
+use crate::config::ListenAddr;
+use crate::net::PeerAddr;
+
+/// States of a client, by PgBouncer's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ClientState {
+    /// Logged in, without a server.
+    Idle = 0,
+    /// Holds a server.
+    Active = 1,
+    /// Waits for one.
+    Waiting = 2,
+    /// Not logged in yet.
+    Login = 3,
+}
+
+impl ClientState {
+    /// The word of SHOW CLIENTS.
+    pub fn word(self) -> &'static str {
+        match self {
+            ClientState::Idle => "idle",
+            ClientState::Active => "active",
+            ClientState::Waiting => "waiting",
+            ClientState::Login => "login",
+        }
+    }
+}
+
+/// One client, written by its session, read by anyone.
+pub struct ClientInfo {
+    /// Serial number.
+    pub id: u64,
+    /// Where it connects from.
+    pub peer: PeerAddr,
+    /// The socket it came to.
+    pub local: ListenAddr,
+    /// Unix time of the connect, seconds.
+    pub connected_unix: u64,
+    state: AtomicU8,
+    since_us: AtomicU64,
+    request_unix: AtomicU64,
+    server: AtomicU64,
+    who: Mutex<Who>,
+    pinned: Mutex<Option<&'static str>>,
+}
+
+/// Names a client gave.
+#[derive(Clone, Default, Debug)]
+pub struct Who {
+    /// User.
+    pub user: String,
+    /// Database.
+    pub database: String,
+    /// `application_name`.
+    pub application: String,
+}
+
+impl ClientInfo {
+    /// State.
+    pub fn state(&self) -> ClientState {
+        [ClientState::Idle, ClientState::Active, ClientState::Waiting, ClientState::Login][usize::from(self.state.load(Relaxed) & 3)]
+    }
+
+    /// Notes a change of state at `now_us`.
+    pub fn set_state(&self, state: ClientState, server: u64, now_us: u64) {
+        self.state.store(state as u8, Relaxed);
+        self.server.store(server, Relaxed);
+        self.since_us.store(now_us, Relaxed);
+    }
+
+    /// When the state last changed (monotonic microseconds).
+    pub fn since_us(&self) -> u64 {
+        self.since_us.load(Relaxed)
+    }
+
+    /// Number of the server it holds; 0 for none.
+    pub fn server(&self) -> u64 {
+        self.server.load(Relaxed)
+    }
+
+    /// Names it gave.
+    pub fn who(&self) -> Who {
+        self.who.lock().map(|w| w.clone()).unwrap_or_default()
+    }
+
+    /// Notes the names it gave.
+    pub fn set_who(&self, who: Who) {
+        if let Ok(mut w) = self.who.lock() {
+            *w = who;
+        }
+    }
+
+    /// Why it keeps its server between transactions.
+    pub fn pinned(&self) -> Option<&'static str> {
+        self.pinned.lock().ok().and_then(|p| *p)
+    }
+
+    /// Notes why it keeps its server between transactions.
+    pub fn set_pinned(&self, reason: Option<&'static str>) {
+        if let Ok(mut p) = self.pinned.lock() {
+            *p = reason;
+        }
+    }
+}
+
+/// Everybody connected.
+#[derive(Default)]
+pub struct Clients {
+    all: DashMap<u64, Arc<ClientInfo>, RandomState>,
+    next: AtomicU64,
+    count: AtomicUsize,
+    /// Logins by result: ok, auth, refused, timeout, error.
+    pub logins: [AtomicU64; 5],
+    /// Microseconds of successful logins, and how many.
+    pub login_us: AtomicU64,
+}
+
+/// Results of a login, for metrics.
+pub const LOGIN_RESULTS: [&str; 5] = ["ok", "auth", "refused", "timeout", "error"];
+
+/// A client's place while it is connected.
+pub struct Place {
+    clients: Arc<Clients>,
+    /// What others may know.
+    pub info: Arc<ClientInfo>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.all.remove(&self.info.id);
+        self.clients.count.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Clients {
+    /// Connected clients.
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// A place for a new client.
+    pub fn enter(self: &Arc<Self>, peer: PeerAddr, local: ListenAddr, now_us: u64) -> Place {
+        let id = self.next.fetch_add(1, Relaxed) + 1;
+        let connected_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let info = Arc::new(ClientInfo {
+            id,
+            peer,
+            local,
+            connected_unix,
+            state: AtomicU8::new(ClientState::Login as u8),
+            since_us: AtomicU64::new(now_us),
+            request_unix: AtomicU64::new(connected_unix),
+            server: AtomicU64::new(0),
+            who: Mutex::default(),
+            pinned: Mutex::new(None),
+        });
+        self.count.fetch_add(1, Relaxed);
+        self.all.insert(id, Arc::clone(&info));
+        Place { clients: Arc::clone(self), info }
+    }
+
+    /// Everybody, in order of arrival.
+    pub fn all(&self) -> Vec<Arc<ClientInfo>> {
+        let mut all: Vec<_> = self.all.iter().map(|e| Arc::clone(e.value())).collect();
+        all.sort_by_key(|c| c.id);
+        all
+    }
+
+    /// Counts a login by its place in [`LOGIN_RESULTS`].
+    pub fn count_login(&self, result: usize, took_us: u64) {
+        if let Some(n) = self.logins.get(result) {
+            n.fetch_add(1, Relaxed);
+        }
+        if result == 0 {
+            self.login_us.fetch_add(took_us, Relaxed);
+        }
+    }
+}

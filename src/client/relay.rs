@@ -1,0 +1,236 @@
+//! The hot loop: both directions of a session that holds a server.
+//!
+//! A wake-up reads each readable side once and sends once per read. The server is given back before the last answer
+//! is sent to the client, so that the next waiter's query is on its way a `send` earlier.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::alarm::Reason;
+use super::inbound::Plan;
+use super::registry::ClientState;
+use super::session::{Session, Stop, farewell};
+use crate::net::clock::now_us;
+use crate::pool::Checkout;
+use crate::server::Server;
+use crate::wire::TxStatus;
+use crate::wire::error::{ErrorFields, sqlstate};
+
+/// Turns of the loop in one wake-up before others get theirs (PgBouncer's sbuf_loopcnt).
+const TURNS: usize = 5;
+
+impl Session {
+    /// Relays until the server has been given back.
+    pub(super) async fn linked(&mut self, mut server: Checkout) -> Result<(), Stop> {
+        let now = self.server_us;
+        self.registration.slot.set(&server.key);
+        self.place.info.set_state(ClientState::Active, server.info.id, now);
+        self.request_us = now;
+        self.transaction_us = now;
+        self.server_fatal = false;
+        let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
+        let mut slot = Some(server);
+        let result = match first {
+            Ok(()) => poll_fn(|cx| self.poll_linked(&mut slot, cx)).await,
+            Err(stop) => Err(stop),
+        };
+        if let Some(server) = slot.take() {
+            self.part(server, &result);
+        }
+        result
+    }
+
+    /// Gives the server up when the session ends while it holds one.
+    fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
+        self.registration.slot.clear();
+        server.dirty |= self.pinned.is_some() || !self.follows_parameters();
+        let half_a_message = self.in_message.left > 0 && self.in_message.forward;
+        match result {
+            Err(Stop::ServerLost(_) | Stop::Desync) => server.close(),
+            _ if half_a_message => {
+                self.stats().abandoned.add(1);
+                server.close();
+            }
+            Err(Stop::Terminate) | Ok(()) if server.releasable() => server.release(),
+            _ => {
+                self.stats().abandoned.add(1);
+                server.abandon();
+            }
+        }
+    }
+
+    fn poll_linked(&mut self, slot: &mut Option<Checkout>, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        self.alarm.listen(cx);
+        for _ in 0..TURNS {
+            if self.may_release(slot) {
+                self.release(slot);
+                return Poll::Ready(Ok(()));
+            }
+            let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            let mut moved = poll_flush_server(server, cx)?;
+            let client_takes = self.poll_flush_client(cx)?.is_ready();
+            if client_takes {
+                match self.poll_server(slot, cx)? {
+                    Poll::Ready(()) => moved = true,
+                    Poll::Pending => {}
+                }
+            }
+            let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            if server.unsent.is_empty() && !server.tracker.full() {
+                moved |= self.poll_client(server, cx)?;
+            }
+            if !moved {
+                return self.check_alarm(slot);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads the server once and sends what it said to the client; gives it back in between when that is the end.
+    fn poll_server(&mut self, slot: &mut Option<Checkout>, cx: &mut Context<'_>) -> Result<Poll<()>, Stop> {
+        let Some(server) = slot.as_mut() else { return Ok(Poll::Pending) };
+        match server.socket.poll_readable(cx) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(r) => r.map_err(|e| Stop::ServerLost(e.to_string()))?,
+        }
+        let mut input = server.input.take().unwrap_or_else(|| self.w.buffers.lend());
+        let n = match server.socket.poll_recv(cx, input.spare()) {
+            Poll::Pending => {
+                if input.is_empty() {
+                    self.w.buffers.give_back(input);
+                } else {
+                    server.input = Some(input);
+                }
+                return Ok(Poll::Pending);
+            }
+            Poll::Ready(Ok(0)) => return Err(Stop::ServerLost("server closed the connection unexpectedly".to_owned())),
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(e)) => return Err(Stop::ServerLost(e.to_string())),
+        };
+        input.received(n);
+        let now = now_us();
+        let w = Rc::clone(&self.w);
+        let mut batch = w.batch.borrow_mut();
+        let mut plan = Plan::new(&mut batch.out);
+        let used = self.digest_server(server, input.filled(), &mut plan, now)?;
+        if used == input.filled().len() && self.may_release(slot) {
+            self.release(slot);
+        } else if let Some(server) = slot.as_mut() {
+            self.set_alarm(server, now);
+        }
+        let sent = self.send_client(plan.bytes(input.filled()));
+        input.consume(used);
+        if input.is_empty() {
+            w.buffers.give_back(input);
+        } else if let Some(server) = slot.as_mut() {
+            server.input = Some(input);
+        }
+        sent.map(Poll::Ready)
+    }
+
+    /// Reads the client once and forwards what it said. Whether anything moved.
+    fn poll_client(&mut self, server: &mut Server, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        // What came before the server was taken, or while it could take no more.
+        if self.input.is_none() || !self.has_whole_message() {
+            match self.poll_recv_client(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(r) => r?,
+            }
+        }
+        let now = self.received_us;
+        if server.tracker.answered() {
+            self.request_us = now;
+            if server.tracker.status() == TxStatus::Idle {
+                self.transaction_us = now;
+            }
+        }
+        self.forward_client(server, now)?;
+        self.flush_fakes(server)?;
+        self.set_alarm(server, now);
+        Ok(true)
+    }
+
+    /// Whether the input can be worked on without reading more: it was left because the server was behind.
+    fn has_whole_message(&self) -> bool {
+        let Some(input) = &self.input else { return false };
+        match crate::wire::Frame::peek(input.filled()) {
+            Ok(Some(f)) => input.filled().len() >= f.len,
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// The release rule, the client's side: no part of a message is here, and nothing ties it to the server.
+    fn may_release(&self, slot: &Option<Checkout>) -> bool {
+        self.pinned.is_none()
+            && self.follows_parameters()
+            && self.in_message.left == 0
+            && self.input.is_none()
+            && slot.as_ref().is_some_and(|s| s.releasable())
+    }
+
+    fn release(&mut self, slot: &mut Option<Checkout>) {
+        if let Some(server) = slot.take() {
+            self.registration.slot.clear();
+            self.place.info.set_state(ClientState::Idle, 0, self.request_us);
+            server.info.set_statements(server.statements.len() as u32);
+            server.release();
+        }
+    }
+
+    /// The deadline that fits what the session does now.
+    fn set_alarm(&mut self, server: &Server, now: u64) {
+        let t = &self.w.config.timeouts;
+        if !server.tracker.answered() {
+            self.alarm.set(Reason::Query, now, t.query_timeout.as_micros() as u64);
+        } else if server.tracker.status() != TxStatus::Idle {
+            self.alarm.set(Reason::IdleTransaction, now, t.idle_transaction_timeout.as_micros() as u64);
+        } else {
+            self.alarm.set(Reason::Idle, now, t.client_idle_timeout.as_micros() as u64);
+        }
+    }
+
+    fn check_alarm(&mut self, slot: &Option<Checkout>) -> Poll<Result<(), Stop>> {
+        let between = slot.as_ref().is_some_and(|s| s.releasable()) && self.in_message.left == 0 && self.input.is_none();
+        if self.alarm.draining() && between {
+            return Poll::Ready(Err(Stop::Protocol(farewell())));
+        }
+        if !self.alarm.is_set() {
+            return Poll::Pending;
+        }
+        let Some(reason) = self.alarm.rang(now_us()) else { return Poll::Pending };
+        let fields = match reason {
+            Reason::Query => {
+                self.stats().query_timeouts.add(1);
+                ErrorFields::fatal(sqlstate::QUERY_CANCELED, "query_timeout").hint("The query was cancelled at the server; raise query_timeout if it needs longer.")
+            }
+            Reason::IdleTransaction => {
+                self.stats().idle_timeouts.add(1);
+                ErrorFields::fatal(sqlstate::IDLE_IN_TRANSACTION, "idle transaction timeout").hint("The transaction was rolled back; end transactions before slow work, or raise idle_transaction_timeout.")
+            }
+            Reason::Idle | Reason::Wait => ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout"),
+        };
+        Poll::Ready(Err(Stop::Protocol(fields)))
+    }
+}
+
+/// Sends what the server's socket did not take before. Whether anything moved.
+fn poll_flush_server(server: &mut Server, cx: &mut Context<'_>) -> Result<bool, Stop> {
+    let lost = |e: std::io::Error| Stop::ServerLost(e.to_string());
+    let mut moved = false;
+    while !server.unsent.is_empty() {
+        match server.socket.poll_writable(cx) {
+            Poll::Pending => break,
+            Poll::Ready(r) => r.map_err(lost)?,
+        }
+        let n = server.socket.try_send(&server.unsent).map_err(lost)?;
+        server.unsent.drain(..n);
+        moved |= n > 0;
+        if server.unsent.is_empty() {
+            server.socket.written();
+        }
+    }
+    Ok(moved)
+}

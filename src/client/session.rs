@@ -1,0 +1,347 @@
+//! A logged-in session: idle without a server, waiting for one, or linked to one.
+//!
+//! One task owns everything, the borrowed server included. Partial reads and writes live here and in the server,
+//! never in a future, so that any await may be dropped.
+
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use super::alarm::{Alarm, Reason};
+use super::registry::{ClientState, Place};
+use super::statements::Names;
+use super::{Worker, observe};
+use crate::cancel::Registration;
+use crate::config::PoolMode;
+use crate::insight::SessionInsight;
+use crate::net::clock::now_us;
+use crate::net::{Lent, Socket};
+use crate::pool::{Checkout, CheckoutError, Pool, Stats};
+use crate::server::{InMessage, ParamSet};
+use crate::sql::LexSettings;
+use crate::wire::control;
+use crate::wire::error::{ErrorFields, sqlstate};
+
+/// Why a session (or its link to a server) ends.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client said Terminate.
+    Terminate,
+    /// The client went away.
+    ClientGone,
+    /// The server went away.
+    ServerLost(String),
+    /// The server said what fits no request.
+    Desync,
+    /// The client is told this, and the session ends.
+    Protocol(ErrorFields),
+}
+
+impl Stop {
+    /// A protocol violation of the client.
+    pub fn protocol(message: impl Into<String>) -> Stop {
+        Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, message))
+    }
+}
+
+/// Time allowed to tell a client why its session ends.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A logged-in client.
+pub struct Session {
+    pub(super) w: Rc<Worker>,
+    pub(super) socket: Socket,
+    pub(super) place: Place,
+    pub(super) pool: Arc<Pool>,
+    pub(super) registration: Registration,
+    /// Parameters of its startup packet.
+    pub(super) startup: Arc<ParamSet>,
+    /// Parameters it wants now (transaction pooling).
+    pub(super) params: Arc<ParamSet>,
+    /// Received and not yet forwarded.
+    pub(super) input: Option<Lent>,
+    /// The client's message of which a part has been forwarded (or dropped).
+    pub(super) in_message: InMessage,
+    /// For the client, not yet taken by its socket.
+    pub(super) unsent: Vec<u8>,
+    pub(super) names: Option<Box<Names>>,
+    /// Text of a Query longer than the buffer, for insight.
+    pub(super) gathered: Option<Vec<u8>>,
+    pub(super) insight: SessionInsight,
+    pub(super) alarm: Rc<Alarm>,
+    /// Why the server is kept between transactions.
+    pub(super) pinned: Option<&'static str>,
+    pub(super) lex: LexSettings,
+    /// Messages are dropped up to the next Sync: an error was answered without a server.
+    pub(super) skip_to_sync: bool,
+    /// The server announced its end (FATAL): the client has been told.
+    pub(super) server_fatal: bool,
+    /// Bytes answered to the statement that runs.
+    pub(super) answered: u64,
+    /// When the client's bytes came, and when its server was there (monotonic microseconds).
+    pub(super) received_us: u64,
+    pub(super) server_us: u64,
+    /// When the request and the transaction that run began (monotonic microseconds).
+    pub(super) request_us: u64,
+    pub(super) transaction_us: u64,
+}
+
+impl Session {
+    /// Serves the client until it leaves.
+    pub async fn run(mut self) {
+        self.pool.clients.fetch_add(1, Relaxed);
+        let stop = loop {
+            if let Err(stop) = self.idle().await {
+                break stop;
+            }
+            match self.obtain().await {
+                Ok(Some(server)) => {
+                    if let Err(stop) = self.linked(server).await {
+                        break stop;
+                    }
+                }
+                Ok(None) => {}
+                Err(stop) => break stop,
+            }
+        };
+        self.end(stop).await;
+    }
+
+    async fn end(&mut self, stop: Stop) {
+        self.insight.end(&mut self.w.lens.borrow_mut(), now_us());
+        self.pool.clients.fetch_sub(1, Relaxed);
+        let fields = match stop {
+            Stop::Terminate | Stop::ClientGone => None,
+            Stop::ServerLost(_) if self.server_fatal => None,
+            Stop::ServerLost(why) => {
+                tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");
+                Some(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+                    .detail("The transaction that ran has been lost.")
+                    .hint("Connect again; pgsluice opens new server connections by itself."))
+            }
+            Stop::Desync => {
+                tracing::error!(target: "pgsluice::server", database = %self.pool.database, "a server answered what was not asked; its connection is closed");
+                Some(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "lost synchronization with server"))
+            }
+            Stop::Protocol(fields) => Some(fields),
+        };
+        if let Some(fields) = fields {
+            let mut out = Vec::new();
+            // Behind half a message an error could not be read.
+            control::error(&mut out, &fields);
+            self.unsent.extend_from_slice(&out);
+        }
+        if !self.unsent.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent);
+            let _ = tokio::time::timeout(FAREWELL, self.socket.send_all(&unsent)).await;
+        }
+        if let Some(input) = self.input.take() {
+            self.w.buffers.give_back(input);
+        }
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.pool.stats[self.w.id]
+    }
+
+    pub(super) fn names(&mut self) -> &mut Names {
+        self.names.get_or_insert_default()
+    }
+
+    /// Whether named statements are shared between servers.
+    pub(super) fn shares_statements(&self) -> bool {
+        self.follows_parameters() && self.pool.settings.max_prepared_statements > 0
+    }
+
+    /// Whether parameters go with the client from server to server.
+    pub(super) fn follows_parameters(&self) -> bool {
+        self.pool.settings.pool_mode != PoolMode::Session
+    }
+
+    /// Keeps the server until the client leaves.
+    pub(super) fn pin(&mut self, reason: &'static str) {
+        if self.pinned.is_none() && self.follows_parameters() {
+            self.pinned = Some(reason);
+            self.place.info.set_pinned(Some(reason));
+            self.stats().pins.add(1);
+            tracing::debug!(target: "pgsluice::client", client = self.place.info.id, reason, "pinned to its server");
+        }
+    }
+
+    /// A parameter that changes how SQL text is read, or that we show.
+    pub(super) fn heard_parameter(&mut self, name: &str, value: &str) {
+        match name {
+            "standard_conforming_strings" => self.lex.standard_conforming_strings = Some(value == "on"),
+            "client_encoding" => self.lex.safe_encoding = observe::safe_encoding(value),
+            "application_name" => {
+                self.insight.set_application(value);
+                let mut who = self.place.info.who();
+                who.application = value.to_owned();
+                self.place.info.set_who(who);
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until the client sends something that needs a server.
+    async fn idle(&mut self) -> Result<(), Stop> {
+        loop {
+            if self.needs_server()? {
+                return Ok(());
+            }
+            let idle = self.w.config.timeouts.client_idle_timeout.as_micros() as u64;
+            if idle > 0 {
+                self.alarm.set(Reason::Idle, now_us(), idle);
+            } else {
+                self.alarm.clear();
+            }
+            poll_fn(|cx| self.poll_idle(cx)).await?;
+        }
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        self.alarm.listen(cx);
+        if self.poll_flush_client(cx)?.is_pending() {
+            // A client that does not read is not read either; its deadline still counts.
+            return self.check_idle_alarm();
+        }
+        match self.poll_recv_client(cx) {
+            Poll::Ready(r) => Poll::Ready(r),
+            Poll::Pending => self.check_idle_alarm(),
+        }
+    }
+
+    fn check_idle_alarm(&mut self) -> Poll<Result<(), Stop>> {
+        let mid_message = self.in_message.left > 0 || self.input.is_some() || self.skip_to_sync;
+        if self.alarm.draining() && !mid_message {
+            return Poll::Ready(Err(Stop::Protocol(farewell())));
+        }
+        if self.alarm.is_set() && self.alarm.rang(now_us()).is_some() {
+            return Poll::Ready(Err(Stop::Protocol(ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout"))));
+        }
+        Poll::Pending
+    }
+
+    /// One `recv` into the session's input, lending a buffer only when there is something to read.
+    pub(super) fn poll_recv_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        ready!(self.socket.poll_readable(cx)).map_err(|_| Stop::ClientGone)?;
+        let mut input = match self.input.take() {
+            Some(input) => input.expand(&self.w.buffers),
+            None => self.w.buffers.lend(),
+        };
+        debug_assert!(!input.spare().is_empty(), "a full buffer holds a message that can be worked on");
+        let received = self.socket.poll_recv(cx, input.spare());
+        let result = match received {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(n)) if n > 0 => {
+                input.received(n);
+                self.received_us = now_us();
+                self.server_us = self.received_us;
+                self.stats().received.add(n as u64);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(_) => Poll::Ready(Err(Stop::ClientGone)),
+        };
+        if input.is_empty() {
+            self.w.buffers.give_back(input);
+        } else {
+            self.input = Some(input);
+        }
+        result
+    }
+
+    /// Sends what the client's socket did not take before.
+    pub(super) fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Stop> {
+        while !self.unsent.is_empty() {
+            match self.socket.poll_writable(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Err(_)) => return Err(Stop::ClientGone),
+                Poll::Ready(Ok(())) => {}
+            }
+            let n = self.socket.try_send(&self.unsent).map_err(|_| Stop::ClientGone)?;
+            self.unsent.drain(..n);
+            if self.unsent.is_empty() {
+                self.socket.written();
+                self.unsent.shrink_to(1024);
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// A server: at once when one is idle, else after waiting in line. `None` when the client has been refused.
+    async fn obtain(&mut self) -> Result<Option<Checkout>, Stop> {
+        let client = self.place.info.id;
+        if self.follows_parameters() {
+            let pool = Arc::clone(&self.pool);
+            let worker = self.w.id;
+            if let Some(c) = poll_fn(|cx| Poll::Ready(pool.try_checkout(cx, worker, client))).await {
+                self.stats().wait.record(0);
+                return Ok(Some(c));
+            }
+        }
+        self.wait_for_server().await
+    }
+
+    async fn wait_for_server(&mut self) -> Result<Option<Checkout>, Stop> {
+        let since = now_us();
+        self.input = self.input.take().map(|i| i.shrink(&self.w.buffers));
+        self.place.info.set_state(ClientState::Waiting, 0, since);
+        self.alarm.set(Reason::Wait, since, self.pool.settings.query_wait_timeout.as_micros() as u64);
+        let pool = Arc::clone(&self.pool);
+        let startup = Arc::clone(&self.startup);
+        // Boxed: it would be a part of every idle session otherwise.
+        let mut checkout = Box::pin(pool.checkout(self.w.id, self.place.info.id, &startup));
+        let got = poll_fn(|cx| {
+            self.alarm.listen(cx);
+            if let Poll::Ready(r) = checkout.as_mut().poll(cx) {
+                return Poll::Ready(Ok(Some(r)));
+            }
+            if let Poll::Ready(r) = self.socket.poll_readable(cx)
+                && (r.is_err() || self.socket.peer_closed())
+            {
+                return Poll::Ready(Err(Stop::ClientGone));
+            }
+            match self.alarm.rang(now_us()) {
+                Some(_) => Poll::Ready(Ok(None)),
+                None => Poll::Pending,
+            }
+        })
+        .await?;
+        drop(checkout);
+        let now = now_us();
+        self.alarm.clear();
+        self.place.info.set_state(ClientState::Idle, 0, now);
+        self.stats().wait.record(now - since);
+        self.stats().wait_us.add(now - since);
+        self.server_us = now;
+        self.input = self.input.take().map(|i| i.expand(&self.w.buffers));
+        match got {
+            Some(Ok(c)) => Ok(Some(c)),
+            Some(Err(CheckoutError::Failed(fields))) => {
+                self.stats().connect_failures.add(1);
+                self.refuse_failed(fields)?;
+                Ok(None)
+            }
+            None => {
+                self.stats().wait_timeouts.add(1);
+                self.refuse(&self.wait_timed_out(now - since));
+                Ok(None)
+            }
+        }
+    }
+
+    fn wait_timed_out(&self, waited_us: u64) -> ErrorFields {
+        let (detail, hint) = self.pool.holders();
+        tracing::warn!(target: "pgsluice::pool", database = %self.pool.database, user = %self.pool.user, waited_ms = waited_us / 1000, holders = %detail, "query_wait_timeout");
+        ErrorFields::error(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
+            .detail(format!("Waited {:.1} s for a server connection. {detail}", waited_us as f64 / 1e6))
+            .hint(hint)
+    }
+}
+
+/// What clients are told when pgsluice ends.
+pub fn farewell() -> ErrorFields {
+    ErrorFields::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}

@@ -1,0 +1,169 @@
+//! What one client calls its prepared statements and portals.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::insight::TagSet;
+use crate::server;
+use crate::sql;
+
+/// Names a client may have prepared at once.
+pub const MAX_NAMES: usize = 10_000;
+/// Named portals remembered for insight.
+const MAX_PORTALS: usize = 64;
+
+/// What insight knows of a statement.
+#[derive(Clone, Copy, Default)]
+pub struct Meta {
+    /// Its analysis; for a portal, with the parameters mixed in.
+    pub statement: sql::Statement,
+    /// Tags of its text.
+    pub tags: TagSet,
+    /// Whether the text has been analysed.
+    pub known: bool,
+}
+
+/// One name.
+pub struct Named {
+    /// The shared statement; `None` where names are passed through.
+    pub shared: Option<Arc<server::Statement>>,
+    /// Which Parse made this: answers refer to it.
+    pub registration: u32,
+    /// A Close is under way.
+    pub closing: bool,
+    /// For insight.
+    pub meta: Meta,
+}
+
+/// Names of one client. Boxed on first use.
+#[derive(Default)]
+pub struct Names {
+    named: HashMap<Box<[u8]>, Named, RandomState>,
+    /// The unnamed statement.
+    pub unnamed: Meta,
+    portal: Meta,
+    portals: Vec<(Box<[u8]>, Meta)>,
+    next: u32,
+}
+
+impl Names {
+    /// The statement behind a name.
+    pub fn get(&mut self, name: &[u8]) -> Option<&mut Named> {
+        self.named.get_mut(name).filter(|n| !n.closing)
+    }
+
+    /// Registers a Parse. `Err` when the name is in use (42P05) or there are too many names.
+    pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Result<u32, ()> {
+        let taken = self.named.get(name).is_some_and(|n| !n.closing);
+        if taken || self.named.len() >= MAX_NAMES {
+            return Err(());
+        }
+        self.next = self.next.wrapping_add(1).max(1);
+        self.named.insert(name.into(), Named { shared, registration: self.next, closing: false, meta: Meta::default() });
+        Ok(self.next)
+    }
+
+    /// Replaces whatever the name meant (names passed through: the server decides).
+    pub fn replace(&mut self, name: &[u8]) {
+        if self.named.len() < MAX_NAMES {
+            self.named.insert(name.into(), Named { shared: None, registration: 0, closing: false, meta: Meta::default() });
+        }
+    }
+
+    /// A Close was seen: the name is free again once it is answered. Returns its registration.
+    pub fn close(&mut self, name: &[u8]) -> u32 {
+        self.named.get_mut(name).map_or(0, |n| {
+            n.closing = true;
+            n.registration
+        })
+    }
+
+    /// A Close was answered.
+    pub fn closed(&mut self, registration: u32) {
+        self.named.retain(|_, n| n.registration != registration || !n.closing);
+    }
+
+    /// The server skipped the Close: the name stays.
+    pub fn close_dropped(&mut self, registration: u32) {
+        if let Some(n) = self.named.values_mut().find(|n| n.registration == registration) {
+            n.closing = false;
+        }
+    }
+
+    /// The Parse failed or was skipped: the name was never made.
+    pub fn parse_dropped(&mut self, registration: u32) {
+        self.named.retain(|_, n| n.registration != registration);
+    }
+
+    /// DISCARD ALL, DEALLOCATE ALL.
+    pub fn clear(&mut self) {
+        self.named.clear();
+    }
+
+    /// What is known of a statement by name.
+    pub fn meta(&self, name: &[u8]) -> Meta {
+        if name.is_empty() { self.unnamed } else { self.named.get(name).map(|n| n.meta).unwrap_or_default() }
+    }
+
+    /// Learns the analysis of a statement.
+    pub fn learn(&mut self, name: &[u8], meta: Meta) {
+        if name.is_empty() {
+            self.unnamed = meta;
+        } else if let Some(n) = self.named.get_mut(name) {
+            n.meta = meta;
+        }
+    }
+
+    /// A Bind made a portal.
+    pub fn bind(&mut self, portal: &[u8], meta: Meta) {
+        if portal.is_empty() {
+            self.portal = meta;
+        } else if let Some((_, m)) = self.portals.iter_mut().find(|(n, _)| **n == *portal) {
+            *m = meta;
+        } else {
+            if self.portals.len() >= MAX_PORTALS {
+                self.portals.remove(0);
+            }
+            self.portals.push((portal.into(), meta));
+        }
+    }
+
+    /// What a portal executes.
+    pub fn portal(&self, portal: &[u8]) -> Meta {
+        if portal.is_empty() {
+            self.portal
+        } else {
+            self.portals.iter().find(|(n, _)| **n == *portal).map(|(_, m)| *m).unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_until_its_close() {
+        let mut n = Names::default();
+        let first = n.insert(b"s", None).unwrap();
+        assert!(n.insert(b"s", None).is_err());
+        assert_eq!(n.close(b"s"), first);
+        assert!(n.get(b"s").is_none(), "a Bind after Close finds nothing");
+        let second = n.insert(b"s", None).unwrap();
+        n.closed(first);
+        assert_eq!(n.get(b"s").map(|n| n.registration), Some(second));
+    }
+
+    #[test]
+    fn what_the_server_skipped_is_undone() {
+        let mut n = Names::default();
+        let r = n.insert(b"s", None).unwrap();
+        n.close(b"s");
+        n.close_dropped(r);
+        assert!(n.get(b"s").is_some());
+        n.parse_dropped(r);
+        assert!(n.get(b"s").is_none());
+    }
+}

@@ -1,0 +1,459 @@
+//! [`Raw`] into [`Config`]: defaults filled, secrets read, and what belongs together checked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::keys::KEYS;
+use super::parse::{Located, read_environment, read_setting};
+use super::raw::{self, Raw};
+use super::url::DatabaseUrl;
+use super::value::{Number, Read};
+use super::{
+    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, InsightConfig, ListenAddr,
+    LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
+};
+use crate::auth::Secret;
+
+/// Longest secret or URL in a file of its own.
+const MAX_SECRET: u64 = 64 << 10;
+/// Longest `userlist.txt`.
+const MAX_USERLIST: u64 = 16 << 20;
+
+/// All defaults, without databases and users.
+pub(super) fn defaults() -> Config {
+    assemble(&default_raw())
+}
+
+/// The defaults of the table, read like any other settings.
+fn default_raw() -> Raw {
+    let mut raw = Raw::default();
+    for key in KEYS {
+        // Cannot fail: a test reads every default.
+        if let Ok(one) = read_setting(key.section, key.name, key.default) {
+            raw.overlay(one);
+        }
+    }
+    raw
+}
+
+/// Puts defaults, file and environment together; `problems` are those found while reading the file.
+pub(super) fn build(
+    located: Option<&Located<'_>>,
+    file: Raw,
+    environment: &Environment,
+    mut problems: Vec<Problem>,
+) -> Result<Config, ConfigError> {
+    let file_is_whole = problems.is_empty();
+    let mut raw = default_raw();
+    raw.overlay(file);
+    raw.overlay(read_environment(environment, &mut problems));
+    let mut config = assemble(&raw);
+    config.source = located.map(|located| located.path.to_owned());
+
+    let mut builder = Builder {
+        located,
+        environment,
+        problems,
+        warnings: Vec::new(),
+    };
+    builder.database_url(&mut raw, &mut config);
+    builder.users(&raw, &mut config);
+    builder.databases(&raw, &mut config);
+    // What is missing may stand in a line that could not be read.
+    if file_is_whole && builder.problems.is_empty() {
+        builder.check_whole(&config);
+        super::warnings::collect(&config, &mut builder.warnings);
+    }
+    config.warnings = builder.warnings;
+    match ConfigError::of(builder.problems) {
+        Some(error) => Err(error),
+        None => Ok(config),
+    }
+}
+
+/// The value of a setting that the defaults have filled.
+fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
+    let value = setting.as_ref().map(|read| read.0.clone());
+    value.expect("keys::KEYS has a readable default for every setting; a test checks it")
+}
+
+/// Everything but users and databases.
+fn assemble(raw: &Raw) -> Config {
+    let (general, insight) = (&raw.general, &raw.insight);
+    let file = filled(&general.auth_file);
+    Config {
+        listen: filled(&general.listen),
+        http_listen: filled(&general.http_listen).0,
+        workers: filled(&general.workers).size(),
+        max_client_conn: filled(&general.max_client_conn).size(),
+        backlog: filled(&general.listen_backlog).get(),
+        admin_users: filled(&general.admin_users),
+        stats_users: filled(&general.stats_users),
+        auth: AuthConfig {
+            method: filled(&general.auth_type),
+            file: (!file.as_os_str().is_empty()).then_some(file),
+            users: BTreeMap::new(),
+        },
+        databases: BTreeMap::new(),
+        pool: pool_settings(&raw.pool),
+        timeouts: Timeouts {
+            client_login_timeout: filled(&general.client_login_timeout),
+            client_idle_timeout: filled(&general.client_idle_timeout),
+            idle_transaction_timeout: filled(&general.idle_transaction_timeout),
+            query_timeout: filled(&general.query_timeout),
+            shutdown_timeout: filled(&general.shutdown_timeout),
+        },
+        insight: InsightConfig {
+            enabled: filled(&insight.enabled),
+            min_count: filled(&insight.min_count).get(),
+            min_count_low_confidence: filled(&insight.min_count_low_confidence).get(),
+            max_period: filled(&insight.max_period).get(),
+            idle_gap: filled(&insight.idle_gap),
+            write_loop_min: filled(&insight.write_loop_min).get(),
+            cooldown: filled(&insight.cooldown),
+            slow_query: filled(&insight.slow_query),
+            max_fingerprints: filled(&insight.max_fingerprints).size(),
+            top_fingerprints: filled(&insight.top_fingerprints).size(),
+            max_findings: filled(&insight.max_findings).size(),
+            id_tags: filled(&insight.id_tags),
+        },
+        log: LogConfig {
+            json: filled(&raw.log.format).0,
+            level: filled(&raw.log.level),
+        },
+        source: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn pool_settings(pool: &raw::Pool) -> PoolSettings {
+    PoolSettings {
+        pool_mode: filled(&pool.pool_mode),
+        pool_size: filled(&pool.pool_size).size(),
+        min_pool_size: filled(&pool.min_pool_size).size(),
+        max_connecting: filled(&pool.max_connecting).size(),
+        server_lifetime: filled(&pool.server_lifetime),
+        server_idle_timeout: filled(&pool.server_idle_timeout),
+        server_connect_timeout: filled(&pool.server_connect_timeout),
+        server_login_retry: filled(&pool.server_login_retry),
+        server_reset_query: filled(&pool.server_reset_query),
+        query_wait_timeout: filled(&pool.query_wait_timeout),
+        max_prepared_statements: filled(&pool.max_prepared_statements).size(),
+    }
+}
+
+/// Collects problems and warnings on the way.
+struct Builder<'a> {
+    located: Option<&'a Located<'a>>,
+    environment: &'a Environment,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Builder<'_> {
+    fn problem(&mut self, keys: &[&str], message: impl Into<String>) {
+        self.problems.push(match self.located {
+            Some(located) => located.problem(keys, message),
+            None => Problem::whole(message),
+        });
+    }
+
+    /// `DATABASE_URL` and its relatives: a database and a user of their own, over those of the file.
+    fn database_url(&mut self, raw: &mut Raw, config: &mut Config) {
+        let Some((variable, text)) = self.find_database_url() else {
+            return;
+        };
+        let url = match DatabaseUrl::parse(&text) {
+            Ok(url) => url,
+            Err(message) => return self.problems.push(Problem::variable(&variable, message)),
+        };
+        if points_to(&url, &config.listen) {
+            // An application in the same pod has a DATABASE_URL too, and it names the pooler.
+            if variable.starts_with("DATABASE_URL") && !raw.databases.is_empty() {
+                self.warnings.push(format!(
+                    "{variable} names pgsluice's own address and is ignored"
+                ));
+                return;
+            }
+            let problem = Problem::variable(&variable, "it names pgsluice's own address");
+            return self
+                .problems
+                .push(problem.help("give the database's address in PGSLUICE_DATABASE_URL"));
+        }
+        let Some(user) = url.user.clone() else {
+            let problem = Problem::variable(&variable, "it names no user");
+            return self
+                .problems
+                .push(problem.help("write postgres://user:password@host:5432/database"));
+        };
+        if url.password.is_none()
+            && !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any)
+        {
+            let problem = Problem::variable(
+                &variable,
+                format!("it has no password, so \"{user}\" cannot log in"),
+            );
+            return self
+                .problems
+                .push(problem.help("add the password, or set PGSLUICE_AUTH_TYPE=trust"));
+        }
+        let name = url.dbname.clone().unwrap_or_else(|| user.clone());
+        let database = raw.databases.entry(name).or_default();
+        // Address and login of the file must not be mixed with those of the URL; its pool settings stay.
+        *database = database.pool_only();
+        database.overlay(database_of(&url));
+        let password = Read(url.password.unwrap_or_default());
+        raw.users.insert(
+            user.clone(),
+            raw::User {
+                password: Some(password),
+                ..raw::User::default()
+            },
+        );
+        if config.admin_users.is_empty() && config.stats_users.is_empty() {
+            config.stats_users.push(user);
+        }
+    }
+
+    /// The variable that counts and the URL that it holds or points to.
+    fn find_database_url(&mut self) -> Option<(String, String)> {
+        for name in ["PGSLUICE_DATABASE_URL", "DATABASE_URL"] {
+            let file_name = format!("{name}_FILE");
+            let direct = self.environment.non_empty(name);
+            match (direct, self.environment.non_empty(&file_name)) {
+                (Some(_), Some(_)) => {
+                    let problem = Problem::variable(
+                        &file_name,
+                        format!("{name} is set as well: keep one of them"),
+                    );
+                    self.problems.push(problem);
+                    return None;
+                }
+                (Some(url), None) => return Some((name.to_owned(), url.to_owned())),
+                (None, Some(path)) => match read_secret_file(Path::new(path)) {
+                    Ok(url) => return Some((file_name, url)),
+                    Err(message) => {
+                        self.problems.push(Problem::variable(&file_name, message));
+                        return None;
+                    }
+                },
+                (None, None) => {}
+            }
+        }
+        None
+    }
+
+    /// `auth_file`, and `[users]` over it.
+    fn users(&mut self, raw: &Raw, config: &mut Config) {
+        if let Some(path) = &config.auth.file {
+            match read_limited(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
+                Ok(Ok(users)) => config.auth.users = users,
+                Ok(Err(error)) => {
+                    self.problems
+                        .push(Problem::line(path, error.line, error.message))
+                }
+                Err(error) => {
+                    let message = format!("{} cannot be read: {error}", path.display());
+                    self.problem(&["auth_file"], message);
+                }
+            }
+        }
+        for (name, user) in &raw.users {
+            if name.is_empty() || name.contains('\0') {
+                self.problem(&["users", name], "this is no user name");
+                continue;
+            }
+            let given = (&user.password, &user.password_file, &user.password_env);
+            if let Ok(secret) = self.secret(["users", name], given) {
+                let secret = secret.unwrap_or_else(|| Secret::Plain(String::new()));
+                config.auth.users.insert(name.clone(), secret);
+            }
+        }
+    }
+
+    /// The one secret of `password`, `password_file` and `password_env`; `Err` after a problem.
+    fn secret(
+        &mut self,
+        [section, name]: [&str; 2],
+        given: Given<'_>,
+    ) -> Result<Option<Secret>, ()> {
+        let (password, file, variable) = given;
+        let count = usize::from(password.is_some())
+            + usize::from(file.is_some())
+            + usize::from(variable.is_some());
+        if count > 1 {
+            self.problem(
+                &[section, name],
+                "keep one of `password`, `password_file` and `password_env`",
+            );
+            return Err(());
+        }
+        let (key, text) = if let Some(Read(password)) = password {
+            return Ok(Some(Secret::parse(password)));
+        } else if let Some(Read(path)) = file {
+            ("password_file", read_secret_file(path))
+        } else if let Some(Read(variable)) = variable {
+            let value = self.environment.non_empty(variable).map(str::to_owned);
+            (
+                "password_env",
+                value.ok_or_else(|| "the environment variable is not set".to_owned()),
+            )
+        } else {
+            return Ok(None);
+        };
+        match text {
+            Ok(text) => Ok(Some(Secret::parse(&text))),
+            Err(message) => {
+                self.problem(&[section, name, key], message);
+                Err(())
+            }
+        }
+    }
+
+    fn databases(&mut self, raw: &Raw, config: &mut Config) {
+        if config.pool.min_pool_size > config.pool.pool_size {
+            self.problem(
+                &["pool", "min_pool_size"],
+                "`min_pool_size` is greater than `pool_size`",
+            );
+        }
+        for (name, section) in &raw.databases {
+            let mut whole = raw::Database::default();
+            if let Some(Read(text)) = &section.url {
+                match DatabaseUrl::parse(text) {
+                    Ok(url) => whole = database_of_section(&url),
+                    Err(message) => self.problem(&["databases", name, "url"], message),
+                }
+            }
+            let own_secret = section.password.is_some()
+                || section.password_file.is_some()
+                || section.password_env.is_some();
+            if own_secret {
+                whole.password = None;
+            }
+            whole.overlay(section.clone());
+            let given = (&whole.password, &whole.password_file, &whole.password_env);
+            let Ok(password) = self.secret(["databases", name], given) else {
+                continue;
+            };
+            if matches!(password, Some(Secret::Scram(_))) {
+                self.problem(
+                    &["databases", name],
+                    "a SCRAM verifier cannot log in to a server: give the plain password",
+                );
+            }
+            let mut pool = raw.pool.clone();
+            pool.overlay(whole.pool());
+            let pool = pool_settings(&pool);
+            let keys = ["databases", name, "min_pool_size"];
+            let own_size = whole.min_pool_size.is_some() || whole.pool_size.is_some();
+            if own_size && pool.min_pool_size > pool.pool_size {
+                self.problem(&keys, "`min_pool_size` is greater than `pool_size`");
+            }
+            let text = |setting: &Option<Read<String>>| {
+                setting
+                    .as_ref()
+                    .map(|read| read.0.clone())
+                    .filter(|text| !text.is_empty())
+            };
+            let database = Database {
+                host: text(&whole.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
+                port: whole.port.as_ref().map_or(5432, |port| port.0.get() as u16),
+                dbname: text(&whole.dbname),
+                user: text(&whole.user),
+                password: password.filter(|secret| !secret.is_empty()),
+                pool,
+            };
+            config.databases.insert(name.clone(), database);
+        }
+    }
+
+    /// What a configuration needs to be of any use.
+    fn check_whole(&mut self, config: &Config) {
+        if config.databases.is_empty() {
+            let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
+            self.problems
+                .push(Problem::whole("no database to pool to is configured").help(help));
+        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any {
+            let help = "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
+            self.problems
+                .push(Problem::whole("no user can log in").help(help));
+        }
+    }
+}
+
+/// `password`, `password_file`, `password_env` of a section.
+type Given<'a> = (
+    &'a Option<Read<String>>,
+    &'a Option<Read<std::path::PathBuf>>,
+    &'a Option<Read<String>>,
+);
+
+/// What `DATABASE_URL` says of a database: the client's user and her password are used at the server.
+fn database_of(url: &DatabaseUrl) -> raw::Database {
+    let host = if url.host.is_empty() {
+        "127.0.0.1"
+    } else {
+        &url.host
+    };
+    raw::Database {
+        host: Some(Read(host.to_owned())),
+        port: url.port.map(|port| Read(Number::clamped(port.into()))),
+        dbname: url.dbname.clone().map(Read),
+        server_connect_timeout: url.connect_timeout.map(Read),
+        ..raw::Database::default()
+    }
+}
+
+/// What the `url` of a section says: user and password are those of the server, whoever the client is.
+fn database_of_section(url: &DatabaseUrl) -> raw::Database {
+    raw::Database {
+        user: url.user.clone().map(Read),
+        password: url.password.clone().map(Read),
+        ..database_of(url)
+    }
+}
+
+/// Whether the URL leads back to the pooler: the loopback (which the containers of a pod share) and one of its ports.
+fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
+    let port = url.port.unwrap_or(5432);
+    let local =
+        url.host.is_empty() || matches!(url.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+    listen.iter().any(|address| match address {
+        ListenAddr::Tcp(address) => {
+            address.port() == port && (local || address.ip().to_string() == url.host)
+        }
+        ListenAddr::Unix(path) => *path == Path::new(&url.host).join(format!(".s.PGSQL.{port}")),
+    })
+}
+
+/// The text of a file of limited length.
+fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(limit + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(std::io::Error::other(format!(
+            "it is longer than {limit} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
+/// write the secret itself there.
+fn read_secret_file(path: &Path) -> Result<String, String> {
+    let text = read_limited(path, MAX_SECRET)
+        .map_err(|error| format!("the file cannot be read: {error}"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    if text.contains('\0') {
+        return Err("the file holds a NUL character".to_owned());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,273 @@
+//! `docs/configuration.md` and `config/pgsluice.toml`, written from the table of settings.
+
+use super::keys::{DATABASE_KEYS, KEYS, Key, Section, USER_KEYS};
+
+/// Sections with their headings, in the order of the documentation.
+const SECTIONS: [(Section, &str, &str); 4] = [
+    (
+        Section::General,
+        "General settings",
+        "They stand above all sections of the file.",
+    ),
+    (
+        Section::Pool,
+        "`[pool]`",
+        "Defaults of every pool. There is one pool for each pair of database and user. Each of these settings can \
+         also stand in `[databases.NAME]`, for the pools of that database.",
+    ),
+    (
+        Section::Insight,
+        "`[insight]`",
+        "What pgsluice watches in the traffic, and what it calls a finding.",
+    ),
+    (Section::Log, "`[log]`", "Logs go to standard error."),
+];
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Written from src/config/keys.rs by `UPDATE_DOCS=1 cargo test`; `pgsluice docs` prints it. -->
+
+pgsluice reads a TOML file and the environment; the environment counts more. Either is enough alone. The file is
+the one given by `--config` or `PGSLUICE_CONFIG`, else `/etc/pgsluice/pgsluice.toml` where that exists. `pgsluice check`
+reads the same and says what it would do, or what is wrong and where.
+
+## The shortest configuration
+
+```sh
+DATABASE_URL=postgres://user:password@db:5432/app pgsluice run
+```
+
+This admits `user` with that password (SCRAM-SHA-256), and pools to the database `app` under the same name. In Django
+only `HOST` and `PORT` change. Special characters in the URL are percent-encoded (`/` is `%2F`); a Unix socket is
+written as `postgres://user:password@/app?host=/run/postgresql`. Parameters of the URL: `host`, `port`, `user`,
+`password`, `dbname`, `connect_timeout` and `sslmode` (`disable`, `allow` or `prefer`: TLS to the server is not built
+yet).
+
+Where the application shares pgsluice's environment, its own `DATABASE_URL` names pgsluice: then give the database's
+address in `PGSLUICE_DATABASE_URL`, which counts more. `DATABASE_URL_FILE` and `PGSLUICE_DATABASE_URL_FILE` name a file
+that holds the URL (a mounted secret).
+
+## How values are written
+
+Durations are `250ms`, `5s`, `10min`, `1h`, `1d` or a number of seconds; lists are TOML lists, or one text with commas
+(the way of the environment). An unknown key or variable is an error, never ignored. *Reload* says whether a reload
+(SIGHUP or `RELOAD` on the console) can change the setting; the others need a restart.
+";
+
+const DATABASES: &str = "\
+## `[databases.NAME]`
+
+`NAME` is what clients connect to; `[databases.\"*\"]` is any other name. The settings of `[pool]` are possible here
+as well.
+
+```toml
+[databases.app]
+host = \"db.internal\"
+pool_size = 30
+
+[databases.\"*\"]
+host = \"db.internal\"
+```
+
+";
+
+const USERS: &str = "\
+## `[users.NAME]`
+
+Who may log in. A section without a password makes the user known, which is all that `auth_type = \"trust\"` asks.
+
+```toml
+[users.app]
+password_env = \"APP_PASSWORD\"
+```
+
+";
+
+const USERLIST: &str = "\
+## `userlist.txt`
+
+`auth_file` takes PgBouncer's file as it is: lines of `\"user\" \"secret\"`, quotes inside doubled, comments after `;`.
+The secret is a password, an MD5 hash or a SCRAM verifier as in `pg_authid`. An MD5 hash cannot be used with
+`auth_type = \"scram-sha-256\"`, and a SCRAM verifier cannot log in to a server: give such a database its own `user` and
+`password`.
+";
+
+/// The text of `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut out = String::from(INTRODUCTION);
+    for (section, heading, text) in SECTIONS {
+        out.push_str(&format!("\n## {heading}\n\n{text}\n\n"));
+        out.push_str("| key | default | reload | environment | meaning |\n|---|---|---|---|---|\n");
+        for key in KEYS.iter().filter(|key| key.section == section) {
+            let default = if key.default.is_empty() {
+                "none".into()
+            } else {
+                format!("`{}`", key.default)
+            };
+            let reload = if key.changeable { "yes" } else { "no" };
+            let row = (
+                key.name,
+                default,
+                reload,
+                key.variable(),
+                key.doc.replace('|', "\\|"),
+            );
+            out.push_str(&format!(
+                "| `{}` | {} | {} | `{}` | {} |\n",
+                row.0, row.1, row.2, row.3, row.4
+            ));
+        }
+    }
+    for (text, keys) in [(DATABASES, DATABASE_KEYS), (USERS, USER_KEYS)] {
+        out.push_str(&format!("\n{text}| key | meaning |\n|---|---|\n"));
+        for (name, doc) in keys {
+            out.push_str(&format!("| `{name}` | {doc} |\n"));
+        }
+    }
+    out.push_str(&format!("\n{USERLIST}"));
+    out
+}
+
+const FILE_INTRODUCTION: &str = "\
+# pgsluice.toml: every setting with its default. What is commented out may stay so.
+# docs/configuration.md explains the same; `pgsluice check` tells what a file does.
+# Durations: \"250ms\", \"5s\", \"10min\", \"1h\". The environment (PGSLUICE_*, DATABASE_URL) counts more than this file.
+";
+
+/// The text of `config/pgsluice.toml`.
+pub fn sample() -> String {
+    let mut out = String::from(FILE_INTRODUCTION);
+    for (section, _, text) in SECTIONS {
+        if let Some(name) = section.name() {
+            out.push_str(&format!("\n\n{}[{name}]\n", comment(text)));
+        }
+        for key in KEYS.iter().filter(|key| key.section == section) {
+            out.push_str(&format!(
+                "\n{}# {} = {}\n",
+                comment(key.doc),
+                key.name,
+                literal(key)
+            ));
+        }
+    }
+    out.push_str("\n\n# Databases that clients may name; [databases.\"*\"] is any other name.\n");
+    out.push_str("# The settings of [pool] are possible here as well.\n[databases.app]\nhost = \"127.0.0.1\"\n");
+    let port = |name: &str| if name == "port" { "5432" } else { "\"...\"" };
+    for (name, doc) in DATABASE_KEYS.iter().filter(|(name, _)| *name != "host") {
+        out.push_str(&format!("\n{}# {name} = {}\n", comment(doc), port(name)));
+    }
+    out.push_str("\n\n# Users who may log in.\n[users.app]\npassword = \"change me\"\n");
+    for (name, doc) in USER_KEYS.iter().filter(|(name, _)| *name != "password") {
+        out.push_str(&format!("\n{}# {name} = \"...\"\n", comment(doc)));
+    }
+    out
+}
+
+/// The default as TOML: numbers and booleans bare, lists as lists.
+fn literal(key: &Key) -> String {
+    const LISTS: [&str; 4] = ["listen", "admin_users", "stats_users", "id_tags"];
+    let text = key.default;
+    if LISTS.contains(&key.name) {
+        let items: Vec<String> = text
+            .split(',')
+            .filter(|item| !item.is_empty())
+            .map(|item| format!("\"{item}\""))
+            .collect();
+        return format!("[{}]", items.join(", "));
+    }
+    let bare = text.parse::<u64>().is_ok() || matches!(text, "true" | "false");
+    if bare {
+        text.to_owned()
+    } else {
+        format!("\"{text}\"")
+    }
+}
+
+/// Comment lines of at most 100 characters.
+fn comment(text: &str) -> String {
+    let mut out = String::new();
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > 100 {
+            out.push_str(&line);
+            out.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::path::Path;
+
+    /// The file must be what the table says; `UPDATE_DOCS=1` writes it.
+    fn check(name: &str, text: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+        }
+        let file = std::fs::read_to_string(&path).unwrap_or_default();
+        let first = file.lines().zip(text.lines()).position(|(a, b)| a != b);
+        let place = first.map_or_else(|| "its length".into(), |line| format!("line {}", line + 1));
+        assert!(
+            file == text,
+            "{name} differs from the table at {place}: run UPDATE_DOCS=1 cargo test"
+        );
+        assert!(file.is_ascii());
+    }
+
+    #[test]
+    fn the_reference_is_up_to_date() {
+        check("docs/configuration.md", &markdown());
+    }
+
+    #[test]
+    fn the_sample_is_up_to_date() {
+        check("config/pgsluice.toml", &sample());
+    }
+
+    #[test]
+    fn the_sample_can_be_read_as_it_is_and_with_all_settings_in_force() {
+        let path = Path::new("pgsluice.toml");
+        let config = Config::from_toml(&sample(), path).unwrap();
+        let defaults = Config::default();
+        assert_eq!(config.entries(), defaults.entries());
+        let all: String = sample()
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(setting) if is_setting(setting) && !setting.contains("...") => {
+                    format!("{setting}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let config = Config::from_toml(&all, path)
+            .map_err(|error| error.to_string())
+            .unwrap();
+        assert_eq!(config.entries(), defaults.entries());
+        assert_eq!(config.databases["app"].pool, defaults.pool);
+        for key in KEYS {
+            let line = format!("\n{} = ", key.name);
+            assert!(all.contains(&line), "{} is missing", key.name);
+        }
+    }
+
+    fn is_setting(line: &str) -> bool {
+        line.split_once(" = ")
+            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    }
+
+    #[test]
+    fn the_minimal_file_is_whole() {
+        let text = include_str!("../../config/minimal.toml");
+        let config = Config::from_toml(text, Path::new("minimal.toml")).unwrap();
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+}

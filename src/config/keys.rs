@@ -1,0 +1,291 @@
+//! The table of all settings: names, defaults, documentation. It drives the defaults themselves, the environment,
+//! SHOW CONFIG, `docs/configuration.md` and `config/pgsluice.toml`, so none of them can differ from another.
+
+use super::units::format_duration;
+use super::{Config, ListenAddr};
+
+/// Where a setting stands in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Section {
+    /// Above all sections.
+    General,
+    /// `[pool]`, and again in every `[databases.NAME]`.
+    Pool,
+    /// `[insight]`.
+    Insight,
+    /// `[log]`.
+    Log,
+}
+
+impl Section {
+    /// Name in the file; `None` above all sections.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Section::General => None,
+            Section::Pool => Some("pool"),
+            Section::Insight => Some("insight"),
+            Section::Log => Some("log"),
+        }
+    }
+}
+
+/// One setting.
+pub struct Key {
+    /// Where it stands.
+    pub section: Section,
+    /// Its name in the section.
+    pub name: &'static str,
+    /// The default, written as in the file.
+    pub default: &'static str,
+    /// Whether a reload can change it.
+    pub changeable: bool,
+    /// What it does.
+    pub doc: &'static str,
+    /// Its value in a configuration, written as in the file.
+    pub get: fn(&Config) -> String,
+}
+
+impl Key {
+    /// Name in SHOW CONFIG: settings of `[insight]` and `[log]` carry the section in front.
+    pub fn full_name(&self) -> String {
+        match self.section {
+            Section::General | Section::Pool => self.name.to_owned(),
+            Section::Insight => format!("insight_{}", self.name),
+            Section::Log => format!("log_{}", self.name),
+        }
+    }
+
+    /// Name of the environment variable.
+    pub fn variable(&self) -> String {
+        format!("PGSLUICE_{}", self.full_name().to_ascii_uppercase())
+    }
+}
+
+/// Shorthand for the rows of [`KEYS`].
+const fn key(
+    section: Section,
+    name: &'static str,
+    default: &'static str,
+    changeable: bool,
+    get: fn(&Config) -> String,
+    doc: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        default,
+        changeable,
+        doc,
+        get,
+    }
+}
+
+fn addresses(list: &[ListenAddr]) -> String {
+    list.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+use Section::{General, Insight, Log, Pool};
+
+/// All settings, in the order of the documentation.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key(General, "listen", "127.0.0.1:6432", false, |c| addresses(&c.listen),
+        "Where clients connect: a list of `address:port` and of absolute paths of directories for Unix sockets. \
+         `*:6432` is every IPv4 address. The default serves the same pod or host only."),
+    key(General, "http_listen", "127.0.0.1:9127", false, |c| c.http_listen.map_or("off".into(), |a| a.to_string()),
+        "Where `/metrics`, `/healthz` and `/readyz` are served, or `off`. In Kubernetes use `*:9127`, so that probes \
+         and Prometheus reach it."),
+    key(General, "workers", "1", false, |c| c.workers.to_string(),
+        "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
+    key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),
+        "Client connections at most, the console's included. An idle one costs about 1 KiB and a file descriptor; \
+         more are refused with 53300."),
+    key(General, "listen_backlog", "1024", false, |c| c.backlog.to_string(),
+        "Connections that may wait to be accepted. Linux cuts it to `net.core.somaxconn`."),
+    key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),
+        "How clients prove who they are: `scram-sha-256`, `md5` (SCRAM for users with a SCRAM verifier), `plain` \
+         (password in the clear), `trust` (no password, but the user must be known), `any` (nothing is checked)."),
+    key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
+        "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
+         verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
+    key(General, "admin_users", "", true, |c| c.admin_users.join(","),
+        "Users who may do everything on the console (the database `pgsluice` or `pgbouncer`)."),
+    key(General, "stats_users", "", true, |c| c.stats_users.join(","),
+        "Users who may only look (SHOW) on the console. The user of `DATABASE_URL` is one when neither \
+         `admin_users` nor `stats_users` is set."),
+    key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
+        "A client must have logged in within this time."),
+    key(General, "client_idle_timeout", "0s", true, |c| format_duration(c.timeouts.client_idle_timeout),
+        "A client that sends nothing outside a transaction for this long is disconnected; 0 is never, which is \
+         right for persistent Django connections."),
+    key(General, "idle_transaction_timeout", "0s", true, |c| format_duration(c.timeouts.idle_transaction_timeout),
+        "A client that sends nothing inside a transaction for this long is disconnected (25P03) and the transaction \
+         rolled back; 0 is never."),
+    key(General, "query_timeout", "0s", true, |c| format_duration(c.timeouts.query_timeout),
+        "A query that runs longer is cancelled (57014); 0 is never. PostgreSQL's `statement_timeout` is the finer tool."),
+    key(General, "shutdown_timeout", "25s", true, |c| format_duration(c.timeouts.shutdown_timeout),
+        "After SIGTERM running transactions get this long. Keep it below Kubernetes' \
+         `terminationGracePeriodSeconds`, which is 30 s."),
+
+    key(Pool, "pool_mode", "transaction", true, |c| c.pool.pool_mode.to_string(),
+        "When a server connection goes back to the pool: `transaction` (when the transaction ends), `session` (when \
+         the client leaves), `statement` (after each statement; transactions are refused)."),
+    key(Pool, "pool_size", "20", true, |c| c.pool.pool_size.to_string(),
+        "Server connections at most, for each pair of database and user (PgBouncer's `default_pool_size`). In a \
+         sidecar every pod has its own pool: pods x pool_size must stay below PostgreSQL's `max_connections`."),
+    key(Pool, "min_pool_size", "0", true, |c| c.pool.min_pool_size.to_string(),
+        "Server connections kept open even when idle, so that the first requests after a quiet time need not wait \
+         for a login."),
+    key(Pool, "max_connecting", "4", true, |c| c.pool.max_connecting.to_string(),
+        "Logins to the server under way at once, for each pool. Each costs PostgreSQL a process."),
+    key(Pool, "server_lifetime", "1h", true, |c| format_duration(c.pool.server_lifetime),
+        "An older server connection is closed when it is idle; spread, so that not all are renewed together."),
+    key(Pool, "server_idle_timeout", "10min", true, |c| format_duration(c.pool.server_idle_timeout),
+        "A server connection unused for longer is closed; 0 is never."),
+    key(Pool, "server_connect_timeout", "5s", true, |c| format_duration(c.pool.server_connect_timeout),
+        "Connecting and logging in to the server must succeed within this time."),
+    key(Pool, "server_login_retry", "1s", true, |c| format_duration(c.pool.server_login_retry),
+        "The longest pause between attempts while the server is away; attempts begin close together and slow down \
+         to this. Service is back within that time of the database's return."),
+    key(Pool, "server_reset_query", "DISCARD ALL", true, |c| c.pool.server_reset_query.clone(),
+        "Sent when a client of a `session` pool leaves; empty sends nothing. `transaction` pools do not need it."),
+    key(Pool, "query_wait_timeout", "15s", true, |c| format_duration(c.pool.query_wait_timeout),
+        "A client waits this long for a server connection, then gets 53300 and is told who holds the pool; 0 is for \
+         ever. Shorter than the web server's own timeout (gunicorn: 30 s), so that the view sees the error."),
+    key(Pool, "max_prepared_statements", "200", true, |c| c.pool.max_prepared_statements.to_string(),
+        "Prepared statements kept on each server connection for clients that use the protocol's named statements; \
+         0 passes names through, which breaks them in `transaction` mode."),
+
+    key(Insight, "enabled", "true", true, |c| c.insight.enabled.to_string(),
+        "Fingerprints, findings and their metrics."),
+    key(Insight, "min_count", "5", true, |c| c.insight.min_count.to_string(),
+        "Executions of one statement in a loop that make a finding, when the query that feeds the loop was seen."),
+    key(Insight, "min_count_low_confidence", "20", true, |c| c.insight.min_count_low_confidence.to_string(),
+        "The same when no feeding query was seen: such loops are often intended."),
+    key(Insight, "max_period", "8", true, |c| c.insight.max_period.to_string(),
+        "Statements that the body of a loop may have."),
+    key(Insight, "idle_gap", "100ms", true, |c| format_duration(c.insight.idle_gap),
+        "A client that is silent this long outside a transaction has begun a new unit of work (a request, a job); \
+         the least value, raised by itself for slow clients."),
+    key(Insight, "write_loop_min", "20", true, |c| c.insight.write_loop_min.to_string(),
+        "Single-row writes in a loop that make a finding (`bulk_create` would be one statement)."),
+    key(Insight, "cooldown", "10min", true, |c| format_duration(c.insight.cooldown),
+        "The same finding is logged again after this long at the earliest; its counters always move."),
+    key(Insight, "slow_query", "500ms", true, |c| format_duration(c.insight.slow_query),
+        "Statements that take longer are counted as slow."),
+    key(Insight, "max_fingerprints", "5000", false, |c| c.insight.max_fingerprints.to_string(),
+        "Distinct statements remembered; the rest is counted together as `other`."),
+    key(Insight, "top_fingerprints", "100", true, |c| c.insight.top_fingerprints.to_string(),
+        "Statements with series of their own in `/metrics`, the costliest first."),
+    key(Insight, "max_findings", "1024", false, |c| c.insight.max_findings.to_string(),
+        "Findings remembered; the least severe and oldest go first."),
+    key(Insight, "id_tags", "", true, |c| c.insight.id_tags.join(","),
+        "SQL comment tags (sqlcommenter) whose change begins a new unit of work, besides `traceparent`: for example \
+         `request_id`. Their values are hashed, never shown."),
+
+    key(Log, "format", "text", false, |c| if c.log.json { "json" } else { "text" }.into(),
+        "`text` for people, `json` for log collectors. Both go to standard error."),
+    key(Log, "level", "info", false, |c| c.log.level.to_string(),
+        "`error`, `warn`, `info` or `debug`. No level shows SQL literals, parameters or secrets."),
+];
+
+/// Settings of `[databases.NAME]` besides those of `[pool]`.
+pub const DATABASE_KEYS: &[(&str, &str)] = &[
+    (
+        "url",
+        "A URL as in `DATABASE_URL`; the other settings of the section override its parts.",
+    ),
+    (
+        "host",
+        "Host name, address, or the directory of a Unix socket. Default `127.0.0.1`.",
+    ),
+    ("port", "Port. Default `5432`."),
+    (
+        "dbname",
+        "Name at the server. Default: the name that the client used.",
+    ),
+    (
+        "user",
+        "Log in to the server as this user, whoever the client is. Default: the client's user, with that user's \
+         password.",
+    ),
+    (
+        "password",
+        "Password at the server. Default: what `[users]` or `auth_file` know of the user.",
+    ),
+    (
+        "password_file",
+        "A file that holds the password (a mounted secret).",
+    ),
+    (
+        "password_env",
+        "The environment variable that holds the password.",
+    ),
+];
+
+/// Settings of `[users.NAME]`.
+pub const USER_KEYS: &[(&str, &str)] = &[
+    (
+        "password",
+        "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. Only a plain password can also log in to a server.",
+    ),
+    (
+        "password_file",
+        "A file that holds the same (a mounted secret).",
+    ),
+    (
+        "password_env",
+        "The environment variable that holds the same.",
+    ),
+];
+
+/// What users of PgBouncer may write, and what to write instead.
+pub(super) const RENAMED: &[(&str, &str)] = &[
+    ("listen_addr", "write `listen = [\"127.0.0.1:6432\"]`"),
+    ("listen_port", "write `listen = [\"127.0.0.1:6432\"]`"),
+    (
+        "unix_socket_dir",
+        "write `listen = [\"127.0.0.1:6432\", \"/run/pgsluice\"]`",
+    ),
+    ("default_pool_size", "write `pool_size` in [pool]"),
+    (
+        "reserve_pool_size",
+        "there is no reserve pool yet: raise `pool_size`",
+    ),
+    (
+        "max_db_connections",
+        "there is no limit over all users yet: lower `pool_size`",
+    ),
+    ("logfile", "logs go to standard error"),
+    ("syslog", "logs go to standard error"),
+    ("verbose", "write `level = \"debug\"` in [log]"),
+    (
+        "pidfile",
+        "leave it out: the process stays in the foreground",
+    ),
+    (
+        "ignore_startup_parameters",
+        "leave it out: startup parameters follow the client",
+    ),
+    (
+        "auth_query",
+        "it is not built yet: list the users in [users] or `auth_file`",
+    ),
+    (
+        "auth_user",
+        "it is not built yet: list the users in [users] or `auth_file`",
+    ),
+    (
+        "auth_hba_file",
+        "it is not built yet: one `auth_type` holds for all clients",
+    ),
+    ("client_tls_sslmode", "TLS is not built yet: leave it out"),
+    ("server_tls_sslmode", "TLS is not built yet: leave it out"),
+    (
+        "stats_period",
+        "leave it out: metrics are computed when they are asked for",
+    ),
+];
