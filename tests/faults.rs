@@ -2,6 +2,8 @@
 //!
 //! Faults come from a seed that is printed; `PGSLUICE_SEED=n` repeats a run.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The pooler as it is deployed: by `DATABASE_URL` alone, asked over the wire, watched over HTTP, ended by SIGTERM.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod support;
 
 use support::cluster::{self, PASSWORD};
