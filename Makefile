@@ -1,0 +1,47 @@
+# The commands of this repository. `make help` lists them; each does its own set-up.
+# Needed beforehand: Rust (rustup reads rust-toolchain.toml), Python 3, make. What is fetched goes to
+# $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
+.POSIX:
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench bench-micro bench-e2e fuzz soak image suites clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## The release binary: target/release/pgsluice
+	cargo build --release --locked
+
+demo: ## PostgreSQL, pgsluice and a Django shop with N+1 queries; what is found, in a table (KEEP=1 leaves it up)
+	cargo build --release --locked
+	python3 demo/run.py --pgsluice target/release/pgsluice
+
+test: ## Every test, on the PostgreSQL found and on the embedded one; ends with a count
+	tools/test.sh
+
+lint: ## Format, clippy, documentation, licences and banned crates; ends with a count
+	tools/lint.sh
+
+bench: bench-micro bench-e2e ## Both kinds of benchmark
+
+bench-micro: ## Benchmarks of functions (benches/*.rs)
+	cargo bench --locked
+
+bench-e2e: ## Side by side with PgBouncer: throughput, CPU, latency, memory, system calls (ARGS=--quick)
+	cargo build --release --locked
+	python3 benches/e2e/run.py --pgsluice target/release/pgsluice $(ARGS)
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS (60) each; needs nightly Rust and cargo-fuzz
+	tools/fuzz.sh
+
+soak: ## 2,000 idle and 100 busy clients for SOAK_MINUTES (10): memory, descriptors and errors must stay put
+	cargo build --release --locked
+	python3 benches/e2e/soak.py --pgsluice target/release/pgsluice
+
+image: ## The container image (needs docker or podman); its steps are also run by `make test`
+	tools/image.sh
+
+suites: ## External suites (Django's, psycopg2's, asyncpg's...) through pgsluice: SUITES=directory of run_*.sh
+	tools/suites.sh "$(SUITES)" $(ARGS)
+
+clean: ## What was built; the cache of downloads stays
+	cargo clean
