@@ -24,13 +24,14 @@ pub mod relay;
 pub mod session;
 pub mod statements;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
-use crate::config::Config;
+use crate::config::{Config, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
 use crate::net::BufPool;
 use crate::pool::Pools;
@@ -40,22 +41,34 @@ pub use alarm::Alarms;
 pub use login::{Console, Outcome, serve};
 pub use registry::{ClientInfo, ClientState, Clients};
 
+/// What the whole process shares.
+pub struct Process {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// Pools of all workers.
+    pub pools: Pools,
+    /// Cancel keys of all clients.
+    pub cancels: Arc<Cancels>,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+    /// Keys and caches for authentication.
+    pub auth: Arc<AuthContext>,
+    /// Insight.
+    pub insight: Arc<Insight>,
+    /// SIGTERM was seen: not ready, sessions end between transactions.
+    pub draining: AtomicBool,
+    /// Addresses that are really listened at (ports the kernel chose filled in).
+    pub listening: Mutex<Vec<ListenAddr>>,
+    /// Unix time of the start, seconds.
+    pub started_unix: u64,
+}
+
 /// What all sessions of one worker thread share. Single-threaded: `Rc` and cells.
 pub struct Worker {
     /// Number of the worker.
     pub id: usize,
-    /// Configuration.
-    pub config: Arc<Config>,
-    /// Pools of all workers.
-    pub pools: Arc<Pools>,
-    /// Cancel keys of all clients.
-    pub cancels: Arc<Cancels>,
-    /// Who is connected, over all workers.
-    pub clients: Arc<Clients>,
-    /// Keys and caches for authentication.
-    pub auth: Arc<AuthContext>,
-    /// Insight of the process.
-    pub insight: Arc<Insight>,
+    /// What the whole process shares.
+    pub process: Arc<Process>,
     /// Insight of this worker.
     pub lens: RefCell<WorkerInsight>,
     /// Lexer scratch.
@@ -68,14 +81,26 @@ pub struct Worker {
     pub batch: RefCell<outbound::Batch>,
     /// Deadlines of this worker's sessions.
     pub alarms: Alarms,
-    /// Sessions end between transactions.
-    pub draining: Cell<bool>,
 }
 
 impl Worker {
+    /// The part of worker `id`, made on its thread.
+    pub fn new(id: usize, process: Arc<Process>, literal_key: [u64; 2]) -> Rc<Worker> {
+        Rc::new(Worker {
+            id,
+            lens: RefCell::new(process.insight.worker()),
+            process,
+            analyzer: RefCell::new(Analyzer::new(literal_key)),
+            buffers: BufPool::default(),
+            scratch: RefCell::default(),
+            batch: RefCell::default(),
+            alarms: Alarms::default(),
+        })
+    }
+
     /// The sweep, a few times a second: wakes sessions whose deadline has passed; all of them when draining.
     pub fn sweep(self: &Rc<Self>, now_us: u64) {
-        self.alarms.sweep(now_us, self.draining.get());
+        self.alarms.sweep(now_us, self.process.draining.load(Relaxed));
         self.lens.borrow_mut().tick(now_us);
     }
 }

@@ -7,8 +7,10 @@ use std::rc::Rc;
 use super::inbound::Event;
 use super::session::Session;
 use super::statements::Meta;
+use crate::config::PoolMode;
 use crate::insight::{Begin, TagSet, Text, Times};
-use crate::sql::{self, RawSql, effect};
+use crate::pool::welcome::Welcomes;
+use crate::sql::{self, LexSettings, RawSql, effect};
 
 /// Whether text in this client encoding can be lexed byte by byte: no second byte may be `\` or `'` (R22).
 pub fn safe_encoding(name: &str) -> bool {
@@ -51,14 +53,15 @@ impl Session {
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
         let pipelined = self.insight_busy();
-        let mut effects = 0;
+        let mut pin = None;
         let insight = &mut self.insight;
+        let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
-            effects |= statement.effects;
+            pin = pin.or_else(|| ties.reason(statement.effects, sql));
             insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined });
         });
-        if effects != 0 {
-            self.apply_effects(effects, text);
+        if let Some(reason) = pin {
+            self.pin(reason);
         }
     }
 
@@ -75,8 +78,9 @@ impl Session {
             let tags = insight.register(lens, statement, Text { sql, lex }, now);
             meta = Meta { statement: *statement, tags, known: true };
         });
-        if meta.statement.effects != 0 {
-            self.apply_effects(meta.statement.effects, text);
+        let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
+        if let Some(reason) = ties.reason(meta.statement.effects, RawSql(text)) {
+            self.pin(reason);
         }
         self.names().learn(name, meta);
     }
@@ -107,31 +111,87 @@ impl Session {
 
     /// Session pooling without insight never reads SQL.
     fn looks_at_sql(&self) -> bool {
-        self.follows_parameters() || self.w.insight.enabled()
+        self.follows_parameters() || self.w.process.insight.enabled()
     }
+}
 
+/// What is needed to tell whether a statement ties its client to a server.
+struct Ties<'a> {
+    follows: bool,
+    welcomes: &'a Welcomes,
+    lex: LexSettings,
+}
+
+impl Ties<'_> {
     /// State that a statement leaves in the server's session and that cannot be followed keeps the client there.
-    fn apply_effects(&mut self, effects: u16, text: &[u8]) {
-        if !self.follows_parameters() {
-            return;
+    fn reason(&self, effects: u16, text: RawSql<'_>) -> Option<&'static str> {
+        if effects == 0 || !self.follows {
+            return None;
         }
-        let reason = match effects {
-            e if e & effect::ROLE != 0 => "SET ROLE or SET SESSION AUTHORIZATION",
-            e if e & effect::LISTEN != 0 => "LISTEN",
-            e if e & effect::ADVISORY_LOCK != 0 => "a session-level advisory lock",
-            e if e & effect::TEMP != 0 => "a temporary table",
-            e if e & effect::HOLD_CURSOR != 0 => "a cursor WITH HOLD",
-            e if e & effect::PREPARE != 0 => "SQL-level PREPARE",
-            e if e & effect::LOAD != 0 => "LOAD",
-            e if e & (effect::SET | effect::RESET) != 0 && !self.sets_only_reported(text) => "SET of a parameter that servers do not report",
-            _ => return,
-        };
-        self.pin(reason);
+        match effects {
+            e if e & effect::ROLE != 0 => Some("SET ROLE or SET SESSION AUTHORIZATION"),
+            e if e & effect::LISTEN != 0 => Some("LISTEN"),
+            e if e & effect::ADVISORY_LOCK != 0 => Some("a session-level advisory lock"),
+            e if e & effect::TEMP != 0 => Some("a temporary table"),
+            e if e & effect::HOLD_CURSOR != 0 => Some("a cursor WITH HOLD"),
+            e if e & effect::PREPARE != 0 => Some("SQL-level PREPARE"),
+            e if e & effect::LOAD != 0 => Some("LOAD"),
+            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => Some("SET of a parameter that servers do not report"),
+            _ => None,
+        }
     }
 
     /// A parameter that servers report (GUC_REPORT) follows its client: the report tells its value.
-    fn sets_only_reported(&self, text: &[u8]) -> bool {
-        let Some(name) = sql::set_target(RawSql(text), self.lex) else { return false };
-        self.pool.welcomes.reports(&name)
+    fn only_reported(&self, text: RawSql<'_>) -> bool {
+        if let Some(name) = sql::set_target(text, self.lex) {
+            return name == "all" || self.welcomes.reports(if name == "time zone" { "timezone" } else { &name });
+        }
+        let mut rest = text.0;
+        let mut found = false;
+        while let Some(at) = memchr::memmem::find(&rest.to_ascii_lowercase(), b"set_config") {
+            rest = &rest[at + b"set_config".len()..];
+            let Some(name) = first_argument(rest) else { return false };
+            if !self.welcomes.reports(&name) {
+                return false;
+            }
+            found = true;
+        }
+        found
+    }
+}
+
+/// The name in `('name', ...`; `None` when the argument is not a plain literal.
+fn first_argument(rest: &[u8]) -> Option<String> {
+    let rest = rest.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start().strip_prefix(b"'")?;
+    let end = memchr::memchr(b'\'', rest)?;
+    Some(String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn djangos_time_zone_is_followed_and_other_parameters_pin() {
+        let welcomes = Welcomes::default();
+        welcomes.learn_reported([(b"TimeZone".as_slice(), b"UTC".as_slice())]);
+        let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+        let ties = Ties { follows: true, welcomes: &welcomes, lex };
+        for (sql, pins) in [
+            ("SELECT set_config('TimeZone', 'UTC', false)", false),
+            ("SELECT set_config('TimeZone', $1, false)", false),
+            ("SELECT set_config('timezone', 'UTC', false), set_config('work_mem', '1MB', false)", true),
+            ("SET TIME ZONE 'UTC'", false),
+            ("SET work_mem = '1MB'", true),
+            ("SELECT set_config(name, 'x', false) FROM t", true),
+        ] {
+            assert_eq!(ties.reason(effect::SET, RawSql(sql.as_bytes())).is_some(), pins, "{sql}");
+        }
+    }
+
+    #[test]
+    fn encodings_whose_second_byte_may_be_a_quote_are_unsafe() {
+        assert!(safe_encoding("UTF8") && safe_encoding("'utf-8'") && safe_encoding("LATIN1"));
+        assert!(!safe_encoding("SJIS") && !safe_encoding("gbk"));
     }
 }

@@ -182,7 +182,7 @@ impl Session {
 
     /// The deadline that fits what the session does now.
     fn set_alarm(&mut self, server: &Server, now: u64) {
-        let t = &self.w.config.timeouts;
+        let t = &self.w.process.config.timeouts;
         if !server.tracker.answered() {
             self.alarm.set(Reason::Query, now, t.query_timeout.as_micros() as u64);
         } else if server.tracker.status() != TxStatus::Idle {

@@ -191,7 +191,7 @@ impl Session {
             if self.needs_server()? {
                 return Ok(());
             }
-            let idle = self.w.config.timeouts.client_idle_timeout.as_micros() as u64;
+            let idle = self.w.process.config.timeouts.client_idle_timeout.as_micros() as u64;
             if idle > 0 {
                 self.alarm.set(Reason::Idle, now_us(), idle);
             } else {

@@ -75,6 +75,18 @@ impl Checkout {
         drop(self.pooled.take());
     }
 
+    /// Runs one simple Query of ours on it; see [`clean::apply`]. Not cancel safe: the server is closed then.
+    ///
+    /// # Errors
+    /// The connection failed; it is closed.
+    pub async fn apply(mut self, sql: &[u8]) -> Result<(Checkout, Option<ErrorFields>), clean::CleanError> {
+        let Some(pooled) = self.pooled.take() else { return Err(clean::CleanError::Partial) };
+        let Pooled { server, slot } = *pooled;
+        let (server, error) = clean::apply(server, sql).await?;
+        self.pooled = Some(Box::new(Pooled { server, slot }));
+        Ok((self, error))
+    }
+
     /// The pool it came from.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

@@ -25,7 +25,17 @@ impl Welcomes {
 
     /// Learns from a server that has `params` set.
     pub fn learn(&self, params: &Arc<ParamSet>, server: &Server) -> Arc<Reported> {
-        let reported = Arc::new(server.reported.clone());
+        self.keep(params, Arc::new(server.reported.clone()))
+    }
+
+    /// Learns values as a server would report them under no parameters.
+    #[cfg(test)]
+    pub(crate) fn learn_reported<'a>(&self, reported: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+        let reported = reported.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
+        self.keep(&Arc::default(), Arc::new(reported));
+    }
+
+    fn keep(&self, params: &Arc<ParamSet>, reported: Arc<Reported>) -> Arc<Reported> {
         if let Ok(mut known) = self.known.lock() {
             if known.len() >= MAX_SETS {
                 known.clear();

@@ -1,0 +1,416 @@
+//! From the first packet to ReadyForQuery: refused encryption, cancel requests, authentication, the welcome.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::registry::{ClientState, Place, Who};
+use super::session::{Session, farewell};
+use super::{Worker, observe};
+use crate::auth::{self, ClientAuth};
+use crate::config::{AuthMethod, ListenAddr, PoolMode};
+use crate::insight::SessionInsight;
+use crate::net::clock::now_us;
+use crate::net::{PeerAddr, Socket};
+use crate::pool::welcome::Reported;
+use crate::pool::{CheckoutError, Pool, Unknown};
+use crate::server::{self, InMessage, ParamSet};
+use crate::sql::LexSettings;
+use crate::wire::error::{ErrorFields, sqlstate};
+use crate::wire::startup::{self, First, Startup};
+use crate::wire::tag::frontend;
+use crate::wire::{Frame, HEADER, TxStatus, control};
+
+/// Databases that are the console.
+pub const CONSOLE: [&str; 2] = ["pgsluice", "pgbouncer"];
+
+/// A client logged in to the console.
+pub struct Console {
+    /// Its socket.
+    pub socket: Socket,
+    /// Its place among the clients.
+    pub place: Place,
+    /// May act, not only look.
+    pub admin: bool,
+}
+
+/// How a connection's login ended.
+pub enum Outcome {
+    /// It became a session (already over).
+    Done,
+    /// It is for the console.
+    Console(Box<Console>),
+}
+
+/// Why a login failed; the client has been told.
+enum Failed {
+    /// By place in [`super::registry::LOGIN_RESULTS`], with what to say.
+    Told(usize, ErrorFields),
+    /// The client went away, or it was a cancel request.
+    Silent,
+}
+
+const AUTH: usize = 1;
+const REFUSED: usize = 2;
+const TIMEOUT: usize = 3;
+const ERROR: usize = 4;
+
+/// Serves one accepted connection to its end, or hands it to the console.
+pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
+    let began = now_us();
+    let place = w.process.clients.enter(peer, local, began);
+    let limit = w.process.config.timeouts.client_login_timeout;
+    let mut io = Io { socket, buf: Vec::new() };
+    let login = async {
+        match Box::pin(login(&w, &mut io, &place)).await {
+            Err(Failed::Told(result, fields)) => {
+                io.say(|out| control::error(out, &fields)).await;
+                w.process.clients.count_login(result, 0);
+                None
+            }
+            Err(Failed::Silent) => None,
+            Ok(ready) => Some(ready),
+        }
+    };
+    let ready = if limit.is_zero() { Ok(login.await) } else { tokio::time::timeout(limit, Box::pin(login)).await };
+    match ready {
+        Ok(None) => Outcome::Done,
+        Err(_) => {
+            w.process.clients.count_login(TIMEOUT, 0);
+            let fields = ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout");
+            let _ = tokio::time::timeout(Duration::from_secs(1), io.say(|out| control::error(out, &fields))).await;
+            Outcome::Done
+        }
+        Ok(Some(ready)) => {
+            w.process.clients.count_login(0, now_us() - began);
+            match ready {
+                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, place, admin })),
+                Ready::Session(login) => {
+                    // A client that pipelines behind its login keeps what it sent.
+                    let session = session(w, io, place, *login);
+                    session.run().await;
+                    Outcome::Done
+                }
+            }
+        }
+    }
+}
+
+enum Ready {
+    Console { admin: bool },
+    Session(Box<LoggedIn>),
+}
+
+struct LoggedIn {
+    pool: Arc<Pool>,
+    startup: Arc<ParamSet>,
+    registration: crate::cancel::Registration,
+    reported: Arc<Reported>,
+}
+
+/// The socket and what has been read too much, while messages are few and small.
+struct Io {
+    socket: Socket,
+    buf: Vec<u8>,
+}
+
+impl Io {
+    async fn fill(&mut self) -> Result<(), Failed> {
+        let mut chunk = [0u8; 1024];
+        let n = self.socket.recv(&mut chunk).await.map_err(|_| Failed::Silent)?;
+        if n == 0 {
+            return Err(Failed::Silent);
+        }
+        self.buf.extend_from_slice(&chunk[..n]);
+        Ok(())
+    }
+
+    async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = Vec::new();
+        write(&mut out);
+        let _ = self.socket.send_all(&out).await;
+    }
+
+    /// The body of the next `p` message.
+    async fn password(&mut self) -> Result<Vec<u8>, Failed> {
+        loop {
+            let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
+            if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
+                if f.tag != frontend::PASSWORD {
+                    return Err(violation("expected password response"));
+                }
+                if f.len > auth::client::MAX_PASSWORD_MESSAGE {
+                    return Err(violation("password message is too long"));
+                }
+                if self.buf.len() >= f.len {
+                    let body = self.buf[HEADER..f.len].to_vec();
+                    self.buf.drain(..f.len);
+                    return Ok(body);
+                }
+            }
+            self.fill().await?;
+        }
+    }
+}
+
+async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
+    let s = first_packets(w, io).await?;
+    place.info.set_who(Who { user: s.user.clone(), database: s.database.clone(), application: parameter(&s, "application_name") });
+    if s.minor > 0 || !s.unknown_options.is_empty() {
+        io.say(|out| control::negotiate(out, s.unknown_options.clone())).await;
+    }
+    let console = CONSOLE.contains(&s.database.as_str());
+    if w.process.draining.load(Relaxed) && !console {
+        return Err(Failed::Told(REFUSED, farewell()));
+    }
+    if w.process.clients.count() > w.process.config.max_client_conn && !console {
+        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
+            .hint("Raise max_client_conn, or close idle connections.")));
+    }
+    if s.replication.is_some() {
+        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
+            .hint("Connect replication directly to PostgreSQL.")));
+    }
+    authenticate(w, io, &s).await?;
+    if console {
+        return welcome_console(w, io, place, &s).await;
+    }
+    welcome(w, io, place, s).await
+}
+
+fn parameter(s: &Startup, name: &str) -> String {
+    s.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
+}
+
+/// Reads up to the StartupMessage. Encryption is refused (`N`); bytes already behind such a request were sent before
+/// the answer was known and are an attack or a bug (CVE-2021-23214).
+async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
+    let violation = |m: String| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
+    let (mut ssl, mut gss) = (false, false);
+    loop {
+        let len = loop {
+            match startup::packet_len(&io.buf).map_err(|e| violation(e.to_string()))? {
+                Some(len) if io.buf.len() >= len => break len,
+                _ => io.fill().await?,
+            }
+        };
+        let packet: Vec<u8> = io.buf.drain(..len).collect();
+        match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
+            First::Ssl if !ssl => ssl = true,
+            First::GssEnc if !gss => gss = true,
+            First::Ssl | First::GssEnc => return Err(violation("encryption was already refused".to_owned())),
+            First::Cancel { pid, secret } => {
+                let cancels = Arc::clone(&w.process.cancels);
+                // The client waits for the connection to close, which it takes for "delivered".
+                cancels.cancel(pid, &secret).await;
+                return Err(Failed::Silent);
+            }
+            First::Startup(s) => return Ok(s),
+        }
+        if !io.buf.is_empty() {
+            return Err(violation("received unencrypted data after an encryption request".to_owned()));
+        }
+        io.socket.send_all(b"N").await.map_err(|_| Failed::Silent)?;
+    }
+}
+
+async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
+    let method = w.process.config.auth.method;
+    let secret = w.process.config.auth.users.get(&s.user);
+    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
+    let (mut machine, mut ask) = ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+    loop {
+        let message = match &ask {
+            auth::Ask::Ok => control::Ask::Ok,
+            auth::Ask::Cleartext => control::Ask::Cleartext,
+            auth::Ask::Md5 { salt } => control::Ask::Md5(*salt),
+            auth::Ask::Sasl { mechanisms } => control::Ask::Sasl(mechanisms),
+            auth::Ask::SaslContinue(d) => control::Ask::SaslContinue(d),
+            auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
+            auth::Ask::Refused => return Err(refused(w, s, method)),
+        };
+        match ask {
+            // AuthenticationOk goes out with the welcome.
+            auth::Ask::Ok => return Ok(()),
+            auth::Ask::SaslFinal(_) => {
+                io.say(|out| control::authentication(out, &message)).await;
+                return Ok(());
+            }
+            _ => io.say(|out| control::authentication(out, &message)).await,
+        }
+        let body = io.password().await?;
+        let answer;
+        if machine.is_expensive(&body) {
+            (machine, answer) = tokio::task::spawn_blocking(move || {
+                let answer = machine.on_response(&body);
+                (machine, answer)
+            })
+            .await
+            .map_err(|_| Failed::Silent)?;
+        } else {
+            answer = machine.on_response(&body);
+        }
+        ask = answer.map_err(|e| internal(&e))?;
+    }
+}
+
+fn refused(w: &Rc<Worker>, s: &Startup, method: AuthMethod) -> Failed {
+    tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
+    let _ = w;
+    let (code, message) = if method == AuthMethod::Trust {
+        (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
+    } else {
+        (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
+    };
+    Failed::Told(AUTH, ErrorFields::fatal(code, message))
+}
+
+async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Ready, Failed> {
+    let admin = w.process.config.admin_users.contains(&s.user);
+    if !admin && !w.process.config.stats_users.contains(&s.user) {
+        return Err(Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" may not use the console", s.user))
+            .hint("Add the user to admin_users or stats_users.")));
+    }
+    place.info.set_state(ClientState::Active, 0, now_us());
+    let secret: [u8; 8] = auth::random().map_err(|_| Failed::Silent)?;
+    io.say(|out| {
+        control::authentication(out, &control::Ask::Ok);
+        let version = concat!(env!("CARGO_PKG_VERSION"), "/pgsluice");
+        for (n, v) in [("server_version", version), ("client_encoding", "UTF8"), ("server_encoding", "UTF8"), ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "UTC"), ("standard_conforming_strings", "on"), ("is_superuser", "off"), ("integer_datetimes", "on")]
+        {
+            control::parameter_status(out, n.as_bytes(), v.as_bytes());
+        }
+        let [a, b, c, d, ..] = secret;
+        control::backend_key(out, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff, u32::from_be_bytes([d, c, b, a]));
+        control::ready(out, TxStatus::Idle);
+    })
+    .await;
+    Ok(Ready::Console { admin })
+}
+
+async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Result<Ready, Failed> {
+    let pool = w.process.pools.get(&s.database, &s.user).map_err(|e| match e {
+        Unknown::Database => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
+            .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
+        Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
+    })?;
+    let startup = w.process.pools.shared().params.intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+    let reported = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
+    let registration = w.process.cancels.register().map_err(|_| Failed::Silent)?;
+    let mut out = Vec::with_capacity(512);
+    control::authentication(&mut out, &control::Ask::Ok);
+    let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
+    for (name, value) in reported.iter() {
+        let value = match application {
+            Some(a) if &**name == b"application_name" => clean_application(a),
+            _ => value.to_vec(),
+        };
+        control::parameter_status(&mut out, name, &value);
+    }
+    control::backend_key(&mut out, registration.key.pid, registration.key.secret);
+    control::ready(&mut out, TxStatus::Idle);
+    io.socket.send_all(&out).await.map_err(|_| Failed::Silent)?;
+    place.info.set_state(ClientState::Idle, 0, now_us());
+    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported })))
+}
+
+/// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
+fn clean_application(name: &str) -> Vec<u8> {
+    name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
+}
+
+/// What servers report under these parameters: known, or asked of a server, which proves that it takes them.
+async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc<ParamSet>) -> Result<Arc<Reported>, ErrorFields> {
+    let session = pool.settings.pool_mode == PoolMode::Session;
+    let shared = &w.process.pools.shared().params;
+    let key = if session { Arc::clone(startup) } else { shared.intern(startup.without("application_name")) };
+    if let Some(known) = pool.welcomes.get(&key) {
+        return Ok(known);
+    }
+    place.info.set_state(ClientState::Waiting, 0, now_us());
+    let wait = pool.settings.query_wait_timeout;
+    let checkout = Box::pin(pool.checkout(w.id, place.info.id, startup));
+    let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
+    let server = match server {
+        Ok(Ok(server)) => server,
+        Ok(Err(CheckoutError::Failed(fields))) => return Err(fields),
+        Err(_) => {
+            pool.stats[w.id].wait_timeouts.add(1);
+            let (detail, hint) = pool.holders();
+            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout").detail(detail).hint(hint));
+        }
+    };
+    if session {
+        let reported = pool.welcomes.learn(&key, &server);
+        server.release();
+        return Ok(reported);
+    }
+    let mut sql = Vec::new();
+    server::params::sync_sql(&server.params, &key, &mut sql);
+    if sql.is_empty() {
+        let reported = pool.welcomes.learn(&key, &server);
+        server.release();
+        return Ok(reported);
+    }
+    match Box::pin(server.apply(&sql)).await {
+        Ok((mut server, None)) => {
+            server.params = Arc::clone(&key);
+            let reported = pool.welcomes.learn(&key, &server);
+            server.release();
+            Ok(reported)
+        }
+        Ok((server, Some(fields))) => {
+            server.release();
+            Err(fields)
+        }
+        Err(e) => Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {e}"))),
+    }
+}
+
+fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> Session {
+    let value = |name: &[u8]| login.reported.iter().find(|(n, _)| **n == *name).map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+    let lex = LexSettings {
+        standard_conforming_strings: value(b"standard_conforming_strings").map(|v| v == "on"),
+        safe_encoding: value(b"client_encoding").is_none_or(|v| observe::safe_encoding(&v)),
+    };
+    let mut insight = SessionInsight::new(w.process.insight.database(&login.pool.database));
+    if let Some(a) = login.startup.get("application_name") {
+        insight.set_application(a);
+    }
+    let input = (!io.buf.is_empty()).then(|| {
+        let mut lent = w.buffers.lend();
+        lent.grow(io.buf.len());
+        lent.spare()[..io.buf.len()].copy_from_slice(&io.buf);
+        lent.received(io.buf.len());
+        lent
+    });
+    let alarm = w.alarms.add();
+    let now = now_us();
+    Session {
+        w,
+        socket: io.socket,
+        place,
+        pool: login.pool,
+        registration: login.registration,
+        params: Arc::clone(&login.startup),
+        startup: login.startup,
+        input,
+        in_message: InMessage::default(),
+        unsent: Vec::new(),
+        names: None,
+        gathered: None,
+        insight,
+        alarm,
+        pinned: None,
+        lex,
+        skip_to_sync: false,
+        server_fatal: false,
+        answered: 0,
+        received_us: now,
+        server_us: now,
+        request_us: now,
+        transaction_us: now,
+    }
+}
