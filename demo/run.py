@@ -132,9 +132,8 @@ class Sluice:
                 record = json.loads(line)
             except ValueError:
                 continue
-            fields = record.get("fields", record)
-            if record.get("target") == "pgsluice::finding":
-                found[fields["finding"]] = fields
+            if "finding" in record and record.get("message") != "burst":
+                found[record["finding"]] = record
         return found
 
 
