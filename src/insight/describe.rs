@@ -1,7 +1,7 @@
 //! What a fingerprint looks like: literal-free text, tables, shape. Made once, when it is first seen.
 
 use super::Text;
-use crate::sql::Statement;
+use crate::sql::{self, Statement};
 
 /// Longest text kept.
 const MAX_TEXT: usize = 2_048;
@@ -19,9 +19,9 @@ pub(crate) struct Described {
 
 impl Described {
     /// Describes a statement from its text.
-    pub(crate) fn new(_statement: &Statement, _text: Text<'_>) -> Self {
-        let _ = MAX_TEXT;
-        Self { display: "<unlexed>".into(), summary: "".into(), tables: Vec::new() }
+    pub(crate) fn new(_statement: &Statement, text: Text<'_>) -> Self {
+        let display = sql::display(text.sql, text.lex, MAX_TEXT);
+        Self { display: display.as_str().into(), summary: "".into(), tables: Vec::new() }
     }
 
     /// At most three tables, at most 96 bytes.

@@ -2,18 +2,16 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::describe::Described;
 use super::judge::Context;
-use super::registry::mask_route;
 use super::table::{Index, OTHER, WorkerTable, bump};
 use super::unit::{Boundary, Unit};
 use super::{Insight, TagSet, Text, lock};
-use crate::sql::{Statement, flag};
+use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
 
 /// Routes a worker remembers by the hash of their text.
 const MAX_ROUTE_CACHE: usize = 4_096;
@@ -29,6 +27,8 @@ pub struct WorkerInsight {
     free: Vec<u32>,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
+    /// Fingerprints of ROLLBACK and ABORT.
+    rollbacks: Vec<Fingerprint>,
 }
 
 impl WorkerInsight {
@@ -41,6 +41,7 @@ impl WorkerInsight {
             free: Vec::new(),
             routes: HashMap::default(),
             key: RandomState::default(),
+            rollbacks: rollbacks(),
         }
     }
 
@@ -160,19 +161,21 @@ impl WorkerInsight {
         bump(counter, 1);
     }
 
-    /// The tags in a statement's comments.
-    pub(crate) fn tags(&mut self, _text: Text<'_>) -> TagSet {
-        TagSet::default()
+    /// The tags in a statement's comments, as numbers.
+    pub(crate) fn tags(&mut self, text: Text<'_>) -> TagSet {
+        let Some(found) = sql::tags_with(text.sql, &self.shared.config.id_tags) else { return TagSet::default() };
+        let trace = found.trace_id.map_or(0, |id| self.key.hash_one(id) | 1);
+        let origin = found.route.or(found.controller).or(found.job);
+        let route = origin.map_or(0, |value| {
+            let hash = value.hash();
+            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value))
+        });
+        TagSet { trace, id: found.id, route }
     }
 
-    /// The number of a route.
-    #[allow(dead_code)]
-    fn route(&mut self, raw: &str) -> u32 {
-        let hash = self.key.hash_one(raw);
-        if let Some(known) = self.routes.get(&hash) {
-            return *known;
-        }
-        let number = lock(&self.shared.registry).route(&mask_route(raw));
+    fn new_route(&mut self, hash: u64, value: sql::TagValue<'_>) -> u32 {
+        let mut buffer = [0; sql::VALUE_CAP];
+        let number = lock(&self.shared.registry).route(value.write(&mut buffer));
         if self.routes.len() < MAX_ROUTE_CACHE {
             self.routes.insert(hash, number);
         }
@@ -180,17 +183,19 @@ impl WorkerInsight {
     }
 
     /// Whether a statement of transaction control is a ROLLBACK.
-    pub(crate) fn is_rollback(&self, _statement: &Statement) -> bool {
-        false
+    pub(crate) fn is_rollback(&self, statement: &Statement) -> bool {
+        self.rollbacks.contains(&statement.fingerprint)
     }
 
-    /// Statements counted so far (tests).
-    #[cfg(test)]
-    pub(crate) fn counted(&self) -> u64 {
-        self.table.itself.lexed.load(Relaxed) + self.table.itself.cached.load(Relaxed)
-    }
 }
 
-const _: fn() = || {
-    let _ = Relaxed;
-};
+/// What transaction control looks like that throws work away.
+fn rollbacks() -> Vec<Fingerprint> {
+    let settings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+    let mut analyzer = sql::Analyzer::new([0; 2]);
+    let mut found = Vec::new();
+    for text in ["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"] {
+        analyzer.analyze(RawSql(text.as_bytes()), settings, |statement, _| found.push(statement.fingerprint));
+    }
+    found
+}
