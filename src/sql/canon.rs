@@ -49,8 +49,10 @@ pub(super) enum Lexeme<'a> {
     Comma,
     Dot,
     Cast,
-    /// A literal: `$n`.
-    Literal,
+    /// End of the type name behind a cast.
+    TypeEnd,
+    /// A literal: `$n`. Its text is for judging (a leading `%`, a deep OFFSET), never for showing.
+    Literal(&'a [u8]),
     /// A dynamic name: `_`.
     Name,
     /// `/*, ... */` at the end of a list.
@@ -151,7 +153,12 @@ pub(super) struct Frame<M> {
 
 impl<M: Copy + Default> Frame<M> {
     pub fn new(shell: Shell) -> Self {
-        Self { h: hash::SEQ_SEED, shell, pure: true, ..Self::default() }
+        Self {
+            h: hash::SEQ_SEED,
+            shell,
+            pure: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -245,7 +252,11 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         (self.n, self.watch, self.tables, self.catalogs, self.flat) = (0, 0, 0, 0, 0);
         (self.range_op, self.seen_where, self.has_from) = (false, false, false);
         self.first = Word::Start;
-        self.facts = Statement { max_list: 1, operation: Operation::Empty, ..Statement::default() };
+        self.facts = Statement {
+            max_list: 1,
+            operation: Operation::Empty,
+            ..Statement::default()
+        };
         self.cte_op = None;
         self.set_config = false;
         self.sets_scs = false;
@@ -324,8 +335,20 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             }
             self.noted_ident(token);
         }
-        let mark = (self.cur.h, self.cur.pure, self.sink.mark(), (token.start, token.end));
-        self.emit(token.hash, if words::is_name(token.word) { token.word } else { prev });
+        let mark = (
+            self.cur.h,
+            self.cur.pure,
+            self.sink.mark(),
+            (token.start, token.end),
+        );
+        self.emit(
+            token.hash,
+            if words::is_name(token.word) {
+                token.word
+            } else {
+                prev
+            },
+        );
         if token.kind == Kind::Quoted {
             self.sink.put(Lexeme::Quoted(text));
         } else {
@@ -338,7 +361,10 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     fn noted_ident(&mut self, token: Token) {
         match token.word {
             Word::PgTemp => self.facts.effects |= effect::TEMP,
-            Word::AdvisoryLock | Word::AdvisoryLockShared | Word::TryAdvisoryLock | Word::TryAdvisoryLockShared => {
+            Word::AdvisoryLock
+            | Word::AdvisoryLockShared
+            | Word::TryAdvisoryLock
+            | Word::TryAdvisoryLockShared => {
                 self.facts.effects |= effect::ADVISORY_LOCK;
             }
             Word::AdvisoryUnlock | Word::AdvisoryUnlockShared | Word::AdvisoryUnlockAll => {
@@ -352,7 +378,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.watch &= !WATCH_TABLE;
             let text = self.lx.bytes(&token);
             let name = text.strip_prefix(b"\"").unwrap_or(text);
-            let catalog = name.get(..3).is_some_and(|p| p.eq_ignore_ascii_case(b"pg_"))
+            let catalog = name
+                .get(..3)
+                .is_some_and(|p| p.eq_ignore_ascii_case(b"pg_"))
                 || matches!(token.word, Word::DjangoMigrations | Word::InformationSchema);
             self.tables += 1;
             self.catalogs += u32::from(catalog);
@@ -370,20 +398,41 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     #[inline(always)]
     fn word(&mut self, token: Token) {
         if token.word == Word::Plain {
-            return self.ident(Token { word: Word::Ident, ..token }, if self.prev == Word::Dot { Word::Ident } else { Word::Plain });
+            return self.ident(
+                Token {
+                    word: Word::Ident,
+                    ..token
+                },
+                if self.prev == Word::Dot {
+                    Word::Ident
+                } else {
+                    Word::Plain
+                },
+            );
         }
         if self.prev == Word::Dot || words::is_name(token.word) {
             return self.ident(token, Word::Ident);
         }
         if self.prev == Word::As && attr(token.word) & VERB == 0 {
-            return self.ident(Token { word: Word::Ident, ..token }, Word::Ident);
+            return self.ident(
+                Token {
+                    word: Word::Ident,
+                    ..token
+                },
+                Word::Ident,
+            );
         }
         // What waits for a table or a name was set by the words before this one, not by this one's own rule.
         let watch = self.watch;
         if self.first == Word::Start {
             self.begin(token);
         }
-        if watch & WATCH_TABLE != 0 && !matches!(token.word, Word::Lateral | Word::Only | Word::Into | Word::Table) {
+        if watch & WATCH_TABLE != 0
+            && !matches!(
+                token.word,
+                Word::Lateral | Word::Only | Word::Into | Word::Table
+            )
+        {
             self.noted_ident(token);
         }
         if (attr(token.word) & RULE != 0 && self.keyword(token))
@@ -401,7 +450,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     #[inline(always)]
     fn emit_word(&mut self, token: Token) {
         self.emit(token.hash, token.word);
-        self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
+        self.sink
+            .put(Lexeme::Word(self.lx.bytes(&token), token.word));
     }
 
     /// First keyword of the statement.
@@ -413,7 +463,11 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         if matches!(token.word, Word::Update | Word::Into) {
             self.watch |= WATCH_TABLE;
         }
-        self.watch |= if kind::names_follow(token.word, self.lx) { WATCH_NAME } else { 0 };
+        self.watch |= if kind::names_follow(token.word, self.lx) {
+            WATCH_NAME
+        } else {
+            0
+        };
     }
 
     /// A keyword where a dynamic name stands: `SAVEPOINT key`. The grammar's own words pass.
@@ -450,7 +504,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
                 return true;
             }
             Word::As | Word::Inner => return self.silent(token),
-            Word::Outer if matches!(self.prev, Word::Left | Word::Right | Word::Full) => return self.silent(token),
+            Word::Outer if matches!(self.prev, Word::Left | Word::Right | Word::Full) => {
+                return self.silent(token);
+            }
             Word::Select => self.select(),
             Word::From => {
                 if self.cur.query && self.prev != Word::Distinct {
@@ -473,7 +529,12 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
                 }
             }
             Word::Limit | Word::Offset | Word::Fetch => return self.limit_word(token, top),
-            Word::Group | Word::Order | Word::Having | Word::Window | Word::Returning | Word::For => {
+            Word::Group
+            | Word::Order
+            | Word::Having
+            | Word::Window
+            | Word::Returning
+            | Word::For => {
                 self.cur.clause = Clause::Other;
             }
             Word::On => {
@@ -494,7 +555,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
                 self.push(Shell::Case, false, false);
                 self.n += 1;
                 self.prev = Word::Case;
-                self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
+                self.sink
+                    .put(Lexeme::Word(self.lx.bytes(&token), token.word));
                 return true;
             }
             Word::When if self.cur.shell == Shell::Case => {
@@ -513,11 +575,17 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             }
             Word::Between => self.facts.flags |= if self.seen_where { flag::RANGE } else { 0 },
             Word::Insert | Word::Update | Word::Delete | Word::Merge => self.verb(token, top),
-            Word::Share | Word::No | Word::Key if self.prev == Word::For => self.facts.flags |= flag::FOR_UPDATE,
+            Word::Share | Word::No | Word::Key if self.prev == Word::For => {
+                self.facts.flags |= flag::FOR_UPDATE
+            }
             Word::Locked if self.prev == Word::Skip => self.facts.flags |= flag::LOCK_QUEUE,
-            Word::Nowait if self.facts.flags & flag::FOR_UPDATE != 0 => self.facts.flags |= flag::LOCK_QUEUE,
+            Word::Nowait if self.facts.flags & flag::FOR_UPDATE != 0 => {
+                self.facts.flags |= flag::LOCK_QUEUE
+            }
             Word::Conflict if self.prev == Word::On => self.facts.flags |= flag::ON_CONFLICT,
-            Word::Temp | Word::Temporary if matches!(self.prev, Word::Into | Word::Local | Word::Global) => {
+            Word::Temp | Word::Temporary
+                if matches!(self.prev, Word::Into | Word::Local | Word::Global) =>
+            {
                 self.watch &= !WATCH_TABLE;
                 if self.first != Word::Create {
                     self.facts.effects |= effect::TEMP;
@@ -538,7 +606,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
 
     /// A word that shows but does not count (R18).
     fn silent(&mut self, token: Token) -> bool {
-        self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
+        self.sink
+            .put(Lexeme::Word(self.lx.bytes(&token), token.word));
         if token.word == Word::As {
             self.prev = Word::As;
             if self.cur.shell == Shell::Cast {
@@ -553,7 +622,11 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             return self.rest_as_name(token);
         }
         if top {
-            self.facts.flags |= if token.word == Word::Offset { flag::OFFSET } else { flag::LIMIT };
+            self.facts.flags |= if token.word == Word::Offset {
+                flag::OFFSET
+            } else {
+                flag::LIMIT
+            };
         }
         self.cur.clause = Clause::Other;
         false
@@ -595,11 +668,18 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             match (token.kind, token.word) {
                 (Kind::Semi | Kind::End, _) => return true,
                 // These hold no values: back to the common path.
-                (Kind::Word, Word::Transaction | Word::Characteristics | Word::Constraints) => return true,
+                (Kind::Word, Word::Transaction | Word::Characteristics | Word::Constraints) => {
+                    return true;
+                }
                 (Kind::Word, Word::Session) if !session_noise(ahead) => self.emit_word(token),
-                (Kind::Word, Word::Session) => self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word)),
+                (Kind::Word, Word::Session) => self
+                    .sink
+                    .put(Lexeme::Word(self.lx.bytes(&token), token.word)),
                 (Kind::Word, Word::To) => return self.set_value(ahead, true),
-                (Kind::Word, Word::Zone | Word::Role | Word::Authorization | Word::Names | Word::Schema) => {
+                (
+                    Kind::Word,
+                    Word::Zone | Word::Role | Word::Authorization | Word::Names | Word::Schema,
+                ) => {
                     self.emit_word(token);
                     return self.set_value(ahead, false);
                 }
@@ -607,8 +687,16 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
                     self.sets_scs |= word == Word::ScsName;
                     self.emit(token.hash, Word::Ident);
                     let text = self.lx.bytes(&token);
-                    let word = if word == Word::Local { Word::Local } else { Word::Plain };
-                    self.sink.put(if token.kind == Kind::Word { Lexeme::Word(text, word) } else { Lexeme::Quoted(text) });
+                    let word = if word == Word::Local {
+                        Word::Local
+                    } else {
+                        Word::Plain
+                    };
+                    self.sink.put(if token.kind == Kind::Word {
+                        Lexeme::Word(text, word)
+                    } else {
+                        Lexeme::Quoted(text)
+                    });
                 }
                 (Kind::Dot, _) => {
                     self.emit(T_DOT, Word::Dot);
@@ -631,7 +719,13 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         let from = lexer.pos;
         let end = self.skip_statement();
         if end > from {
-            self.literal(Token { kind: Kind::Str, word: Word::Lit, start: from, end, hash: 0 });
+            self.literal(Token {
+                kind: Kind::Str,
+                word: Word::Lit,
+                start: from,
+                end,
+                hash: 0,
+            });
         }
         true
     }
@@ -677,16 +771,11 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         if self.prev == Word::Op && self.range_op && self.seen_where {
             self.facts.flags |= flag::RANGE;
         }
-        self.placeholder();
-    }
-
-    #[inline(always)]
-    fn placeholder(&mut self) {
         self.n += 1;
         self.cur.h = hash::step(self.cur.h, T_LIT);
         self.cur.items += 1;
         self.prev = Word::Lit;
-        self.sink.put(Lexeme::Literal);
+        self.sink.put(Lexeme::Literal(self.lx.bytes(&token)));
     }
 
     #[inline(always)]
@@ -702,7 +791,10 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             if self.prev == Word::By && self.ordinal(token) {
                 return;
             }
-        } else if self.cur.clause == Clause::Order && self.prev == Word::Comma && self.ordinal(token) {
+        } else if self.cur.clause == Clause::Order
+            && self.prev == Word::Comma
+            && self.ordinal(token)
+        {
             return;
         }
         self.literal(token);
@@ -731,7 +823,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.sink.rollback(mark);
             self.literal(token);
             self.sink.put(Lexeme::Cast);
-            return self.sink.put(Lexeme::Word(&self.lx.text()[start..end], Word::Plain));
+            self.sink
+                .put(Lexeme::Word(&self.lx.text()[start..end], Word::Plain));
+            return self.sink.put(Lexeme::TypeEnd);
         }
         self.literal(token);
     }
@@ -739,18 +833,27 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     #[inline(always)]
     fn operator(&mut self, token: Token) {
         let text = self.lx.bytes(&token);
-        if matches!(text, b"-" | b"+") && attr(self.prev) & SIGN_OK != 0 && self.lx.number_follows() {
+        if matches!(text, b"-" | b"+") && attr(self.prev) & SIGN_OK != 0 && self.lx.number_follows()
+        {
             let number = self.lx.next();
-            return self.literal(Token { start: token.start, ..number });
+            return self.literal(Token {
+                start: token.start,
+                ..number
+            });
         }
         self.range_op = matches!(token.hash, T_LESS | T_GREATER | T_LESS_EQ | T_GREATER_EQ);
         self.emit(token.hash, token.word);
-        self.sink.put(Lexeme::Op(if text == b"!=" { b"<>" } else { text }));
+        self.sink
+            .put(Lexeme::Op(if text == b"!=" { b"<>" } else { text }));
     }
 
     fn other(&mut self, token: Token) {
         let text = self.lx.bytes(&token);
-        let prev = if token.kind == Kind::Colon { Word::Colon } else { Word::Op };
+        let prev = if token.kind == Kind::Colon {
+            Word::Colon
+        } else {
+            Word::Op
+        };
         self.range_op = false;
         self.emit(hash::word_raw(hash::OP_SEED, text), prev);
         self.sink.put(Lexeme::Op(text));
@@ -770,20 +873,39 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         }
         if facts.operation == Operation::Select {
             facts.flags |= if self.has_from { 0 } else { flag::NO_FROM };
-            facts.flags |= if super::frames::is_ping(&facts, self.n, self.first, self.prev) { flag::PING } else { 0 };
-            facts.flags |= if self.django_session == (true, true) { flag::DJANGO_SESSION } else { 0 };
+            facts.flags |= if super::frames::is_ping(&facts, self.n, self.first, self.prev) {
+                flag::PING
+            } else {
+                0
+            };
+            facts.flags |= if self.django_session == (true, true) {
+                flag::DJANGO_SESSION
+            } else {
+                0
+            };
             if !self.has_from && self.set_config {
                 facts.operation = Operation::Session;
             }
         }
-        facts.flags |= if self.tables > 0 && self.tables == self.catalogs { flag::CATALOG } else { 0 };
+        facts.flags |= if self.tables > 0 && self.tables == self.catalogs {
+            flag::CATALOG
+        } else {
+            0
+        };
         facts.flags |= if self.lx.comment { flag::COMMENT } else { 0 };
-        facts.flags |= if self.lx.open_end || self.lx.capped() { flag::TRUNCATED } else { 0 };
+        facts.flags |= if self.lx.open_end || self.lx.capped() {
+            flag::TRUNCATED
+        } else {
+            0
+        };
         facts
     }
 }
 
 /// `SET SESSION x`: the word SESSION is noise; `lexer` stands behind it.
 fn session_noise(mut lexer: Lexer<'_>) -> bool {
-    !matches!(lexer.next().word, Word::Authorization | Word::Characteristics)
+    !matches!(
+        lexer.next().word,
+        Word::Authorization | Word::Characteristics
+    )
 }

@@ -14,29 +14,41 @@ pub struct Analyzer {
 impl Analyzer {
     /// `literal_key`: random for each process; it keeps the hashes of literals from being looked up.
     pub fn new(literal_key: [u64; 2]) -> Self {
-        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64) }
+        Self {
+            keyed: Keyed::new(literal_key),
+            stack: Vec::with_capacity(64),
+        }
     }
 
     /// Calls `each` for every top-level statement of `sql`, with the statement's own text.
     ///
     /// A text without any statement gives one [`Operation::Empty`]. Allocates nothing once warm, and takes time linear
     /// in the text: 64 KiB are lexed, what lies behind goes only into the hash of the literals.
-    pub fn analyze<'s>(&mut self, sql: RawSql<'s>, settings: LexSettings, mut each: impl FnMut(&Statement, RawSql<'s>)) {
+    pub fn analyze<'s>(
+        &mut self,
+        sql: RawSql<'s>,
+        settings: LexSettings,
+        mut each: impl FnMut(&Statement, RawSql<'s>),
+    ) {
         let text = sql.0;
         let lexer = Lexer::new(text, settings);
         let mut canon = Canon::new(lexer, NoText, &mut self.stack, self.keyed);
         let (mut start, mut count, mut unlexed) = (0, 0, !settings.safe_encoding);
+        let mut other: Option<u16> = None;
         let mut pending: Option<(Statement, usize, usize)> = None;
         loop {
             let (mut facts, ended) = canon.statement();
             let last = ended == Ended::Text;
             let end = if last { text.len() } else { canon.lx.pos - 1 };
             if facts.flags & flag::TRUNCATED != 0 && last {
-                facts.literals = self.keyed.absorb(facts.literals, text.get(canon.lx.pos..).unwrap_or_default());
+                facts.literals = self
+                    .keyed
+                    .absorb(facts.literals, text.get(canon.lx.pos..).unwrap_or_default());
             }
             unlexed |= canon.lx.doubt;
             if unlexed && facts.operation != Operation::Empty {
                 unreadable(&mut facts, self.keyed, &text[start..end]);
+                facts.effects |= *other.get_or_insert_with(|| other_effects(text, settings));
             }
             if facts.operation != Operation::Empty {
                 count += 1;
@@ -74,9 +86,24 @@ impl Analyzer {
 
 /// Lexing is in doubt: the id tells the verb only, no text may be shown, all bytes are literal.
 fn unreadable(facts: &mut Statement, keyed: Keyed, text: &[u8]) {
-    facts.flags = (facts.flags & (flag::COMMENT | flag::NO_FROM)) | flag::UNLEXED;
-    facts.flags &= !flag::NO_FROM;
+    facts.flags = (facts.flags & flag::COMMENT) | flag::UNLEXED;
     facts.max_list = 1;
     facts.literals = keyed.absorb(keyed.start(), text);
-    facts.fingerprint = Fingerprint(hash::finish(hash::step(hash::named(b"unlexed"), facts.operation as u64 + 1)));
+    facts.fingerprint = Fingerprint(hash::finish(hash::step(
+        hash::named(b"unlexed"),
+        facts.operation as u64 + 1,
+    )));
+}
+
+/// Effects of the whole text when backslashes are read the other way: what the session must reckon with in doubt.
+#[cold]
+fn other_effects(text: &[u8], settings: LexSettings) -> u16 {
+    let backslashes = settings.standard_conforming_strings.unwrap_or(true);
+    let settings = LexSettings {
+        standard_conforming_strings: Some(!backslashes),
+        safe_encoding: true,
+    };
+    let mut effects = 0;
+    Analyzer::new([0; 2]).analyze(RawSql(text), settings, |s, _| effects |= s.effects);
+    effects
 }

@@ -84,7 +84,10 @@ pub(super) fn load8(src: &[u8], at: usize) -> u64 {
 #[inline(never)]
 fn load_tail(src: &[u8], at: usize) -> u64 {
     let rest = src.get(at..).unwrap_or_default();
-    rest.iter().take(8).rev().fold(0, |w, &b| (w << 8) | u64::from(b))
+    rest.iter()
+        .take(8)
+        .rev()
+        .fold(0, |w, &b| (w << 8) | u64::from(b))
 }
 
 /// The low `n` bytes of `w` (n <= 8).
@@ -164,7 +167,9 @@ pub(super) struct Keyed {
 impl Keyed {
     pub(super) fn new(key: [u64; 2]) -> Self {
         // The low bits are forced so that no key makes the product collapse to zero.
-        Self { key: [key[0] | 1, key[1] | 1] }
+        Self {
+            key: [key[0] | 1, key[1] | 1],
+        }
     }
 
     /// State before the first literal.
@@ -182,7 +187,14 @@ impl Keyed {
             i += 16;
         }
         let rest = bytes.len() - i;
-        let (lo, hi) = (keep(load8(bytes, i), rest), if rest > 8 { keep(load8(bytes, i + 8), rest - 8) } else { 0 });
+        let (lo, hi) = (
+            keep(load8(bytes, i), rest),
+            if rest > 8 {
+                keep(load8(bytes, i + 8), rest - 8)
+            } else {
+                0
+            },
+        );
         fold(a ^ lo ^ self.key[0], self.key[1] ^ hi.rotate_left(32))
     }
 }

@@ -15,13 +15,39 @@ pub(super) fn operation(first: Word) -> Operation {
         Word::Update => Operation::Update,
         Word::Delete => Operation::Delete,
         Word::Merge => Operation::Merge,
-        Word::Begin | Word::Commit | Word::Rollback | Word::Savepoint | Word::Release | Word::StartKw | Word::End
+        Word::Begin
+        | Word::Commit
+        | Word::Rollback
+        | Word::Savepoint
+        | Word::Release
+        | Word::StartKw
+        | Word::End
         | Word::Abort => Operation::Transaction,
-        Word::Create | Word::Alter | Word::Drop | Word::Truncate | Word::Comment | Word::Grant | Word::Revoke
-        | Word::Reindex | Word::Cluster | Word::Refresh | Word::Security | Word::Reassign | Word::Import => Operation::Ddl,
+        Word::Create
+        | Word::Alter
+        | Word::Drop
+        | Word::Truncate
+        | Word::Comment
+        | Word::Grant
+        | Word::Revoke
+        | Word::Reindex
+        | Word::Cluster
+        | Word::Refresh
+        | Word::Security
+        | Word::Reassign
+        | Word::Import => Operation::Ddl,
         Word::Copy => Operation::Copy,
-        Word::Set | Word::Reset | Word::Show | Word::Discard | Word::Deallocate | Word::Prepare | Word::Execute
-        | Word::Listen | Word::Unlisten | Word::Notify | Word::Load => Operation::Session,
+        Word::Set
+        | Word::Reset
+        | Word::Show
+        | Word::Discard
+        | Word::Deallocate
+        | Word::Prepare
+        | Word::Execute
+        | Word::Listen
+        | Word::Unlisten
+        | Word::Notify
+        | Word::Load => Operation::Session,
         Word::Declare | Word::Fetch | Word::Move | Word::CloseKw => Operation::Cursor,
         _ => Operation::Other,
     }
@@ -31,16 +57,30 @@ pub(super) fn operation(first: Word) -> Operation {
 pub(super) fn is_dml(first: Word) -> bool {
     matches!(
         first,
-        Word::Select | Word::Insert | Word::Update | Word::Delete | Word::Merge | Word::With | Word::Values
-            | Word::Declare | Word::Explain
+        Word::Select
+            | Word::Insert
+            | Word::Update
+            | Word::Delete
+            | Word::Merge
+            | Word::With
+            | Word::Values
+            | Word::Declare
+            | Word::Explain
     )
 }
 
 /// True when a dynamic name follows the first keyword; `lexer` stands behind it.
 pub(super) fn names_follow(first: Word, lexer: Lexer<'_>) -> bool {
     match first {
-        Word::Savepoint | Word::Release | Word::Declare | Word::CloseKw | Word::Execute | Word::Deallocate
-        | Word::Listen | Word::Notify | Word::Unlisten => true,
+        Word::Savepoint
+        | Word::Release
+        | Word::Declare
+        | Word::CloseKw
+        | Word::Execute
+        | Word::Deallocate
+        | Word::Listen
+        | Word::Notify
+        | Word::Unlisten => true,
         Word::Prepare => Words(lexer).next() != Some(Word::Transaction),
         _ => false,
     }
@@ -59,7 +99,13 @@ impl Words<'_> {
 impl Iterator for Words<'_> {
     type Item = Word;
     fn next(&mut self) -> Option<Word> {
-        self.token().map(|t| if t.kind == Kind::Word { t.word } else { Word::Ident })
+        self.token().map(|t| {
+            if t.kind == Kind::Word {
+                t.word
+            } else {
+                Word::Ident
+            }
+        })
     }
 }
 
@@ -70,7 +116,9 @@ pub(super) fn effects(first: Word, lexer: Lexer<'_>) -> u16 {
     match first {
         Word::Set => set_effects(words),
         Word::Reset => match (words.next(), words.next()) {
-            (Some(Word::Role), None) | (Some(Word::Session), Some(Word::Authorization)) => effect::ROLE | effect::RESET,
+            (Some(Word::Role), None) | (Some(Word::Session), Some(Word::Authorization)) => {
+                effect::ROLE | effect::RESET
+            }
             _ => effect::RESET,
         },
         Word::Listen => effect::LISTEN,
@@ -110,7 +158,11 @@ fn set_effects(mut words: Words<'_>) -> u16 {
         return effect::ROLE;
     }
     let rest: [Option<Word>; 2] = [words.next(), words.next()];
-    if rest[1] == Some(Word::Default) { effect::RESET } else { effect::SET }
+    if rest[1] == Some(Word::Default) {
+        effect::RESET
+    } else {
+        effect::SET
+    }
 }
 
 fn deallocate_effects(mut words: Words<'_>) -> u16 {
@@ -118,7 +170,11 @@ fn deallocate_effects(mut words: Words<'_>) -> u16 {
     if name == Some(Word::Prepare) {
         name = words.next();
     }
-    if name == Some(Word::All) { effect::DEALLOCATE_ALL } else { effect::DEALLOCATE }
+    if name == Some(Word::All) {
+        effect::DEALLOCATE_ALL
+    } else {
+        effect::DEALLOCATE
+    }
 }
 
 fn hold_effects(words: Words<'_>) -> u16 {
@@ -159,7 +215,10 @@ fn create_effects(words: Words<'_>) -> u16 {
 
 /// Words that may stand between CREATE and TEMP.
 fn head(w: Word) -> bool {
-    matches!(w, Word::Start | Word::Or | Word::Replace | Word::Global | Word::Local)
+    matches!(
+        w,
+        Word::Start | Word::Or | Word::Replace | Word::Global | Word::Local
+    )
 }
 
 /// The parameter a SET or RESET statement names, in lower case: `search_path`, `time zone`, `role`. RESET ALL: `all`.
@@ -188,7 +247,9 @@ pub fn set_target(sql: RawSql<'_>, settings: LexSettings) -> Option<String> {
     let mut text = plain(&words.0, &name)?;
     loop {
         let mut ahead = Words(words.0);
-        let (Some(dot), Some(part)) = (ahead.token(), ahead.token()) else { break };
+        let (Some(dot), Some(part)) = (ahead.token(), ahead.token()) else {
+            break;
+        };
         if dot.kind != Kind::Dot {
             break;
         }
@@ -202,5 +263,6 @@ pub fn set_target(sql: RawSql<'_>, settings: LexSettings) -> Option<String> {
 fn plain(lexer: &Lexer<'_>, token: &Token) -> Option<String> {
     let text = std::str::from_utf8(lexer.bytes(token)).ok()?;
     // Parameter names are matched without regard to case, quoted or not.
-    matches!(token.kind, Kind::Word | Kind::Quoted).then(|| text.trim_matches('"').to_ascii_lowercase())
+    matches!(token.kind, Kind::Word | Kind::Quoted)
+        .then(|| text.trim_matches('"').to_ascii_lowercase())
 }

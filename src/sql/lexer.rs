@@ -82,8 +82,8 @@ static CLASS: [u8; 256] = {
             b'"' => DQUOTE,
             b'\'' => SQUOTE,
             b'$' => DOLLAR | CONT,
-            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|'
-            | b'`' | b'?' => OP,
+            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%'
+            | b'^' | b'&' | b'|' | b'`' | b'?' => OP,
             b',' => COMMA,
             b'.' => DOT,
             b'(' => OPEN,
@@ -142,7 +142,15 @@ impl<'s> Lexer<'s> {
             None => Escapes::Unknown,
         };
         let src = &full[..full.len().min(LEX_CAP)];
-        Self { src, full, pos: 0, plain, comment: false, open_end: false, doubt: false }
+        Self {
+            src,
+            full,
+            pos: 0,
+            plain,
+            comment: false,
+            open_end: false,
+            doubt: false,
+        }
     }
 
     /// The cap was reached before the end of the text.
@@ -169,7 +177,9 @@ impl<'s> Lexer<'s> {
     #[inline(always)]
     pub fn next(&mut self) -> Token {
         loop {
-            let Some(&b) = self.src.get(self.pos) else { return self.end_token() };
+            let Some(&b) = self.src.get(self.pos) else {
+                return self.end_token();
+            };
             match class(b) & !CONT {
                 SPACE => self.pos += 1,
                 DQUOTE => return self.quoted(self.pos + 1),
@@ -210,14 +220,26 @@ impl<'s> Lexer<'s> {
     #[cold]
     fn end_token(&mut self) -> Token {
         self.pos = self.src.len();
-        Token { kind: Kind::End, word: Word::Start, start: self.pos, end: self.pos, hash: 0 }
+        Token {
+            kind: Kind::End,
+            word: Word::Start,
+            start: self.pos,
+            end: self.pos,
+            hash: 0,
+        }
     }
 
     #[inline(always)]
     fn punct(&mut self, kind: Kind, n: usize) -> Token {
         let start = self.pos;
         self.pos = (start + n).min(self.src.len());
-        Token { kind, word: Word::Op, start, end: self.pos, hash: 0 }
+        Token {
+            kind,
+            word: Word::Op,
+            start,
+            end: self.pos,
+            hash: 0,
+        }
     }
 
     /// True for a token that the cap may have cut in two: it is not returned.
@@ -253,7 +275,17 @@ impl<'s> Lexer<'s> {
         let (word, reserved) = words::quoted(acc);
         let start = self.pos;
         self.pos = i + 1;
-        Token { kind: Kind::Quoted, word, start, end: i + 1, hash: if reserved { acc ^ hash::QUOTED_TAG } else { acc } }
+        Token {
+            kind: Kind::Quoted,
+            word,
+            start,
+            end: i + 1,
+            hash: if reserved {
+                acc ^ hash::QUOTED_TAG
+            } else {
+                acc
+            },
+        }
     }
 
     /// A quoted identifier that holds `""`: its raw bytes are hashed.
@@ -275,7 +307,13 @@ impl<'s> Lexer<'s> {
         let start = self.pos;
         self.pos = i + 1;
         let raw = hash::word_raw(hash::WORD_SEED, &self.src[from..i]);
-        Token { kind: Kind::Quoted, word: Word::Ident, start, end: i + 1, hash: raw }
+        Token {
+            kind: Kind::Quoted,
+            word: Word::Ident,
+            start,
+            end: i + 1,
+            hash: raw,
+        }
     }
 
     /// R21: a literal or quoted identifier without its end is one placeholder to the end of the text.
@@ -284,13 +322,23 @@ impl<'s> Lexer<'s> {
         self.src = self.full;
         self.pos = self.full.len();
         self.open_end = true;
-        Token { kind: Kind::Str, word: Word::Lit, start, end: self.pos, hash: 0 }
+        Token {
+            kind: Kind::Str,
+            word: Word::Lit,
+            start,
+            end: self.pos,
+            hash: 0,
+        }
     }
 
     /// A quoted identifier without its end: cut by the cap, or never closed.
     #[cold]
     fn unterminated_quote(&mut self) -> Token {
-        if self.src.len() < self.full.len() { self.end_token() } else { self.unterminated(self.pos) }
+        if self.src.len() < self.full.len() {
+            self.end_token()
+        } else {
+            self.unterminated(self.pos)
+        }
     }
 
     #[inline(always)]
@@ -313,7 +361,13 @@ impl<'s> Lexer<'s> {
         }
         self.pos = end;
         let hash = hash::word_lower(self.src, start, end);
-        Token { kind: Kind::Word, word: words::unquoted(hash), start, end, hash }
+        Token {
+            kind: Kind::Word,
+            word: words::unquoted(hash),
+            start,
+            end,
+            hash,
+        }
     }
 
     /// `E'`, `N'`, `B'`, `X'`, `U&'` and `U&"`: the letter belongs to what follows.
@@ -360,7 +414,9 @@ impl<'s> Lexer<'s> {
     fn string(&mut self, start: usize, quote: usize, escapes: Escapes) -> Token {
         let mut from = quote + 1;
         loop {
-            let Some(end) = self.string_end(from, escapes) else { return self.unterminated(start) };
+            let Some(end) = self.string_end(from, escapes) else {
+                return self.unterminated(start);
+            };
             match self.continuation(end) {
                 Some(next) => from = next + 1,
                 None => {
@@ -370,7 +426,13 @@ impl<'s> Lexer<'s> {
                         let limit = (self.src.len() + (end - start)).min(self.full.len());
                         self.src = &self.full[..limit.max(end)];
                     }
-                    return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
+                    return Token {
+                        kind: Kind::Str,
+                        word: Word::Lit,
+                        start,
+                        end,
+                        hash: 0,
+                    };
                 }
             }
         }
@@ -392,7 +454,11 @@ impl<'s> Lexer<'s> {
                 Escapes::Off => i += memchr(b'\'', rest)?,
                 Escapes::Unknown => {
                     i += memchr(b'\'', rest)?;
-                    let slashes = self.full[from..i].iter().rev().take_while(|&&b| b == b'\\').count();
+                    let slashes = self.full[from..i]
+                        .iter()
+                        .rev()
+                        .take_while(|&&b| b == b'\\')
+                        .count();
                     self.doubt |= slashes % 2 == 1;
                 }
             }
@@ -426,14 +492,16 @@ impl<'s> Lexer<'s> {
     fn number(&mut self) -> Token {
         let start = self.pos;
         let (mut i, mut dot) = (start, false);
-        let radix = self.at(start) == b'0' && matches!(self.at(start + 1) | 0x20, b'x' | b'o' | b'b');
+        let radix =
+            self.at(start) == b'0' && matches!(self.at(start + 1) | 0x20, b'x' | b'o' | b'b');
         loop {
             let b = self.at(i);
             let c = class(b);
             if c == DIGIT | CONT || c == LETTER | CONT {
                 i += 1;
                 let exponent = b | 0x20 == b'e' && !radix;
-                if exponent && matches!(self.at(i), b'+' | b'-') && self.at(i + 1).is_ascii_digit() {
+                if exponent && matches!(self.at(i), b'+' | b'-') && self.at(i + 1).is_ascii_digit()
+                {
                     i += 1;
                 }
             } else if b == b'.' && !dot && !radix && self.at(i + 1) != b'.' {
@@ -447,7 +515,13 @@ impl<'s> Lexer<'s> {
             return self.end_token();
         }
         self.pos = i;
-        Token { kind: Kind::Number, word: Word::Lit, start, end: i, hash: 0 }
+        Token {
+            kind: Kind::Number,
+            word: Word::Lit,
+            start,
+            end: i,
+            hash: 0,
+        }
     }
 
     /// `$1`, `$tag$...$tag$` or a stray dollar.
@@ -462,13 +536,23 @@ impl<'s> Lexer<'s> {
                 return self.end_token();
             }
             self.pos = i;
-            return Token { kind: Kind::Param, word: Word::Lit, start, end: i, hash: 0 };
+            return Token {
+                kind: Kind::Param,
+                word: Word::Lit,
+                start,
+                end: i,
+                hash: 0,
+            };
         }
         while class(self.at(i)) & CONT != 0 && self.at(i) != b'$' {
             i += 1;
         }
         if self.at(i) != b'$' {
-            return if self.cut(i) { self.end_token() } else { self.punct(Kind::Other, 1) };
+            return if self.cut(i) {
+                self.end_token()
+            } else {
+                self.punct(Kind::Other, 1)
+            };
         }
         let tag = &self.full[start..=i];
         let mut from = i + 1;
@@ -481,7 +565,13 @@ impl<'s> Lexer<'s> {
                 let limit = (self.src.len() + (end - start)).min(self.full.len());
                 self.src = &self.full[..limit.max(end)];
                 self.pos = end;
-                return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
+                return Token {
+                    kind: Kind::Str,
+                    word: Word::Lit,
+                    start,
+                    end,
+                    hash: 0,
+                };
             }
             from += n + 1;
         }
@@ -517,19 +607,34 @@ impl<'s> Lexer<'s> {
         }
         self.pos = end;
         let one = end == start + 1;
-        let word = if one && self.src[start] == b'-' { Word::Minus } else { Word::Op };
+        let word = if one && self.src[start] == b'-' {
+            Word::Minus
+        } else {
+            Word::Op
+        };
         let hash = match &self.src[start..end] {
             [b] => hash::chunk(hash::OP_SEED, u64::from(*b)),
             b"!=" => hash::word_raw(hash::OP_SEED, b"<>"),
             run => hash::word_raw(hash::OP_SEED, run),
         };
-        Some(Token { kind: Kind::Op, word, start, end, hash })
+        Some(Token {
+            kind: Kind::Op,
+            word,
+            start,
+            end,
+            hash,
+        })
     }
 
     /// A run that ends in `+` or `-` loses it unless it holds one of `~!@#%^&|` + "`?": `=-1` is `=`, `-1`.
     fn trim_operator(&self, start: usize, mut end: usize) -> usize {
         let run = &self.src[start..end];
-        let special = |b: &u8| matches!(b, b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?');
+        let special = |b: &u8| {
+            matches!(
+                b,
+                b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?'
+            )
+        };
         if matches!(run.last(), Some(b'+' | b'-')) && !run.iter().any(special) {
             while end > start + 1 && matches!(self.src[end - 1], b'+' | b'-') {
                 end -= 1;

@@ -11,6 +11,7 @@ mod kind;
 mod lexer;
 mod normalize;
 mod shape;
+mod shape_parse;
 mod tags;
 mod types;
 mod words;
@@ -21,6 +22,8 @@ mod tests;
 pub use fingerprint::Analyzer;
 pub use kind::set_target;
 pub use normalize::{Normalised, display};
+pub use shape::{Column, Join, Limit, OnConflict, Shape, Table, shape, summary};
+pub use tags::{TagValue, Tags, VALUE_CAP, tags, tags_with};
 
 /// Version of the hash form. Published with every fingerprint; a change of any rule that moves an id bumps it.
 pub const FINGERPRINT_VERSION: u8 = 1;

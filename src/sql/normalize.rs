@@ -42,15 +42,30 @@ impl std::fmt::Display for Normalised {
 /// A text the lexer is in doubt about (unsafe client encoding, unknown backslash setting) shows its verb and
 /// `<unlexed>` only.
 pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normalised {
-    let text = Text { out: String::new(), params: 0, glue: true, prev: Word::Start, exact: true, max_len };
+    let text = Text {
+        out: String::new(),
+        params: 0,
+        glue: true,
+        prev: Word::Start,
+        exact: true,
+        max_len,
+    };
     let mut stack = Vec::new();
-    let mut canon = Canon::new(Lexer::new(sql.0, settings), text, &mut stack, Keyed::new([0; 2]));
+    let mut canon = Canon::new(
+        Lexer::new(sql.0, settings),
+        text,
+        &mut stack,
+        Keyed::new([0; 2]),
+    );
     let (mut facts, _) = canon.statement();
     while facts.operation == Operation::Empty && canon.lx.pos < sql.0.len() {
         (facts, _) = canon.statement();
     }
     if canon.lx.doubt || !settings.safe_encoding {
-        return Normalised { text: format!("{} <unlexed>", verb(facts.operation)), exact: false };
+        return Normalised {
+            text: format!("{} <unlexed>", verb(facts.operation)),
+            exact: false,
+        };
     }
     let mut sink = canon.sink;
     sink.exact &= facts.flags & flag::TRUNCATED == 0;
@@ -63,7 +78,10 @@ pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normal
         sink.out.push_str(" ...");
         sink.exact = false;
     }
-    Normalised { text: sink.out, exact: sink.exact }
+    Normalised {
+        text: sink.out,
+        exact: sink.exact,
+    }
 }
 
 /// The verb shown for text that may not be.
@@ -133,7 +151,14 @@ impl Text {
     fn word(&mut self, bytes: &[u8], word: Word) {
         let known = !matches!(word, Word::Plain | Word::Ident);
         let shown = self.cut(bytes);
-        self.escaped(shown, if known { |c| c.to_ascii_uppercase() } else { |c| c.to_ascii_lowercase() });
+        self.escaped(
+            shown,
+            if known {
+                |c| c.to_ascii_uppercase()
+            } else {
+                |c| c.to_ascii_lowercase()
+            },
+        );
         self.prev = word;
     }
 
@@ -148,7 +173,12 @@ impl Sink for Text {
     type Mark = Mark;
 
     fn mark(&self) -> Mark {
-        Mark { len: self.out.len(), params: self.params, glue: self.glue, prev: self.prev }
+        Mark {
+            len: self.out.len(),
+            params: self.params,
+            glue: self.glue,
+            prev: self.prev,
+        }
     }
 
     fn rollback(&mut self, mark: Mark) {
@@ -157,7 +187,9 @@ impl Sink for Text {
     }
 
     fn put(&mut self, lexeme: Lexeme<'_>) {
-        if self.out.len() > self.max_len.saturating_mul(2) + 256 && !matches!(lexeme, Lexeme::Close(_)) {
+        if self.out.len() > self.max_len.saturating_mul(2) + 256
+            && !matches!(lexeme, Lexeme::Close(_))
+        {
             // Long enough: a list that may still be rolled back needs no more text than this.
             self.exact = false;
             return;
@@ -187,8 +219,17 @@ impl Sink for Text {
                 self.prev = Word::Lit;
             }
             Lexeme::Open(b) => {
-                let call = matches!(self.prev, Word::Plain | Word::Ident | Word::Lit | Word::Close | Word::Cast | Word::Exists | Word::Array | Word::Any)
-                    || (b == b'[' && self.prev != Word::Op);
+                let call = matches!(
+                    self.prev,
+                    Word::Plain
+                        | Word::Ident
+                        | Word::Lit
+                        | Word::Close
+                        | Word::Cast
+                        | Word::Exists
+                        | Word::Array
+                        | Word::Any
+                ) || (b == b'[' && self.prev != Word::Op);
                 if !call {
                     self.space();
                 }
@@ -216,7 +257,8 @@ impl Sink for Text {
                 self.glue = true;
                 self.prev = Word::Op;
             }
-            Lexeme::Literal => {
+            Lexeme::TypeEnd => {}
+            Lexeme::Literal(_) => {
                 self.space();
                 self.params += 1;
                 self.out.push_str(&format!("${}", self.params));

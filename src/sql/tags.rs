@@ -155,43 +155,61 @@ fn trailing(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads `key='value'` and `key=value` pairs; true when at least one is a known tag.
+///
+/// The body must be pairs to its end, or nothing of it counts. That makes [`trailing`] safe: between a `/*` inside a
+/// string and the end of the text stands the string's own quote, which no list of pairs can hold.
 fn read<'a>(body: &'a [u8], id_keys: &[String], tags: &mut Tags<'a>) -> bool {
-    let mut rest = body.strip_prefix(b"+").unwrap_or(body);
-    let mut found = false;
-    for _ in 0..PAIR_CAP {
+    let mut read = *tags;
+    let (mut rest, mut found, mut pairs) = (body, false, 0);
+    loop {
         rest = rest.trim_ascii_start();
-        let Some(n) = rest.iter().position(|b| matches!(b, b'=' | b':' | b',')) else { break };
+        let Some(n) = rest.iter().position(|b| matches!(b, b'=' | b':')) else {
+            return false;
+        };
         let key = rest[..n].trim_ascii();
-        if rest[n] == b',' {
-            // A word without a value.
-            rest = &rest[n + 1..];
-            continue;
+        if !key
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%'))
+        {
+            return false;
         }
-        let (value, after) = value(rest[n + 1..].trim_ascii_start());
-        let Some(value) = value else { break };
-        found |= keep(key, value, id_keys, tags);
-        let after = after.trim_ascii_start();
-        let Some(next) = after.strip_prefix(b",") else { break };
-        rest = next;
+        let Some((value, after)) = value(rest[n + 1..].trim_ascii_start()) else {
+            return false;
+        };
+        if pairs < PAIR_CAP {
+            found |= keep(key, value, id_keys, &mut read);
+        }
+        pairs += 1;
+        match after.trim_ascii_start() {
+            [] => break,
+            [b',', next @ ..] => rest = next,
+            _ => return false,
+        }
+    }
+    if found {
+        *tags = read;
     }
     found
 }
 
-/// A quoted value with `\'` inside, or a bare one up to the comma; and what follows it. None: not closed.
-fn value(text: &[u8]) -> (Option<TagValue<'_>>, &[u8]) {
+/// A quoted value with `\'` inside, or a bare one up to the comma; and what follows it. None: neither.
+fn value(text: &[u8]) -> Option<(TagValue<'_>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"'") else {
         let n = text.iter().position(|&b| b == b',').unwrap_or(text.len());
-        return (Some(TagValue(text[..n].trim_ascii())), &text[n..]);
+        let bare = text[..n].trim_ascii();
+        let odd = |b: &u8| matches!(b, b'\'' | b'"' | b'$');
+        let clean = !bare.iter().any(odd) && !bare.windows(2).any(|w| w == b"--");
+        return clean.then_some((TagValue(bare), &text[n..]));
     };
     let mut i = 0;
     while let Some(&b) = quoted.get(i) {
         match b {
             b'\\' => i += 2,
-            b'\'' => return (Some(TagValue(&quoted[..i])), &quoted[i + 1..]),
+            b'\'' => return Some((TagValue(&quoted[..i]), &quoted[i + 1..])),
             _ => i += 1,
         }
     }
-    (None, &[])
+    None
 }
 
 /// Files one pair; false when the key is not on the list.

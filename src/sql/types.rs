@@ -20,6 +20,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         }
         self.sink.put(Lexeme::Cast);
         self.type_name(counts);
+        self.sink.put(Lexeme::TypeEnd);
         self.prev = if counts { Word::Ident } else { prev };
     }
 
@@ -90,6 +91,7 @@ impl<S: Sink> Canon<'_, '_, S> {
                 self.type_token(token, false);
             }
         }
+        self.sink.put(Lexeme::TypeEnd);
         true
     }
 }
@@ -113,11 +115,12 @@ fn type_end(lexer: Lexer<'_>) -> usize {
         match token.kind {
             Kind::OpenBracket => {
                 let (inner, mut after) = peek(ahead);
-                let close = if inner.kind == Kind::Number && inner.end - inner.start <= MODIFIER_DIGITS {
-                    after.next()
-                } else {
-                    inner
-                };
+                let close =
+                    if inner.kind == Kind::Number && inner.end - inner.start <= MODIFIER_DIGITS {
+                        after.next()
+                    } else {
+                        inner
+                    };
                 if close.kind != Kind::CloseBracket {
                     return at.pos;
                 }
@@ -144,7 +147,9 @@ fn type_end_without_fields(lexer: Lexer<'_>) -> usize {
     }
     if attr(token.word) & TYPE != 0 {
         let (next, after) = peek(at);
-        if matches!(next.word, Word::Precision | Word::Varying) || matches!(next.word, Word::Character | Word::Char) {
+        if matches!(next.word, Word::Precision | Word::Varying)
+            || matches!(next.word, Word::Character | Word::Char)
+        {
             at = after;
             let (varying, after) = peek(at);
             if varying.word == Word::Varying {
@@ -188,7 +193,12 @@ fn time_zone(lexer: Lexer<'_>) -> usize {
 
 /// `DAY TO SECOND(3)` behind an interval.
 fn interval_fields(lexer: Lexer<'_>) -> usize {
-    let field = |w| matches!(w, Word::Year | Word::Month | Word::Day | Word::Hour | Word::Minute | Word::Second);
+    let field = |w| {
+        matches!(
+            w,
+            Word::Year | Word::Month | Word::Day | Word::Hour | Word::Minute | Word::Second
+        )
+    };
     let (from, mut at) = peek(lexer);
     if !field(from.word) || from.kind != Kind::Word {
         return lexer.pos;

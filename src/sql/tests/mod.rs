@@ -1,16 +1,26 @@
 //! Tests of the module as a whole; those of one file stand in the file.
 
+mod facts;
 mod rows;
+mod shapes;
 
 use super::*;
 
 /// UTF-8, standard_conforming_strings on.
-pub(super) const ON: LexSettings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
-pub(super) const OFF: LexSettings = LexSettings { standard_conforming_strings: Some(false), safe_encoding: true };
+pub(super) const ON: LexSettings = LexSettings {
+    standard_conforming_strings: Some(true),
+    safe_encoding: true,
+};
+pub(super) const OFF: LexSettings = LexSettings {
+    standard_conforming_strings: Some(false),
+    safe_encoding: true,
+};
 
 pub(super) fn all(sql: &[u8], settings: LexSettings) -> Vec<(Statement, Vec<u8>)> {
     let mut out = Vec::new();
-    Analyzer::new([1, 2]).analyze(RawSql(sql), settings, |s, text| out.push((*s, text.0.to_vec())));
+    Analyzer::new([1, 2]).analyze(RawSql(sql), settings, |s, text| {
+        out.push((*s, text.0.to_vec()))
+    });
     out
 }
 
