@@ -8,7 +8,7 @@
 //! A file holds one unit (request or job) a line: `{unit_id, session, route, queries: [{sql, rows, in_tx, error}]}`.
 //! Without files, those in `$PGSLUICE_SHARED/corpus`. `OUT_DIR/findings.jsonl` gets medium and high confidence N+1
 //! findings, `OUT_DIR/bursts.jsonl` everything with its evidence, `OUT_DIR/units.jsonl` when each unit ran,
-//! `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
+//! `OUT_DIR/advice.jsonl` the findings with their advice, `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
 //! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--tags` adds a route and a
 //! trace to each statement, `--low` also writes low confidence.
 
@@ -220,6 +220,12 @@ fn main() -> Fallible<()> {
         for (fingerprint, sql) in texts.iter() {
             writeln!(fingerprints, "{}", json!({"fingerprint": fingerprint.to_string(), "sql": sql}))?;
         }
+    }
+    let mut advice = create("advice.jsonl")?;
+    for view in player.insight.findings() {
+        let line = json!({"id": view.id, "kind": view.kind.name(), "confidence": view.confidence.name(), "severity": view.severity.name(),
+            "relation": view.relation, "tables": view.tables, "n": view.n, "bursts": view.bursts, "advice": &*view.advice, "texts": view.texts});
+        writeln!(advice, "{line}")?;
     }
     println!("{} findings, {} fingerprints", player.insight.findings().len(), player.insight.fingerprints(pgsluice::insight::FingerprintOrder::Calls, usize::MAX).len());
     Ok(())

@@ -89,24 +89,28 @@ pub(crate) struct Verdict {
 }
 
 /// Judges one run; `None` when it is nothing to report.
-pub(crate) fn judge(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+pub(crate) fn judge(run: &Run, context: &Context<'_>, is_registry: impl FnOnce() -> bool) -> Option<Verdict> {
     if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0 || run.piped * 5 > run.n || run.lists * 2 >= run.n {
         return None;
     }
     match run.operation {
-        Operation::Select if run.several => loop_of_reads(run, context),
+        Operation::Select if run.several => loop_of_reads(run, context, is_registry),
         Operation::Select => duplicate(run, context),
         Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => loop_of_writes(run, context),
         _ => None,
     }
 }
 
-fn loop_of_reads(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+fn loop_of_reads(run: &Run, context: &Context<'_>, is_registry: impl FnOnce() -> bool) -> Option<Verdict> {
     let config = context.config;
     if run.n < config.min_count || is_scan(run) || run.flags & flag::FOR_UPDATE != 0 {
         return None;
     }
-    let confidence = confidence(run, context);
+    let mut confidence = confidence(run, context);
+    let explained = run.parent.is_some_and(|parent| parent.score <= EXACT);
+    if confidence > Confidence::Low && !explained && is_registry() {
+        confidence = Confidence::Low;
+    }
     if confidence == Confidence::Low && run.n < config.min_count_low_confidence {
         return None;
     }

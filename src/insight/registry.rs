@@ -51,10 +51,6 @@ impl Registry {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.texts.len()
-    }
-
     /// Approximate memory held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()

@@ -71,6 +71,8 @@ pub struct Evidence {
     pub sure: bool,
     /// Distance between count and parent rows.
     pub score: Option<f32>,
+    /// Rows and executions of the SELECT nearest to explaining the run, and whether no pause lies between.
+    pub nearest: Option<(u64, u32, bool)>,
     /// Executions parted by a pause of the client.
     pub paused: u32,
     /// Most executions between two pauses.
@@ -179,7 +181,7 @@ impl Insight {
     pub(crate) fn report(&self, context: &Context<'_>, origin: &Origin<'_>) {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for run in context.runs {
-            let Some(verdict) = judge::judge(run, context) else { continue };
+            let Some(verdict) = judge::judge(run, context, || self.is_registry(run.fingerprint)) else { continue };
             match groups.iter_mut().find(|group| belongs(group, run, &verdict)) {
                 Some(group) => {
                     group.verdict.kind = Kind::Chain;
@@ -192,6 +194,11 @@ impl Insight {
         for group in &groups {
             self.report_group(group, context, origin);
         }
+    }
+
+    /// Whether a statement reads only what Django fills from the code.
+    fn is_registry(&self, fingerprint: u64) -> bool {
+        lock(&self.registry).get(fingerprint).is_some_and(|known| known.is_registry())
     }
 
     fn report_group(&self, group: &Group<'_>, context: &Context<'_>, origin: &Origin<'_>) {
@@ -231,15 +238,29 @@ impl Insight {
             log_burst(&event);
             self.emit(&event);
         }
-        let first = texts.first().and_then(Option::as_ref);
-        let relation = advice::relation(kind, group.runs[0], first.map(|text| &**text), parent_text.as_deref());
+        let along = self.along(group, context);
+        let along: Vec<&Described> = along.iter().map(|text| &**text).collect();
+        let first = texts.iter().flatten().next();
+        let relation = first.map_or(Relation::Other, |text| advice::relation(text, parent_text.as_deref(), &along));
         let burst = Burst { key, kind, confidence, severity, n, queries, avoidable_us, parent, relation, epoch, now: origin.now };
         let new = || {
             let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
             let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
-            (tables, Arc::from(advice::advice(relation, &texts, parent_text.as_deref())))
+            (tables, Arc::from(advice::advice(kind, relation, &texts, parent_text.as_deref())))
         };
         self.record(&burst, origin, &database, route.as_deref(), &fingerprints, new);
+    }
+
+    /// Texts of what ran along with a group (`get_or_create` shows as a SELECT and an INSERT).
+    fn along(&self, group: &Group<'_>, context: &Context<'_>) -> Vec<Arc<Described>> {
+        let loop_run = group.runs[0];
+        let registry = lock(&self.registry);
+        context
+            .runs
+            .iter()
+            .filter(|run| run.fingerprint != loop_run.fingerprint && run.first <= loop_run.last && run.last >= loop_run.first)
+            .filter_map(|run| registry.get(run.fingerprint))
+            .collect()
     }
 
     /// Texts of the runs, of the parent, and the route's name.
@@ -371,6 +392,7 @@ fn evidence(run: &Run, sure: bool) -> Evidence {
     Evidence {
         sure,
         score: run.parent.map(|parent| parent.score),
+        nearest: run.parent.map(|parent| (parent.rows, parent.n, parent.adjacent)),
         paused: run.paused,
         streak: run.streak,
         written: run.written,

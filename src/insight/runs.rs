@@ -242,10 +242,11 @@ impl Runs {
     /// that a pause parts from it (rendering begins).
     pub(crate) fn end_segment(&mut self) -> &[Run] {
         let at = self.count;
+        self.link_all();
         for slot in (0..self.runs.len()).rev() {
             let run = &self.runs[slot];
             if run.n >= KEEP || run.last + LEAD < at {
-                self.close(slot);
+                self.keep(slot);
                 self.runs.swap_remove(slot);
                 self.fingerprints[slot] = self.fingerprints[self.runs.len()];
             }
@@ -335,7 +336,10 @@ impl Runs {
             self.runs.len() - 1
         } else {
             let oldest = self.runs.iter().enumerate().min_by_key(|(_, run)| run.last).map_or(0, |(slot, _)| slot);
-            self.close(oldest);
+            if self.runs[oldest].n >= KEEP {
+                self.link(oldest);
+                self.keep(oldest);
+            }
             self.evictions += 1;
             self.runs[oldest] = run;
             oldest
@@ -364,20 +368,26 @@ impl Runs {
         self.runs[slot].parent = best;
     }
 
-    fn close(&mut self, slot: usize) {
-        if self.runs[slot].n < KEEP {
-            return;
+    /// Last look for parents, while all runs are still there.
+    fn link_all(&mut self) {
+        for slot in 0..self.runs.len() {
+            if self.runs[slot].n >= KEEP {
+                self.link(slot);
+            }
         }
-        self.link(slot);
-        if self.closed.len() < MAX_CLOSED {
+    }
+
+    fn keep(&mut self, slot: usize) {
+        if self.runs[slot].n >= KEEP && self.closed.len() < MAX_CLOSED {
             self.closed.push(self.runs[slot]);
         }
     }
 
     /// Ends all runs; what is worth judging is in the returned slice, in order of first execution.
     pub(crate) fn finish(&mut self) -> &[Run] {
+        self.link_all();
         for slot in 0..self.runs.len() {
-            self.close(slot);
+            self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
         &self.closed
