@@ -100,7 +100,7 @@ pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&
         (Relation::Insert, _) if got.is_some() => Relation::GetOrCreate,
         (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => Relation::Deferred,
         (Relation::GetPk, _) if along.iter().any(|other| other.table() == "django_content_type") => Relation::GenericFk,
-        (Relation::GetPk, Some(parent)) if foreign_key(parent, child).is_some() => Relation::Fk,
+        (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
         _ => alone,
     }
 }
@@ -185,6 +185,21 @@ fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
         .map(|stem| (*stem).to_owned())
 }
 
+/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop.
+fn owner_of<'a>(child: &Described, parent: Option<&'a Described>, along: &[&'a Described]) -> Option<&'a Described> {
+    let others = along.iter().copied().filter(|other| other.table() != child.table());
+    parent.into_iter().chain(others).find(|owner| foreign_key(owner, child).is_some())
+}
+
+/// `category` as `categories`: how a many-to-many field is probably called.
+fn plural(word: &str) -> String {
+    match word.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if word.ends_with('s') => format!("{word}es"),
+        _ => format!("{word}s"),
+    }
+}
+
 /// `shop_book` without the application: `book`.
 fn bare(table: &str) -> &str {
     table.split_once('_').map_or(table, |(_, model)| model)
@@ -209,9 +224,9 @@ pub(crate) fn advice(kind: Kind, relation: Relation, texts: &[&Described], paren
     if kind == Kind::Duplicate {
         return duplicate(child);
     }
-    let mut advice = reading(relation, child, parent).unwrap_or_else(|| writing(relation, child));
+    let mut advice = reading(relation, child, parent, texts).unwrap_or_else(|| writing(relation, child));
     for other in texts.iter().skip(1) {
-        let along = reading(relation_in_chain(other, parent, texts), other, parent);
+        let along = reading(self::relation(other, parent, texts), other, parent, texts);
         if let Some(more) = along.filter(|more| !advice.contains(more.as_str())) {
             advice.push_str("; and ");
             advice.push_str(&more);
@@ -220,20 +235,18 @@ pub(crate) fn advice(kind: Kind, relation: Relation, texts: &[&Described], paren
     advice
 }
 
-fn relation_in_chain(child: &Described, parent: Option<&Described>, texts: &[&Described]) -> Relation {
-    relation(child, parent, texts)
-}
-
 /// Advice for a repeated SELECT; `None` for a write.
-fn reading(relation: Relation, child: &Described, parent: Option<&Described>) -> Option<String> {
+fn reading(relation: Relation, child: &Described, parent: Option<&Described>, along: &[&Described]) -> Option<String> {
     let target = model(child.table());
     let owner = parent.map_or_else(|| "Parent".to_owned(), |parent| model(parent.table()));
     let set = format!("{}_set", bare(child.table()).replace('_', ""));
     let column = child.shape.equals.first().map_or("id", |column| column.name.as_str());
-    let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("parent");
+    let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk");
     Some(match relation {
         Relation::Fk => {
-            let field = parent.and_then(|parent| foreign_key(parent, child)).unwrap_or_else(|| bare(child.table()).to_owned());
+            let holder = owner_of(child, parent, along);
+            let field = holder.and_then(|holder| foreign_key(holder, child)).unwrap_or_else(|| bare(child.table()).to_owned());
+            let owner = holder.map_or(owner, |holder| model(holder.table()));
             format!(
                 "probably {owner}.objects.select_related(\"{field}\") (table {}); if only the id is needed, obj.{field}_id",
                 child.table()
@@ -248,7 +261,7 @@ fn reading(relation: Relation, child: &Described, parent: Option<&Described>) ->
             format!("probably {owner}.objects.select_related(\"{}\") (table {})", bare(child.table()).replace('_', ""), child.table())
         }
         Relation::ManyToMany => {
-            format!("probably {owner}.objects.prefetch_related(\"{}s\") (table {})", bare(child.table()).replace('_', ""), child.table())
+            format!("probably {owner}.objects.prefetch_related(\"{}\") (table {})", plural(&bare(child.table()).replace('_', "")), child.table())
         }
         Relation::Count => format!(
             "probably {owner}.objects.annotate(n=Count(\"{}\", distinct=True)), or prefetch it and use len()",
@@ -276,7 +289,7 @@ fn reading(relation: Relation, child: &Described, parent: Option<&Described>) ->
         }
         Relation::GenericFk => format!("{owner}.objects.prefetch_related(\"content_object\"), or GenericPrefetch (Django 5.0)"),
         Relation::GenericRelation => {
-            format!("probably {owner}.objects.prefetch_related(\"{}s\") on the GenericRelation", bare(child.table()).replace('_', ""))
+            format!("probably {owner}.objects.prefetch_related(\"{}\") on the GenericRelation", plural(&bare(child.table()).replace('_', "")))
         }
         Relation::Prefetch => format!(
             "this is already a prefetch, run for one object at a time: prefetch_related() on the outer query, or \

@@ -142,6 +142,11 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     }
 }
 
+/// Whether a parent explains a run well enough to be named.
+pub(crate) fn links(parent: &Parent, confidence: Confidence) -> bool {
+    confidence > Confidence::Low && parent.score <= LOOSE
+}
+
 /// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
 fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
     context.runs.iter().any(|other| {

@@ -204,10 +204,9 @@ impl Insight {
     fn report_group(&self, group: &Group<'_>, context: &Context<'_>, origin: &Origin<'_>) {
         let database = self.database_name(origin.database);
         let Verdict { kind, confidence } = group.verdict;
-        let parent = group.runs.iter().find_map(|run| run.parent).filter(|_| confidence > Confidence::Low);
+        let parent = group.runs.iter().find_map(|run| run.parent).filter(|parent| judge::links(parent, confidence));
         let (texts, parent_text, route) = self.look_up(&group.runs, parent, origin.route);
-        let mut fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
-        fingerprints.sort_unstable();
+        let fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
         let key = finding_key(&database, route.as_deref(), parent.map_or(0, |p| p.fingerprint), &fingerprints, kind);
         let n = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
         let queries: u64 = group.runs.iter().map(|run| u64::from(run.n)).sum();
@@ -424,6 +423,8 @@ fn finding_key(database: &str, route: Option<&str>, parent: u64, children: &[u64
     eat(database.as_bytes());
     eat(route.unwrap_or("").as_bytes());
     eat(&parent.to_le_bytes());
+    let mut children = children.to_vec();
+    children.sort_unstable();
     for child in children {
         eat(&child.to_le_bytes());
     }
