@@ -135,11 +135,26 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     }
     if score <= MATCH {
         Confidence::High
-    } else if score <= LOOSE || context.sure {
+    } else if score <= LOOSE || context.sure || parent.is_some_and(|parent| shares_rows(run, &parent, context)) {
         Confidence::Medium
     } else {
         Confidence::Low
     }
+}
+
+/// Whether several look-ups by key share a parent's rows among them (a generic foreign key: one table for each type).
+fn shares_rows(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
+    if run.flags & flag::LIMIT_GET == 0 {
+        return false;
+    }
+    let alike = |other: &&Run| {
+        other.flags & flag::LIMIT_GET != 0
+            && other.parent.is_some_and(|theirs| theirs.fingerprint == parent.fingerprint)
+            && other.first <= run.last
+            && other.last >= run.first
+    };
+    let sum: u64 = context.runs.iter().filter(alike).map(|other| u64::from(other.n)).sum();
+    sum.abs_diff(parent.rows) * 10 <= parent.rows
 }
 
 /// Whether a parent explains a run well enough to be named.

@@ -16,6 +16,8 @@ const PARENT_REACH: u32 = 32;
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
 const LEAD: u32 = 3;
+/// Spreads the bits of a hash (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 /// How exact a multiple of the parent's rows must be.
 const MULTIPLE: f32 = 0.05;
 
@@ -296,7 +298,7 @@ impl Runs {
         run.wait += event.wait;
         run.wait_max = run.wait_max.max(event.wait);
         run.several |= event.literals != run.first_literals;
-        run.bitmap |= 1 << (event.literals >> 58);
+        run.bitmap |= 1 << (event.literals.wrapping_mul(SPREAD) >> 58);
         run.ended = event.ended;
         if run.n >= 4 && run.n.is_power_of_two() {
             self.link(slot);
@@ -308,7 +310,7 @@ impl Runs {
         if event.operation != Operation::Select {
             return false;
         }
-        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(SPREAD);
         let cell = &mut self.dup_tags[(mixed >> 57) as usize];
         let tag = (mixed as u32) | 1;
         let dup = *cell == tag;

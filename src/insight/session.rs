@@ -16,6 +16,8 @@ const NONE: u32 = u32::MAX;
 const NEW_PER_MINUTE: u16 = 200;
 /// Longest idle gap that a slow client earns.
 const MAX_IDLE_GAP_US: u64 = 1_000_000;
+/// A Django client's pause between two statements of a loop, until its own habit is known.
+const HABIT_US: u32 = 1_000;
 /// Longest application name kept.
 const MAX_APPLICATION: usize = 64;
 
@@ -74,7 +76,7 @@ impl SessionInsight {
             generation: 0,
             synced: 0,
             answered: 0,
-            habit: 0,
+            habit: HABIT_US,
             new_minute: 0,
             new_count: 0,
             database,
@@ -313,9 +315,7 @@ impl SessionInsight {
     /// A running median of pauses: moves by a sixteenth towards each one.
     fn learn(&mut self, gap: u64) {
         let step = self.habit / 16 + 1;
-        if self.habit == 0 {
-            self.habit = gap.clamp(1, 20_000) as u32;
-        } else if gap > u64::from(self.habit) {
+        if gap > u64::from(self.habit) {
             self.habit = self.habit.saturating_add(step).min(50_000);
         } else {
             self.habit = self.habit.saturating_sub(step).max(1);
