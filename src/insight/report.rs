@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::advice::{self, Relation};
 use super::describe::Described;
 use super::judge::{self, Confidence, Context, Kind, Severity, Verdict};
+use super::publish::MAX_FINDING_SERIES;
 use super::runs::{Parent, Run};
 use super::stats::BURST;
 use super::{Insight, lock};
@@ -286,7 +287,7 @@ impl Insight {
             findings.make_room();
             let (tables, advice) = new();
             let mut finding = Finding::new(burst, origin, fingerprints, tables, advice);
-            finding.shown = findings.shown < super::publish::MAX_FINDING_SERIES && burst.confidence > Confidence::Low;
+            finding.shown = findings.shown < findings.limit.div_ceil(2).min(MAX_FINDING_SERIES) && burst.confidence > Confidence::Low;
             findings.shown += usize::from(finding.shown);
             findings.by_key.insert(burst.key, finding);
         }

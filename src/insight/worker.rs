@@ -45,6 +45,11 @@ impl WorkerInsight {
         }
     }
 
+    /// The process-wide part.
+    pub fn insight(&self) -> Arc<Insight> {
+        Arc::clone(&self.shared)
+    }
+
     /// Whether statements are looked at; the relay may skip lexing when not.
     pub fn enabled(&self) -> bool {
         self.shared.enabled()

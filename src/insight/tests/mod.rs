@@ -37,7 +37,6 @@ pub(super) struct Seen {
     pub(super) confidence: Confidence,
     pub(super) n: u32,
     pub(super) parent_rows: Option<u64>,
-    pub(super) sql: String,
     pub(super) route: Option<String>,
     pub(super) all: String,
 }
@@ -70,7 +69,6 @@ impl Client {
                 confidence: burst.confidence,
                 n: burst.n,
                 parent_rows: burst.parent_rows,
-                sql: burst.sql.to_owned(),
                 route: burst.route.map(str::to_owned),
                 all: format!("{burst:?}"),
             });
