@@ -110,7 +110,7 @@ pub(crate) struct Finding {
     pub(crate) last_n: u32,
     pub(crate) last_parent_rows: u64,
     pub(crate) avoidable_us: u64,
-    /// Bursts whose count matched the parent's rows while that number differed from the burst before.
+    /// Bursts whose count followed the parent's rows when these changed.
     pub(crate) tracked: u32,
     pub(crate) first_seen: f64,
     pub(crate) last_seen: f64,
@@ -354,7 +354,10 @@ impl Finding {
 
     fn take_in(&mut self, burst: &Burst) {
         let rows = burst.parent.map_or(0, |parent| parent.rows);
-        if burst.confidence == Confidence::High && rows != 0 && self.last_parent_rows != rows && self.last_n != burst.n {
+        // n over rows stays the same while both change: the loop depends on the data.
+        let (now, before) = (u64::from(burst.n) * self.last_parent_rows, u64::from(self.last_n) * rows);
+        let moved = self.last_parent_rows != rows && self.last_n != burst.n;
+        if now != 0 && moved && now.abs_diff(before) * 10 <= now {
             self.tracked += 1;
         }
         self.bursts += 1;

@@ -193,7 +193,7 @@ impl Runs {
             runs: Vec::with_capacity(SLOTS),
             hints: [0; 128],
             dup_tags: [0; 128],
-            closed: Vec::with_capacity(MAX_CLOSED),
+            closed: Vec::new(),
             count: 0,
             writes: 0,
             pauses: 0,
@@ -205,7 +205,7 @@ impl Runs {
 
     /// Bytes held by one unit's runs.
     pub(crate) const fn size() -> usize {
-        std::mem::size_of::<Self>() + (SLOTS + MAX_CLOSED) * std::mem::size_of::<Run>()
+        std::mem::size_of::<Self>() + SLOTS * std::mem::size_of::<Run>()
     }
 
     /// Ready for the next unit.

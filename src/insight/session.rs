@@ -103,6 +103,12 @@ impl SessionInsight {
 
     /// A statement was forwarded. Answers are matched to statements in order.
     pub fn begin(&mut self, worker: &mut WorkerInsight, begin: &Begin<'_>) {
+        let timer = worker.timer();
+        self.begun(worker, begin);
+        worker.timed(timer);
+    }
+
+    fn begun(&mut self, worker: &mut WorkerInsight, begin: &Begin<'_>) {
         self.leave_idle(worker, begin.at.received_us);
         if !worker.enabled() {
             bump(&worker.table.itself.disabled, 1);
@@ -146,6 +152,12 @@ impl SessionInsight {
 
     /// The oldest statement in flight was answered: CommandComplete, EmptyQueryResponse or PortalSuspended.
     pub fn complete(&mut self, worker: &mut WorkerInsight, rows: u64, bytes: u64, now_us: u64) {
+        let timer = worker.timer();
+        self.completed(worker, rows, bytes, now_us);
+        worker.timed(timer);
+    }
+
+    fn completed(&mut self, worker: &mut WorkerInsight, rows: u64, bytes: u64, now_us: u64) {
         let Some(at) = self.current(worker) else { return };
         let Some(pending) = worker.units[at as usize].in_flight.pop() else { return };
         let statement = pending.statement;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::runs::Runs;
 use super::tags::TagSet;
-use crate::sql::{Operation, Statement, flag};
+use crate::sql::{Operation, Statement, effect, flag};
 
 /// A unit never lasts longer than this.
 const MAX_UNIT_US: u64 = 300_000_000;
@@ -165,6 +165,9 @@ impl Unit {
         }
         if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS {
             return Some(Boundary::Cap);
+        }
+        if statement.effects & effect::DISCARD_ALL != 0 {
+            return Some(Boundary::Connection);
         }
         let same_trace = tags.trace != 0 && tags.trace == self.tags.trace;
         if !self.in_transaction && !same_trace {

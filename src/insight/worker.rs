@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -15,6 +16,8 @@ use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
 
 /// Routes a worker remembers by the hash of their text.
 const MAX_ROUTE_CACHE: usize = 4_096;
+/// One call in this many is timed for `insight_seconds_total`. A prime, so that no rhythm of the client meets it.
+const SAMPLE: u32 = 251;
 /// Units idle for this long are ended by [`WorkerInsight::tick`] even when their gap may be longer.
 const STALE_US: u64 = 1_000_000;
 
@@ -27,6 +30,8 @@ pub struct WorkerInsight {
     free: Vec<u32>,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
+    /// Calls of begin and complete, for sampling.
+    calls: u32,
     /// Fingerprints of ROLLBACK and ABORT.
     rollbacks: Vec<Fingerprint>,
 }
@@ -41,6 +46,7 @@ impl WorkerInsight {
             free: Vec::new(),
             routes: HashMap::default(),
             key: RandomState::default(),
+            calls: 0,
             rollbacks: rollbacks(),
         }
     }
@@ -48,6 +54,20 @@ impl WorkerInsight {
     /// The process-wide part.
     pub fn insight(&self) -> Arc<Insight> {
         Arc::clone(&self.shared)
+    }
+
+    /// Starts a clock for one call in [`SAMPLE`]: reading it each time would cost more than what it measures.
+    #[inline]
+    pub(crate) fn timer(&mut self) -> Option<Instant> {
+        self.calls = self.calls.wrapping_add(1);
+        self.calls.is_multiple_of(SAMPLE).then(Instant::now)
+    }
+
+    #[inline]
+    pub(crate) fn timed(&self, timer: Option<Instant>) {
+        if let Some(start) = timer {
+            bump(&self.table.itself.nanos, start.elapsed().as_nanos() as u64 * u64::from(SAMPLE));
+        }
     }
 
     /// Whether statements are looked at; the relay may skip lexing when not.
