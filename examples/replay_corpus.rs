@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgsluice::config::InsightConfig;
-use pgsluice::insight::{Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times};
+use pgsluice::insight::{
+    Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times,
+};
 use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, RawSql, flag};
 use serde_json::{Value, json};
 
@@ -39,11 +41,23 @@ struct Options {
 }
 
 fn options() -> Fallible<Options> {
-    let mut options =
-        Options { out: String::new(), files: vec![], gap_us: 20_000, inner_us: 60, query_us: 250, strip: false, tags: false, low: false };
+    let mut options = Options {
+        out: String::new(),
+        files: vec![],
+        gap_us: 20_000,
+        inner_us: 60,
+        query_us: 250,
+        strip: false,
+        tags: false,
+        low: false,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut number = || args.next().ok_or("a number is missing").map(|text| text.parse::<f64>());
+        let mut number = || {
+            args.next()
+                .ok_or("a number is missing")
+                .map(|text| text.parse::<f64>())
+        };
         match arg.as_str() {
             "--gap-ms" => options.gap_us = (number()?? * 1e3) as u64,
             "--gap-us-in-unit" => options.inner_us = number()?? as u64,
@@ -75,7 +89,10 @@ fn open(path: &str) -> Fallible<Box<dyn Read>> {
     if !path.ends_with(".gz") {
         return Ok(Box::new(File::open(path)?));
     }
-    let child = Command::new("gzip").args(["-dc", path]).stdout(Stdio::piped()).spawn()?;
+    let child = Command::new("gzip")
+        .args(["-dc", path])
+        .stdout(Stdio::piped())
+        .spawn()?;
     Ok(Box::new(child.stdout.ok_or("gzip has no output")?))
 }
 
@@ -97,7 +114,10 @@ fn config() -> InsightConfig {
 }
 
 fn line(burst: &BurstEvent<'_>, texts: &Texts) -> String {
-    let recorded = texts.lock().ok().and_then(|texts| texts.get(&burst.fingerprint).cloned());
+    let recorded = texts
+        .lock()
+        .ok()
+        .and_then(|texts| texts.get(&burst.fingerprint).cloned());
     json!({
         "session": burst.application, "sql": recorded, "display": burst.sql, "fingerprint": burst.fingerprint.to_string(), "count": burst.n,
         "t_start": burst.span_us.0 as f64 / 1e6, "t_end": burst.span_us.1 as f64 / 1e6,
@@ -134,22 +154,51 @@ impl Player {
         let mut open = false;
         for query in unit["queries"].as_array().into_iter().flatten() {
             let text = query["sql"].as_str().ok_or("no sql")?;
-            let text = if options.tags { tagged(text, unit) } else { text.to_owned() };
-            let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+            let text = if options.tags {
+                tagged(text, unit)
+            } else {
+                text.to_owned()
+            };
+            let lex = LexSettings {
+                standard_conforming_strings: Some(true),
+                safe_encoding: true,
+            };
             let mut begun = Vec::new();
-            self.analyzer.analyze(RawSql(text.as_bytes()), lex, |statement, sql| begun.push((*statement, sql)));
-            if options.strip && begun.iter().any(|(statement, _)| statement.flags & flag::DJANGO_SESSION != 0) {
+            self.analyzer
+                .analyze(RawSql(text.as_bytes()), lex, |statement, sql| {
+                    begun.push((*statement, sql))
+                });
+            if options.strip
+                && begun
+                    .iter()
+                    .any(|(statement, _)| statement.flags & flag::DJANGO_SESSION != 0)
+            {
                 continue;
             }
             if let Ok(mut texts) = self.texts.lock() {
                 for (statement, sql) in &begun {
-                    texts.entry(statement.fingerprint).or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
+                    texts
+                        .entry(statement.fingerprint)
+                        .or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
                 }
             }
-            let at = Times { received_us: now, server_us: now + 5, sent_us: now + 10 };
+            let at = Times {
+                received_us: now,
+                server_us: now + 5,
+                sent_us: now + 10,
+            };
             for (statement, sql) in &begun {
                 let text = Some(Text { sql: *sql, lex });
-                session.begin(&mut self.worker, &Begin { statement: *statement, text, tags: TagSet::default(), at, pipelined: false });
+                session.begin(
+                    &mut self.worker,
+                    &Begin {
+                        statement: *statement,
+                        text,
+                        tags: TagSet::default(),
+                        at,
+                        pipelined: false,
+                    },
+                );
             }
             session.synced();
             now += options.query_us;
@@ -174,17 +223,39 @@ impl Player {
 }
 
 fn tagged(sql: &str, unit: &Value) -> String {
-    let route: String = unit["route"].as_str().unwrap_or("unknown").bytes().map(|b| format!("%{b:02X}")).collect();
-    let trace = unit["unit_id"].as_str().unwrap_or("").bytes().fold(1u128, |hash, b| hash.wrapping_mul(1_000_003) ^ u128::from(b));
-    format!("{} /*route='{route}',traceparent='00-{trace:032x}-00000000000000aa-01'*/", sql.trim_end().trim_end_matches(';'))
+    let route: String = unit["route"]
+        .as_str()
+        .unwrap_or("unknown")
+        .bytes()
+        .map(|b| format!("%{b:02X}"))
+        .collect();
+    let trace = unit["unit_id"]
+        .as_str()
+        .unwrap_or("")
+        .bytes()
+        .fold(1u128, |hash, b| {
+            hash.wrapping_mul(1_000_003) ^ u128::from(b)
+        });
+    format!(
+        "{} /*route='{route}',traceparent='00-{trace:032x}-00000000000000aa-01'*/",
+        sql.trim_end().trim_end_matches(';')
+    )
 }
 
 fn main() -> Fallible<()> {
     let options = options()?;
     std::fs::create_dir_all(&options.out)?;
     let create = |name: &str| File::create(format!("{}/{name}", options.out)).map(BufWriter::new);
-    let (findings, bursts, mut units) = (Mutex::new(create("findings.jsonl")?), Mutex::new(create("bursts.jsonl")?), create("units.jsonl")?);
-    let least = if options.low { Confidence::Low } else { Confidence::Medium };
+    let (findings, bursts, mut units) = (
+        Mutex::new(create("findings.jsonl")?),
+        Mutex::new(create("bursts.jsonl")?),
+        create("units.jsonl")?,
+    );
+    let least = if options.low {
+        Confidence::Low
+    } else {
+        Confidence::Medium
+    };
     let insight = Insight::new(&config());
     let texts = Texts::default();
     let known = Arc::clone(&texts);
@@ -202,7 +273,13 @@ fn main() -> Fallible<()> {
         }
     }));
     let worker = insight.worker();
-    let mut player = Player { texts, insight, worker, analyzer: Analyzer::new([1, 2]), sessions: HashMap::new() };
+    let mut player = Player {
+        texts,
+        insight,
+        worker,
+        analyzer: Analyzer::new([1, 2]),
+        sessions: HashMap::new(),
+    };
     for path in &options.files {
         for text in BufReader::new(open(path)?).lines() {
             let unit: Value = serde_json::from_str(&text?)?;
@@ -211,14 +288,22 @@ fn main() -> Fallible<()> {
             writeln!(units, "{range}")?;
         }
     }
-    let sessions: Vec<_> = player.sessions.drain().map(|(_, session)| session).collect();
+    let sessions: Vec<_> = player
+        .sessions
+        .drain()
+        .map(|(_, session)| session)
+        .collect();
     for (mut session, now) in sessions {
         session.end(&mut player.worker, now + 1_000);
     }
     let mut fingerprints = create("fingerprints.jsonl")?;
     if let Ok(texts) = player.texts.lock() {
         for (fingerprint, sql) in texts.iter() {
-            writeln!(fingerprints, "{}", json!({"fingerprint": fingerprint.to_string(), "sql": sql}))?;
+            writeln!(
+                fingerprints,
+                "{}",
+                json!({"fingerprint": fingerprint.to_string(), "sql": sql})
+            )?;
         }
     }
     let mut advice = create("advice.jsonl")?;
@@ -227,6 +312,13 @@ fn main() -> Fallible<()> {
             "relation": view.relation, "tables": view.tables, "n": view.n, "bursts": view.bursts, "advice": &*view.advice, "texts": view.texts});
         writeln!(advice, "{line}")?;
     }
-    println!("{} findings, {} fingerprints", player.insight.findings().len(), player.insight.fingerprints(pgsluice::insight::FingerprintOrder::Calls, usize::MAX).len());
+    println!(
+        "{} findings, {} fingerprints",
+        player.insight.findings().len(),
+        player
+            .insight
+            .fingerprints(pgsluice::insight::FingerprintOrder::Calls, usize::MAX)
+            .len()
+    );
     Ok(())
 }

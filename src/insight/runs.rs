@@ -149,9 +149,16 @@ impl Run {
             return -0.5 * ratio.ln();
         }
         // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
-        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
+        let multiple = [2.0f32, 3.0]
+            .iter()
+            .map(|m| (ratio / m).ln().abs())
+            .fold(f32::MAX, f32::min);
         let single = ratio.ln().abs();
-        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
+        if rows >= 5 && multiple <= MULTIPLE {
+            single.min(multiple)
+        } else {
+            single
+        }
     }
 
     /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
@@ -164,7 +171,8 @@ impl Run {
             && parent.rows >= 2
             && parent.rows * 5 >= u64::from(parent.n) * 6
             && parent.first < self.first
-            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
+            && (self.first - parent.first <= PARENT_REACH
+                || parent.last + PARENT_REACH >= self.first);
         (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
     }
 }
@@ -214,7 +222,13 @@ impl Runs {
         self.closed.clear();
         self.dup_tags = [0; 128];
         self.paused = false;
-        (self.count, self.writes, self.pauses, self.repeats, self.evictions) = (0, 0, 0, 0, 0);
+        (
+            self.count,
+            self.writes,
+            self.pauses,
+            self.repeats,
+            self.evictions,
+        ) = (0, 0, 0, 0, 0);
     }
 
     /// Statements seen.
@@ -310,7 +324,8 @@ impl Runs {
         if event.operation != Operation::Select {
             return false;
         }
-        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(SPREAD);
+        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes))
+            .wrapping_mul(SPREAD);
         let cell = &mut self.dup_tags[(mixed >> 57) as usize];
         let tag = (mixed as u32) | 1;
         let dup = *cell == tag;
@@ -326,7 +341,9 @@ impl Runs {
         if guess < self.runs.len() && self.fingerprints[guess] == fingerprint {
             return Some(guess);
         }
-        let slot = self.fingerprints[..self.runs.len()].iter().position(|known| *known == fingerprint)?;
+        let slot = self.fingerprints[..self.runs.len()]
+            .iter()
+            .position(|known| *known == fingerprint)?;
         *hint = slot as u8;
         Some(slot)
     }
@@ -337,7 +354,12 @@ impl Runs {
             self.runs.push(run);
             self.runs.len() - 1
         } else {
-            let oldest = self.runs.iter().enumerate().min_by_key(|(_, run)| run.last).map_or(0, |(slot, _)| slot);
+            let oldest = self
+                .runs
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, run)| run.last)
+                .map_or(0, |(slot, _)| slot);
             if self.runs[oldest].n >= KEEP {
                 self.link(oldest);
                 self.keep(oldest);
@@ -354,16 +376,31 @@ impl Runs {
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
     fn link(&mut self, slot: usize) {
         let child = self.runs[slot];
-        let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
+        let mut best = child.parent.map(|known| Parent {
+            score: Run::distance(child.n, known.rows),
+            ..known
+        });
         let mut best_first = 0;
         for (at, run) in self.runs.iter().enumerate() {
-            let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else { continue };
-            let nearer = best.is_none_or(|known| score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first));
+            let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else {
+                continue;
+            };
+            let nearer = best.is_none_or(|known| {
+                score < known.score - 0.05
+                    || (score < known.score + 0.05 && run.first >= best_first)
+            });
             if nearer {
                 // Nothing but a pause may lie between a list and the loop over it (rendering begins).
                 let adjacent = run.pause_seen >= child.pause_first
                     || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
-                best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, first: run.first, adjacent, score });
+                best = Some(Parent {
+                    fingerprint: run.fingerprint,
+                    rows: run.rows,
+                    n: run.n,
+                    first: run.first,
+                    adjacent,
+                    score,
+                });
                 best_first = run.first;
             }
         }
@@ -400,7 +437,12 @@ impl Runs {
 pub(crate) fn is_write(operation: Operation) -> bool {
     matches!(
         operation,
-        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge | Operation::Copy | Operation::Ddl
+        Operation::Insert
+            | Operation::Update
+            | Operation::Delete
+            | Operation::Merge
+            | Operation::Copy
+            | Operation::Ddl
     )
 }
 

@@ -8,18 +8,24 @@ const AUTHORS: &str = r#"SELECT "shop_author"."id", "shop_author"."name" FROM "s
 const SESSION: &str = r#"SELECT "django_session"."session_key", "django_session"."session_data", "django_session"."expire_date" FROM "django_session" WHERE ("django_session"."expire_date" > '2026-01-01T00:00:00+00:00'::timestamptz AND "django_session"."session_key" = 'abc') LIMIT 21"#;
 
 fn author(id: u64) -> String {
-    format!(r#"SELECT "shop_author"."id", "shop_author"."name" FROM "shop_author" WHERE "shop_author"."id" = {id} LIMIT 21"#)
+    format!(
+        r#"SELECT "shop_author"."id", "shop_author"."name" FROM "shop_author" WHERE "shop_author"."id" = {id} LIMIT 21"#
+    )
 }
 
 fn books_of(id: u64) -> String {
-    format!(r#"SELECT "shop_book"."id", "shop_book"."title", "shop_book"."author_id" FROM "shop_book" WHERE "shop_book"."author_id" = {id}"#)
+    format!(
+        r#"SELECT "shop_book"."id", "shop_book"."title", "shop_book"."author_id" FROM "shop_book" WHERE "shop_book"."author_id" = {id}"#
+    )
 }
 
 /// The one finding of a scenario, high confidence, with this relation and advice.
 fn finds(client: &mut Client, relation: &str, advice: &str) {
     let seen = client.finish();
     let findings = client.insight.findings();
-    let found = findings.iter().find(|finding| finding.relation == relation && finding.advice.contains(advice));
+    let found = findings
+        .iter()
+        .find(|finding| finding.relation == relation && finding.advice.contains(advice));
     let found = found.unwrap_or_else(|| panic!("no {relation} with {advice} in {findings:#?}"));
     assert_eq!(found.confidence, Confidence::High, "{seen:#?}");
 }
@@ -34,7 +40,11 @@ fn foreign_key_with_many_parents() {
     let mut client = Client::new();
     client.query(BOOKS, 30);
     (0..30).for_each(|id| client.query(&author(id), 1));
-    finds(&mut client, "fk", r#"Book.objects.select_related("author")"#);
+    finds(
+        &mut client,
+        "fk",
+        r#"Book.objects.select_related("author")"#,
+    );
 }
 
 #[test]
@@ -50,7 +60,11 @@ fn reverse_foreign_key() {
     let mut client = Client::new();
     client.query(AUTHORS, 20);
     (0..20).for_each(|id| client.query(&books_of(id), 3));
-    finds(&mut client, "reverse_fk", r#"Author.objects.prefetch_related("book_set")"#);
+    finds(
+        &mut client,
+        "reverse_fk",
+        r#"Author.objects.prefetch_related("book_set")"#,
+    );
 }
 
 #[test]
@@ -69,15 +83,33 @@ fn chain_of_three() {
     client.query(BOOKS, 10);
     for id in 0..10 {
         client.query(&author(id), 1);
-        client.query(&format!(r#"SELECT 1 AS "a" FROM "shop_review" WHERE "shop_review"."book_id" = {id} LIMIT 1"#), 1);
+        client.query(
+            &format!(
+                r#"SELECT 1 AS "a" FROM "shop_review" WHERE "shop_review"."book_id" = {id} LIMIT 1"#
+            ),
+            1,
+        );
         client.query(&format!(r#"SELECT "shop_tag"."id" FROM "shop_tag" INNER JOIN "shop_book_tags" ON ("shop_tag"."id" = "shop_book_tags"."tag_id") WHERE "shop_book_tags"."book_id" = {id}"#), 2);
     }
     finds(&mut client, "fk", r#"select_related("author")"#);
     let findings = client.insight.findings();
     assert_eq!(findings.len(), 1);
-    assert_eq!((findings[0].kind, findings[0].fingerprints.len()), (Kind::Chain, 3));
-    assert!(findings[0].advice.contains(r#"prefetch_related("tags")"#), "{}", findings[0].advice);
-    assert!(findings[0].advice.contains("Exists(Review.objects.filter(book=OuterRef"), "{}", findings[0].advice);
+    assert_eq!(
+        (findings[0].kind, findings[0].fingerprints.len()),
+        (Kind::Chain, 3)
+    );
+    assert!(
+        findings[0].advice.contains(r#"prefetch_related("tags")"#),
+        "{}",
+        findings[0].advice
+    );
+    assert!(
+        findings[0]
+            .advice
+            .contains("Exists(Review.objects.filter(book=OuterRef"),
+        "{}",
+        findings[0].advice
+    );
 }
 
 #[test]
@@ -96,8 +128,19 @@ fn nested_loops() {
     let seen = client.finish();
     let found = sure(&seen);
     assert_eq!(found.len(), 2, "{seen:#?}");
-    assert!(found.iter().all(|burst| burst.confidence == Confidence::High), "{seen:#?}");
-    assert_eq!(found.iter().map(|burst| burst.parent_rows).collect::<Vec<_>>(), [Some(8), Some(20)]);
+    assert!(
+        found
+            .iter()
+            .all(|burst| burst.confidence == Confidence::High),
+        "{seen:#?}"
+    );
+    assert_eq!(
+        found
+            .iter()
+            .map(|burst| burst.parent_rows)
+            .collect::<Vec<_>>(),
+        [Some(8), Some(20)]
+    );
 }
 
 #[test]
@@ -114,7 +157,12 @@ fn generic_foreign_key() {
     let seen = client.finish();
     assert_eq!(sure(&seen).len(), 3, "{seen:#?}");
     let findings = client.insight.findings();
-    assert!(findings.iter().any(|finding| finding.advice.contains("content_object")), "{findings:#?}");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.advice.contains("content_object")),
+        "{findings:#?}"
+    );
 }
 
 #[test]
@@ -133,11 +181,21 @@ fn delete_loop_with_a_transaction_each() {
     client.query(BOOKS, 30);
     for id in 0..30 {
         client.query("BEGIN", 0);
-        client.query(&format!(r#"DELETE FROM "shop_book_tags" WHERE "shop_book_tags"."book_id" IN ({id})"#), 1);
-        client.query(&format!(r#"DELETE FROM "shop_book" WHERE "shop_book"."id" IN ({id})"#), 1);
+        client.query(
+            &format!(r#"DELETE FROM "shop_book_tags" WHERE "shop_book_tags"."book_id" IN ({id})"#),
+            1,
+        );
+        client.query(
+            &format!(r#"DELETE FROM "shop_book" WHERE "shop_book"."id" IN ({id})"#),
+            1,
+        );
         client.query("COMMIT", 0);
     }
-    finds(&mut client, "delete", "Book.objects.filter(pk__in=ids).delete()");
+    finds(
+        &mut client,
+        "delete",
+        "Book.objects.filter(pk__in=ids).delete()",
+    );
 }
 
 #[test]
@@ -158,24 +216,47 @@ fn get_or_create_loop() {
     for id in 0..25 {
         client.query(&format!(r#"SELECT "shop_tag"."id", "shop_tag"."name" FROM "shop_tag" WHERE "shop_tag"."name" = 't{id}' LIMIT 21"#), 0);
         client.query("BEGIN", 0);
-        client.query(&format!(r#"INSERT INTO "shop_tag" ("name") VALUES ('t{id}') RETURNING "shop_tag"."id""#), 1);
+        client.query(
+            &format!(
+                r#"INSERT INTO "shop_tag" ("name") VALUES ('t{id}') RETURNING "shop_tag"."id""#
+            ),
+            1,
+        );
         client.query("COMMIT", 0);
     }
     client.finish();
     let findings = client.insight.findings();
-    assert!(findings.iter().any(|finding| finding.relation == "get_or_create" && finding.advice.contains("name__in=values")), "{findings:#?}");
-    assert!(findings.iter().any(|finding| finding.kind == Kind::WriteLoop));
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.relation == "get_or_create"
+                && finding.advice.contains("name__in=values")),
+        "{findings:#?}"
+    );
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.kind == Kind::WriteLoop)
+    );
 }
 
 #[test]
 fn create_loop() {
     let mut client = Client::new();
     for id in 0..40 {
-        client.query(&format!(r#"INSERT INTO "shop_tag" ("name") VALUES ('t{id}') RETURNING "shop_tag"."id""#), 1);
+        client.query(
+            &format!(
+                r#"INSERT INTO "shop_tag" ("name") VALUES ('t{id}') RETURNING "shop_tag"."id""#
+            ),
+            1,
+        );
     }
     client.finish();
     let findings = client.insight.findings();
-    assert_eq!((findings.len(), findings[0].kind, findings[0].relation), (1, Kind::WriteLoop, "insert"));
+    assert_eq!(
+        (findings.len(), findings[0].kind, findings[0].relation),
+        (1, Kind::WriteLoop, "insert")
+    );
     assert!(findings[0].advice.contains("Tag.objects.bulk_create"));
 }
 
@@ -194,7 +275,11 @@ fn repeated_get_of_one_object() {
     let mut client = Client::new();
     (0..10).for_each(|_| client.query(&author(7), 1));
     let seen = client.finish();
-    assert_eq!((seen.len(), seen[0].kind, seen[0].n), (1, Kind::Duplicate, 10), "{seen:#?}");
+    assert_eq!(
+        (seen.len(), seen[0].kind, seen[0].n),
+        (1, Kind::Duplicate, 10),
+        "{seen:#?}"
+    );
 }
 
 #[test]
@@ -202,7 +287,11 @@ fn get_over_a_python_list_is_low() {
     let mut client = Client::new();
     (0..25).for_each(|id| client.query(&author(id), 1));
     let seen = client.finish();
-    assert_eq!((seen.len(), seen[0].confidence), (1, Confidence::Low), "{seen:#?}");
+    assert_eq!(
+        (seen.len(), seen[0].confidence),
+        (1, Confidence::Low),
+        "{seen:#?}"
+    );
 }
 
 #[test]
@@ -211,7 +300,11 @@ fn get_over_a_python_list_in_a_request_is_medium() {
     client.query(SESSION, 1);
     (0..25).for_each(|id| client.query(&author(id), 1));
     let seen = client.finish();
-    assert_eq!((seen.len(), seen[0].confidence), (1, Confidence::Medium), "{seen:#?}");
+    assert_eq!(
+        (seen.len(), seen[0].confidence),
+        (1, Confidence::Medium),
+        "{seen:#?}"
+    );
 }
 
 #[test]
@@ -247,7 +340,10 @@ fn keyset_walk() {
 fn iterator_over_a_cursor() {
     let mut client = Client::new();
     client.query("BEGIN", 0);
-    client.query(&format!(r#"DECLARE "_django_curs_140_sync_1" NO SCROLL CURSOR FOR {BOOKS}"#), 0);
+    client.query(
+        &format!(r#"DECLARE "_django_curs_140_sync_1" NO SCROLL CURSOR FOR {BOOKS}"#),
+        0,
+    );
     for _ in 0..30 {
         client.query(r#"FETCH FORWARD 100 FROM "_django_curs_140_sync_1""#, 100);
     }
@@ -262,7 +358,13 @@ fn iterator_with_prefetch() {
     for chunk in 0..12u64 {
         client.query(r#"FETCH FORWARD 100 FROM "_django_curs_140_sync_1""#, 100);
         let ids: Vec<String> = (0..100).map(|id| (chunk * 100 + id).to_string()).collect();
-        client.query(&format!(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" IN ({})"#, ids.join(", ")), 40);
+        client.query(
+            &format!(
+                r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" IN ({})"#,
+                ids.join(", ")
+            ),
+            40,
+        );
     }
     finds_nothing(&mut client);
 }
@@ -320,7 +422,10 @@ fn queue_polling_with_skip_locked() {
     for id in 0..40 {
         client.query("BEGIN", 0);
         client.query(&format!(r#"SELECT "q"."id" FROM "q" WHERE "q"."due" < {id} ORDER BY "q"."id" LIMIT 1 FOR UPDATE SKIP LOCKED"#), 1);
-        client.query(&format!(r#"UPDATE "q" SET "done" = true WHERE "q"."id" = {id}"#), 1);
+        client.query(
+            &format!(r#"UPDATE "q" SET "done" = true WHERE "q"."id" = {id}"#),
+            1,
+        );
         client.query("COMMIT", 0);
     }
     finds_nothing(&mut client);
@@ -332,9 +437,17 @@ fn queue_without_locks() {
     client.query(SESSION, 1);
     client.query(AUTHORS, 9);
     for id in 0..40 {
-        client.query(&format!(r#"SELECT "q"."id" FROM "q" WHERE "q"."due" < {id} ORDER BY "q"."id" LIMIT 1"#), 1);
+        client.query(
+            &format!(
+                r#"SELECT "q"."id" FROM "q" WHERE "q"."due" < {id} ORDER BY "q"."id" LIMIT 1"#
+            ),
+            1,
+        );
         client.query(&author(id), 1);
-        client.query(&format!(r#"UPDATE "q" SET "done" = true WHERE "q"."id" = {id}"#), 1);
+        client.query(
+            &format!(r#"UPDATE "q" SET "done" = true WHERE "q"."id" = {id}"#),
+            1,
+        );
     }
     finds_nothing(&mut client);
 }
@@ -352,7 +465,12 @@ fn twelve_different_counts() {
 fn bulk_create_in_batches() {
     let mut client = Client::new();
     for batch in 0..30 {
-        client.query(&format!(r#"INSERT INTO "shop_tag" ("name") VALUES ('a{batch}'), ('b{batch}'), ('c{batch}')"#), 3);
+        client.query(
+            &format!(
+                r#"INSERT INTO "shop_tag" ("name") VALUES ('a{batch}'), ('b{batch}'), ('c{batch}')"#
+            ),
+            3,
+        );
     }
     let seen = client.finish();
     assert!(seen.is_empty(), "{seen:#?}");
@@ -389,5 +507,9 @@ fn a_loop_survives_rendering_pauses() {
         }
     }
     let seen = client.finish();
-    assert_eq!(sure(&seen).iter().map(|burst| burst.n).collect::<Vec<_>>(), [20], "{seen:#?}");
+    assert_eq!(
+        sure(&seen).iter().map(|burst| burst.n).collect::<Vec<_>>(),
+        [20],
+        "{seen:#?}"
+    );
 }
