@@ -4,7 +4,6 @@
 //! key is `book_set`): right under Django's defaults, and said to be probable where it is a guess.
 
 use super::describe::Described;
-use super::judge::Kind;
 use crate::sql::{Limit, OnConflict, Operation, Shape};
 
 /// What the repeated statement fetches, as seen from the loop.
@@ -221,7 +220,7 @@ fn is_deferred(child: &Shape, parent: &Shape) -> bool {
 }
 
 /// The foreign key in the parent's columns that leads to the child's table: by name, or the only one.
-fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
+pub(super) fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
     let model = bare(child.table());
     let keys: Vec<&str> = parent
         .shape
@@ -240,7 +239,7 @@ fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
 }
 
 /// The statement whose rows hold a foreign key to the child: the parent, or another of the loop.
-fn owner_of<'a>(
+pub(super) fn owner_of<'a>(
     child: &Described,
     parent: Option<&'a Described>,
     along: &[&'a Described],
@@ -255,244 +254,7 @@ fn owner_of<'a>(
         .find(|owner| foreign_key(owner, child).is_some())
 }
 
-/// `category` as `categories`: how a many-to-many field is probably called.
-fn plural(word: &str) -> String {
-    match word.strip_suffix('y') {
-        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-        _ if word.ends_with('s') => format!("{word}es"),
-        _ => format!("{word}s"),
-    }
-}
-
 /// `shop_book` without the application: `book`.
-fn bare(table: &str) -> &str {
+pub(super) fn bare(table: &str) -> &str {
     table.split_once('_').map_or(table, |(_, model)| model)
-}
-
-/// `shop_book` as a class name: `Book`.
-fn model(table: &str) -> String {
-    let name = bare(table);
-    let class: String = name
-        .split('_')
-        .map(|word| {
-            let mut letters = word.chars();
-            letters.next().map_or_else(String::new, |first| {
-                first.to_uppercase().chain(letters).collect()
-            })
-        })
-        .collect();
-    if class.is_empty() {
-        "Model".into()
-    } else {
-        class
-    }
-}
-
-/// The advice for a group of repeated statements. `texts` has the statements of the loop, first the one judged.
-pub(crate) fn advice(
-    kind: Kind,
-    relation: Relation,
-    texts: &[&Described],
-    parent: Option<&Described>,
-) -> String {
-    let Some(child) = texts.first() else {
-        return String::new();
-    };
-    if kind == Kind::Duplicate {
-        return duplicate(child);
-    }
-    let mut advice =
-        reading(relation, child, parent, texts).unwrap_or_else(|| writing(relation, child));
-    for other in texts.iter().skip(1) {
-        let along = reading(self::relation(other, parent, texts), other, parent, texts);
-        if let Some(more) = along.filter(|more| !advice.contains(more.as_str())) {
-            advice.push_str("; and ");
-            advice.push_str(&more);
-        }
-    }
-    advice
-}
-
-/// Advice for a repeated SELECT; `None` for a write.
-fn reading(
-    relation: Relation,
-    child: &Described,
-    parent: Option<&Described>,
-    along: &[&Described],
-) -> Option<String> {
-    let target = model(child.table());
-    let owner = parent.map_or_else(|| "Parent".to_owned(), |parent| model(parent.table()));
-    let set = format!("{}_set", bare(child.table()).replace('_', ""));
-    let column = child
-        .shape
-        .equals
-        .first()
-        .map_or("id", |column| column.name.as_str());
-    let back = child
-        .shape
-        .equals
-        .iter()
-        .find_map(|column| column.name.strip_suffix("_id"))
-        .unwrap_or("pk");
-    Some(match relation {
-        Relation::Fk => {
-            let holder = owner_of(child, parent, along);
-            let field = holder
-                .and_then(|holder| foreign_key(holder, child))
-                .unwrap_or_else(|| bare(child.table()).to_owned());
-            let owner = holder.map_or(owner, |holder| model(holder.table()));
-            format!(
-                "probably {owner}.objects.select_related(\"{field}\") (table {}); if only the id is needed, obj.{field}_id",
-                child.table()
-            )
-        }
-        Relation::ReverseFk => format!(
-            "probably {owner}.objects.prefetch_related(\"{set}\") (table {})",
-            child.table()
-        ),
-        Relation::FilteredReverseFk => format!(
-            "probably {owner}.objects.prefetch_related(Prefetch(\"{set}\", queryset={target}.objects.filter(...), to_attr=\"...\")); \
-             a .filter() on the related manager does not use a plain prefetch"
-        ),
-        Relation::OneToOne => {
-            format!(
-                "probably {owner}.objects.select_related(\"{}\") (table {})",
-                bare(child.table()).replace('_', ""),
-                child.table()
-            )
-        }
-        Relation::ManyToMany => {
-            format!(
-                "probably {owner}.objects.prefetch_related(\"{}\") (table {})",
-                plural(&bare(child.table()).replace('_', "")),
-                child.table()
-            )
-        }
-        Relation::Count => format!(
-            "probably {owner}.objects.annotate(n=Count(\"{}\", distinct=True)), or prefetch it and use len()",
-            bare(child.table()).replace('_', "")
-        ),
-        Relation::Exists => format!(
-            "probably {owner}.objects.annotate(has_{}=Exists({target}.objects.filter({back}=OuterRef(\"pk\"))))",
-            bare(child.table()).replace('_', "")
-        ),
-        Relation::First => first(&owner, &target, &set, back),
-        Relation::Aggregate => {
-            let function = child.shape.aggregate.as_deref().unwrap_or("sum");
-            let function: String = function
-                .chars()
-                .enumerate()
-                .map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c })
-                .collect();
-            format!(
-                "probably {owner}.objects.annotate(value={function}(\"{}__...\"))",
-                bare(child.table()).replace('_', "")
-            )
-        }
-        Relation::GetPk => format!(
-            "{target}.objects.in_bulk(ids) once, instead of get(pk=...) in a loop (table {})",
-            child.table()
-        ),
-        Relation::Get => format!(
-            "one {target}.objects.filter({column}__in=values), or in_bulk(values, field_name=\"{column}\") when it is unique (table {})",
-            child.table()
-        ),
-        Relation::Deferred => {
-            let fields: Vec<&str> = child
-                .shape
-                .columns
-                .iter()
-                .map(|column| column.name.as_str())
-                .filter(|name| *name != "id")
-                .take(4)
-                .collect();
-            format!(
-                "add \"{}\" to only(), or drop the defer() of {target}",
-                fields.join("\", \"")
-            )
-        }
-        Relation::GenericFk => format!(
-            "{owner}.objects.prefetch_related(\"content_object\"), or GenericPrefetch (Django 5.0)"
-        ),
-        Relation::GenericRelation => {
-            format!(
-                "probably {owner}.objects.prefetch_related(\"{}\") on the GenericRelation",
-                plural(&bare(child.table()).replace('_', ""))
-            )
-        }
-        Relation::Prefetch => format!(
-            "this is already a prefetch, run for one object at a time: prefetch_related() on the outer query, or \
-             prefetch_related_objects(list, ...) once (table {})",
-            child.table()
-        ),
-        Relation::GetOrCreate => format!(
-            "one {target}.objects.filter({column}__in=values), then bulk_create(missing, ignore_conflicts=True), instead of \
-             get_or_create() in a loop"
-        ),
-        Relation::Other if child.shape.operation == Operation::Select => format!(
-            "read table {} once before the loop ({target}.objects.filter(...__in=values) or annotate())",
-            child.table()
-        ),
-        _ => return None,
-    })
-}
-
-fn first(owner: &str, target: &str, set: &str, back: &str) -> String {
-    format!(
-        "probably {owner}.objects.annotate(latest=Subquery({target}.objects.filter({back}=OuterRef(\"pk\")).order_by(...).values(...)[:1])), \
-         or prefetch_related(Prefetch(\"{set}\", queryset={target}.objects.order_by(...))) and take the first in Python"
-    )
-}
-
-/// Advice for a repeated write.
-fn writing(relation: Relation, child: &Described) -> String {
-    let target = model(child.table());
-    match relation {
-        Relation::Insert => format!(
-            "{target}.objects.bulk_create(objects, batch_size=1000) instead of create() or save() in a loop"
-        ),
-        Relation::Update => format!(
-            "{target}.objects.bulk_update(objects, [\"{}\"]), or one filter(...).update(...), instead of save() in a loop",
-            child
-                .shape
-                .set_columns
-                .iter()
-                .take(4)
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join("\", \"")
-        ),
-        Relation::Delete => {
-            format!("{target}.objects.filter(pk__in=ids).delete() instead of delete() in a loop")
-        }
-        Relation::Upsert | Relation::UpdateOrCreate => format!(
-            "{target}.objects.bulk_create(objects, update_conflicts=True, unique_fields=[...], update_fields=[...]) instead of \
-             update_or_create() in a loop"
-        ),
-        Relation::ManyToManyAdd => {
-            format!(
-                "add(*objects) at once, or bulk_create(rows, ignore_conflicts=True) on the through model (table {})",
-                child.table()
-            )
-        }
-        _ => format!(
-            "write table {} with one statement for many rows",
-            child.table()
-        ),
-    }
-}
-
-fn duplicate(child: &Described) -> String {
-    let target = model(child.table());
-    if child.shape.has_where {
-        format!(
-            "the same {target} was fetched again and again: keep the instance, or use cached_property (table {})",
-            child.table()
-        )
-    } else {
-        format!(
-            "the same {target} query was evaluated again and again: evaluate it once with list() and share it (table {})",
-            child.table()
-        )
-    }
 }

@@ -6,7 +6,7 @@
 //!  unit.rs   which statements belong together (boundaries)         │      table.rs  counters per fingerprint
 //!  runs.rs   repeats of one statement inside a unit                │      stats.rs  histograms per database
 //!  judge.rs  what a run is: kind, confidence, cost, severity  <────┘
-//!  report.rs findings, cool-down, the log line; event.rs bursts; advice.rs Django's words
+//!  report.rs cool-down, the log line; findings.rs, event.rs; advice.rs and wording.rs Django's words
 //!  publish.rs ranking, top-K series; render.rs and page.rs Prometheus text; views.rs what the console and JSON show
 //! ```
 //!
@@ -17,6 +17,7 @@
 mod advice;
 mod describe;
 mod event;
+mod findings;
 mod judge;
 mod page;
 mod publish;
@@ -30,6 +31,7 @@ mod table;
 mod tags;
 mod unit;
 mod views;
+mod wording;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -83,7 +85,7 @@ pub struct Insight {
     databases: RwLock<Vec<Arc<str>>>,
     workers: Mutex<Vec<Arc<table::WorkerTable>>>,
     pub(crate) registry: Mutex<registry::Registry>,
-    pub(crate) findings: Mutex<report::Findings>,
+    pub(crate) findings: Mutex<findings::Findings>,
     publisher: Mutex<publish::Publisher>,
     sink: RwLock<Option<BurstSink>>,
 }
@@ -102,7 +104,7 @@ impl Insight {
             databases: RwLock::new(Vec::new()),
             workers: Mutex::new(Vec::new()),
             registry: Mutex::new(registry::Registry::new(config.max_fingerprints)),
-            findings: Mutex::new(report::Findings::new(config.max_findings)),
+            findings: Mutex::new(findings::Findings::new(config.max_findings)),
             publisher: Mutex::new(publish::Publisher::new(config)),
             sink: RwLock::new(None),
         })

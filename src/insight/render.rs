@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::findings::BurstCounts;
 use super::judge::{Confidence, Kind};
 use super::page::{MICRO, Page, escape};
 use super::publish::{MAX_FINDING_SERIES, Publisher};
-use super::report::BurstCounts;
+
 use super::runs::Runs;
 use super::stats::{BURST, OPERATIONS, Reading};
 use super::table::{Counters, WorkerTable};
@@ -307,20 +308,7 @@ impl Page<'_> {
             "Time spent in the detector, sampled.",
             nanos as f64 * 1e-9,
         );
-        let registry = lock(&insight.registry).bytes();
-        let findings = lock(&insight.findings).bytes();
-        self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
-        for (part, bytes) in [
-            ("units", units as usize * Runs::size()),
-            ("registry", registry),
-            ("findings", findings),
-            ("series", book_bytes),
-        ] {
-            let _ = writeln!(
-                self.out,
-                "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}"
-            );
-        }
+        self.memory(insight, units as usize, book_bytes);
         self.single(
             "insight_fingerprints",
             "gauge",
@@ -362,6 +350,23 @@ impl Page<'_> {
             "Version of the fingerprint's hash form.",
             f64::from(FINGERPRINT_VERSION),
         );
+    }
+
+    fn memory(&mut self, insight: &Insight, units: usize, book_bytes: usize) {
+        let registry = lock(&insight.registry).bytes();
+        let findings = lock(&insight.findings).bytes();
+        self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
+        for (part, bytes) in [
+            ("units", units * Runs::size()),
+            ("registry", registry),
+            ("findings", findings),
+            ("series", book_bytes),
+        ] {
+            let _ = writeln!(
+                self.out,
+                "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}"
+            );
+        }
     }
 }
 
