@@ -24,7 +24,7 @@ use pgsluice::config::InsightConfig;
 use pgsluice::insight::{
     Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times,
 };
-use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, RawSql, flag};
+use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, RawSql, Statement, flag};
 use serde_json::{Value, json};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -182,34 +182,17 @@ impl Player {
                         .or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
                 }
             }
-            let at = Times {
-                received_us: now,
-                server_us: now + 5,
-                sent_us: now + 10,
-            };
-            for (statement, sql) in &begun {
-                let text = Some(Text { sql: *sql, lex });
-                session.begin(
-                    &mut self.worker,
-                    &Begin {
-                        statement: *statement,
-                        text,
-                        tags: TagSet::default(),
-                        at,
-                        pipelined: false,
-                    },
-                );
-            }
-            session.synced();
-            now += options.query_us;
             let rows = query["rows"].as_i64().unwrap_or(0).max(0) as u64;
-            for _ in &begun {
-                if query["error"].is_string() {
-                    session.failed(&mut self.worker, *b"XX000", now);
-                } else {
-                    session.complete(&mut self.worker, rows, 100, now);
-                }
-            }
+            self.statement(
+                &mut session,
+                &begun,
+                lex,
+                now,
+                query["error"].is_string(),
+                rows,
+                options.query_us,
+            );
+            now += options.query_us;
             open = query["in_tx"].as_bool().unwrap_or(false);
             session.ready(&mut self.worker, if open { b'T' } else { b'I' }, now);
             now += options.inner_us;
@@ -219,6 +202,46 @@ impl Player {
         }
         self.sessions.insert(name, (session, now));
         Ok((start, now))
+    }
+}
+
+impl Player {
+    /// Sends one message with its statements and answers it.
+    #[allow(clippy::too_many_arguments)]
+    fn statement(
+        &mut self,
+        session: &mut SessionInsight,
+        begun: &[(Statement, RawSql<'_>)],
+        lex: LexSettings,
+        now: u64,
+        fails: bool,
+        rows: u64,
+        query_us: u64,
+    ) {
+        let at = Times {
+            received_us: now,
+            server_us: now + 5,
+            sent_us: now + 10,
+        };
+        for (statement, sql) in begun {
+            let text = Some(Text { sql: *sql, lex });
+            let begin = Begin {
+                statement: *statement,
+                text,
+                tags: TagSet::default(),
+                at,
+                pipelined: false,
+            };
+            session.begin(&mut self.worker, &begin);
+        }
+        session.synced();
+        for _ in begun {
+            if fails {
+                session.failed(&mut self.worker, *b"XX000", now + query_us);
+            } else {
+                session.complete(&mut self.worker, rows, 100, now + query_us);
+            }
+        }
     }
 }
 
@@ -240,6 +263,28 @@ fn tagged(sql: &str, unit: &Value) -> String {
         "{} /*route='{route}',traceparent='00-{trace:032x}-00000000000000aa-01'*/",
         sql.trim_end().trim_end_matches(';')
     )
+}
+
+/// One recorded text of each fingerprint, and the findings with their advice.
+fn write_tables(player: &Player, options: &Options) -> Fallible<()> {
+    let create = |name: &str| File::create(format!("{}/{name}", options.out)).map(BufWriter::new);
+    let mut fingerprints = create("fingerprints.jsonl")?;
+    if let Ok(texts) = player.texts.lock() {
+        for (fingerprint, sql) in texts.iter() {
+            writeln!(
+                fingerprints,
+                "{}",
+                json!({"fingerprint": fingerprint.to_string(), "sql": sql})
+            )?;
+        }
+    }
+    let mut advice = create("advice.jsonl")?;
+    for view in player.insight.findings() {
+        let line = json!({"id": view.id, "kind": view.kind.name(), "confidence": view.confidence.name(), "severity": view.severity.name(),
+            "relation": view.relation, "tables": view.tables, "n": view.n, "bursts": view.bursts, "advice": &*view.advice, "texts": view.texts});
+        writeln!(advice, "{line}")?;
+    }
+    Ok(())
 }
 
 fn main() -> Fallible<()> {
@@ -296,22 +341,7 @@ fn main() -> Fallible<()> {
     for (mut session, now) in sessions {
         session.end(&mut player.worker, now + 1_000);
     }
-    let mut fingerprints = create("fingerprints.jsonl")?;
-    if let Ok(texts) = player.texts.lock() {
-        for (fingerprint, sql) in texts.iter() {
-            writeln!(
-                fingerprints,
-                "{}",
-                json!({"fingerprint": fingerprint.to_string(), "sql": sql})
-            )?;
-        }
-    }
-    let mut advice = create("advice.jsonl")?;
-    for view in player.insight.findings() {
-        let line = json!({"id": view.id, "kind": view.kind.name(), "confidence": view.confidence.name(), "severity": view.severity.name(),
-            "relation": view.relation, "tables": view.tables, "n": view.n, "bursts": view.bursts, "advice": &*view.advice, "texts": view.texts});
-        writeln!(advice, "{line}")?;
-    }
+    write_tables(&player, &options)?;
     println!(
         "{} findings, {} fingerprints",
         player.insight.findings().len(),

@@ -280,28 +280,11 @@ impl Page<'_> {
                 .map(|worker| pick(worker).load(Relaxed))
                 .sum()
         };
-        let results = [
-            ("lexed", sum(|w| &w.itself.lexed)),
-            ("cached", sum(|w| &w.itself.cached)),
-            ("truncated", sum(|w| &w.itself.truncated)),
-            ("unlexed", sum(|w| &w.itself.unlexed)),
-            ("disabled", sum(|w| &w.itself.disabled)),
-        ];
         let nanos = sum(|w| &w.itself.nanos);
         let slot_evictions = sum(|w| &w.itself.slot_evictions);
         let without_slot = sum(|w| &w.itself.overflow);
         let units: u64 = sum(|w| &w.itself.units_allocated);
-        self.family(
-            "insight_statements_total",
-            "counter",
-            "How statements were fingerprinted.",
-        );
-        for (result, count) in results {
-            let _ = writeln!(
-                self.out,
-                "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}"
-            );
-        }
+        self.readings();
         self.single(
             "insight_seconds_total",
             "counter",
@@ -350,6 +333,34 @@ impl Page<'_> {
             "Version of the fingerprint's hash form.",
             f64::from(FINGERPRINT_VERSION),
         );
+    }
+
+    /// How statements were read.
+    fn readings(&mut self) {
+        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
+            self.workers
+                .iter()
+                .map(|worker| pick(worker).load(Relaxed))
+                .sum()
+        };
+        let results = [
+            ("lexed", sum(|w| &w.itself.lexed)),
+            ("cached", sum(|w| &w.itself.cached)),
+            ("truncated", sum(|w| &w.itself.truncated)),
+            ("unlexed", sum(|w| &w.itself.unlexed)),
+            ("disabled", sum(|w| &w.itself.disabled)),
+        ];
+        self.family(
+            "insight_statements_total",
+            "counter",
+            "How statements were fingerprinted.",
+        );
+        for (result, count) in results {
+            let _ = writeln!(
+                self.out,
+                "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}"
+            );
+        }
     }
 
     fn memory(&mut self, insight: &Insight, units: usize, book_bytes: usize) {

@@ -86,16 +86,13 @@ impl Insight {
             kind,
         );
         let n = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
-        let queries: u64 = group.runs.iter().map(|run| u64::from(run.n)).sum();
         let avoidable_us = group
             .runs
             .iter()
             .map(|run| judge::avoidable_us(run, kind, origin.round_trip))
             .sum();
         let severity = judge::severity(avoidable_us, n, confidence, kind);
-        let epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0.0, |since| since.as_secs_f64());
+        let epoch = epoch_seconds();
         let along = self.along(group, context);
         let along: Vec<&Described> = along.iter().map(|text| &**text).collect();
         let first = texts.iter().flatten().next();
@@ -108,7 +105,7 @@ impl Insight {
             confidence,
             severity,
             n,
-            queries,
+            queries: group.runs.iter().map(|run| u64::from(run.n)).sum(),
             avoidable_us,
             parent,
             relation,
@@ -262,6 +259,13 @@ impl Insight {
             log_finding(finding, burst, origin, database, route);
         }
     }
+}
+
+/// Now, as seconds since the epoch.
+fn epoch_seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Whether a run is part of the same loop as a group: same parent, about the same span.

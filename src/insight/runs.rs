@@ -181,6 +181,8 @@ impl Run {
 pub(crate) struct Runs {
     fingerprints: [u64; SLOTS],
     runs: Vec<Run>,
+    /// The last execution of each run, close together: the one that makes room is looked for here.
+    lasts: [u32; SLOTS],
     /// Where a fingerprint probably is.
     hints: [u8; 128],
     dup_tags: [u32; 128],
@@ -199,6 +201,7 @@ impl Runs {
         Self {
             fingerprints: [0; SLOTS],
             runs: Vec::with_capacity(SLOTS),
+            lasts: [0; SLOTS],
             hints: [0; 128],
             dup_tags: [0; 128],
             closed: Vec::new(),
@@ -265,6 +268,7 @@ impl Runs {
                 self.keep(slot);
                 self.runs.swap_remove(slot);
                 self.fingerprints[slot] = self.fingerprints[self.runs.len()];
+                self.lasts[slot] = self.lasts[self.runs.len()];
             }
         }
         self.closed.sort_unstable_by_key(|run| run.first);
@@ -302,6 +306,7 @@ impl Runs {
         run.write_seen = writes;
         run.n += 1;
         run.last = at;
+        self.lasts[slot] = at;
         run.rows += event.rows;
         run.dup += u32::from(dup);
         run.lists += u32::from(event.max_list > 1);
@@ -355,10 +360,10 @@ impl Runs {
             self.runs.len() - 1
         } else {
             let oldest = self
-                .runs
+                .lasts
                 .iter()
                 .enumerate()
-                .min_by_key(|(_, run)| run.last)
+                .min_by_key(|(_, last)| **last)
                 .map_or(0, |(slot, _)| slot);
             if self.runs[oldest].n >= KEEP {
                 self.link(oldest);
