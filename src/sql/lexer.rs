@@ -347,10 +347,10 @@ impl<'s> Lexer<'s> {
         let mut end = start + 1;
         while let Some(&b) = self.src.get(end) {
             if class(b) & CONT == 0 {
-                if b == b'\'' || b == b'&' {
-                    if let Some(token) = self.prefixed_string(start, end) {
-                        return token;
-                    }
+                if (b == b'\'' || b == b'&')
+                    && let Some(token) = self.prefixed_string(start, end)
+                {
+                    return token;
                 }
                 break;
             }
@@ -399,15 +399,27 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Passes `UESCAPE 'c'`; gives the new end of the token before it.
+    /// Passes `UESCAPE 'c'`; gives the new end of the token before it. Reads bytes, not tokens: no recursion.
     fn skip_uescape(&mut self, end: usize) -> usize {
-        let mut ahead = *self;
-        let (word, value) = (ahead.next(), ahead.next());
-        if word.word == Word::Uescape && value.kind == Kind::Str && value.end - value.start == 3 {
-            *self = ahead;
-            return value.end;
+        let space = |mut i: usize| {
+            while self.full.get(i).is_some_and(|&b| is_space(b)) {
+                i += 1;
+            }
+            i
+        };
+        let word = space(end);
+        let known = self
+            .full
+            .get(word..word + 7)
+            .is_some_and(|w| w.eq_ignore_ascii_case(b"uescape"));
+        let quote = space(word + 7);
+        match self.full.get(quote..quote + 3) {
+            Some([b'\'', _, b'\'']) if known && quote + 3 <= self.src.len() => {
+                self.pos = quote + 3;
+                quote + 3
+            }
+            _ => end,
         }
-        end
     }
 
     /// A string that starts at `start` with its opening quote at `quote`, with what continues it (R2).

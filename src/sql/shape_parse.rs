@@ -133,20 +133,20 @@ fn cte_names(tokens: Items<'_>) -> Vec<&str> {
         let (Item::Name(name), rest) = (&window[0], &window[1..]) else {
             continue;
         };
-        let body = match rest {
+        let body = matches!(
+            rest,
             [Item::Key(Word::As), Item::Open, ..]
-            | [
-                Item::Key(Word::As),
-                Item::Key(Word::Materialized),
-                Item::Open,
-            ] => true,
-            [
-                Item::Key(Word::As),
-                Item::Key(Word::Not),
-                Item::Key(Word::Materialized),
-            ] => true,
-            _ => false,
-        };
+                | [
+                    Item::Key(Word::As),
+                    Item::Key(Word::Materialized),
+                    Item::Open
+                ]
+                | [
+                    Item::Key(Word::As),
+                    Item::Key(Word::Not),
+                    Item::Key(Word::Materialized)
+                ]
+        );
         if body {
             names.push(name.as_str());
         }
