@@ -425,7 +425,12 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         // What waits for a table or a name was set by the words before this one, not by this one's own rule.
         let watch = self.watch;
         if self.first == Word::Start {
-            self.begin(token);
+            if self.n as usize == self.stack.len() {
+                self.begin(token);
+            } else {
+                // Something else came first: no statement we know.
+                self.first = Word::Plain;
+            }
         }
         if watch & WATCH_TABLE != 0
             && !matches!(
@@ -435,9 +440,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         {
             self.noted_ident(token);
         }
-        if (attr(token.word) & RULE != 0 && self.keyword(token))
+        if (watch & WATCH_NAME != 0 && self.unreserved_name(token))
+            || (attr(token.word) & RULE != 0 && self.keyword(token))
             || (attr(token.word) & TYPE != 0 && self.type_literal(token))
-            || (watch & WATCH_NAME != 0 && self.unreserved_name(token))
         {
             return;
         }

@@ -172,7 +172,7 @@ pub fn shape(sql: RawSql<'_>, settings: LexSettings) -> Shape {
         operation: facts.operation,
         ..Shape::default()
     };
-    if canon.lx.doubt || !settings.safe_encoding {
+    if canon.lx.unsure() || !settings.safe_encoding {
         return shape;
     }
     shape.limit = match facts.flags {

@@ -63,7 +63,17 @@ fn compare(name: &str) -> Option<(usize, usize)> {
             .entry(fp)
             .or_insert_with(|| shown(sql));
     }
-    let splits = theirs.values().filter(|fps| fps.len() > 1).count();
+    // PostgreSQL resolves names: `"t"."a"` and `a` are one column to it, and two texts to us.
+    let named = |text: &String| {
+        text.split_whitespace()
+            .map(|w| w.rsplit('.').next().unwrap_or(w).replace('"', ""))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let differ = |fps: &HashMap<Fingerprint, String>| {
+        fps.values().map(named).collect::<HashSet<_>>().len() > 1
+    };
+    let splits = theirs.values().filter(|fps| differ(fps)).count();
     let merges = ours.values().filter(|ids| ids.len() > 1).count();
     println!(
         "{name}: {} query ids, {} fingerprints; splits {splits}, merges {merges}",
