@@ -6,7 +6,7 @@
 use super::canon::{Canon, Lexeme, Sink};
 use super::hash::Keyed;
 use super::lexer::Lexer;
-use super::words::Word;
+use super::words::{SHOWN, Word, attr};
 use super::{LexSettings, Operation, RawSql, flag};
 
 /// PostgreSQL cuts identifiers at this many bytes (NAMEDATALEN - 1).
@@ -152,7 +152,8 @@ impl Text {
     }
 
     fn word(&mut self, bytes: &[u8], word: Word) {
-        let known = !matches!(word, Word::Plain | Word::Ident);
+        // A column may be named like an unreserved keyword.
+        let known = attr(word) & SHOWN != 0 || self.prev == Word::Start;
         let shown = self.cut(bytes);
         self.escaped(
             shown,
