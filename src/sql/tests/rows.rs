@@ -361,7 +361,7 @@ const ROWS: &[Row] = &[
     (
         46,
         X,
-        "SELECT a FROM t /*controller='a',route='x%2Fy',traceparent='00-…'*/",
+        "SELECT a FROM t /*controller='a',route='x%2Fy',traceparent='00-\u{2026}'*/",
         &["SELECT a FROM t", "/*dddbs='s'*/ SELECT a FROM t"],
         &[],
     ),
@@ -421,7 +421,7 @@ const ROWS: &[Row] = &[
         &["u = '6ba7b8109dad11d180b400c04fd430c8'::uuid"],
         &[],
     ),
-    (60, W, "c LIKE '%50\\%%'", &["c LIKE  E'…\\\\%'"], &[]),
+    (60, W, "c LIKE '%50\\%%'", &["c LIKE  E'\u{2026}\\\\%'"], &[]),
 ];
 
 #[test]
