@@ -180,7 +180,7 @@ pub(super) struct Canon<'s, 'k, S: Sink> {
     pub(super) range_op: bool,
     pub(super) seen_where: bool,
     /// State before the last plain word, to take it back as the type of a literal.
-    pub(super) before_word: (u64, bool, S::Mark, (usize, usize)),
+    pub(super) before_word: (u64, bool, S::Mark, (usize, usize), Word),
     /// The same before the word ARRAY.
     pub(super) before_array: (u64, bool),
     /// The last literal was the word TRUE.
@@ -227,7 +227,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             watch: 0,
             range_op: false,
             seen_where: false,
-            before_word: (0, true, mark, (0, 0)),
+            before_word: (0, true, mark, (0, 0), Word::Start),
             before_array: (0, true),
             last_true: false,
             first: Word::Start,
@@ -340,6 +340,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.cur.pure,
             self.sink.mark(),
             (token.start, token.end),
+            self.prev,
         );
         self.emit(
             token.hash,
@@ -425,7 +426,12 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         // What waits for a table or a name was set by the words before this one, not by this one's own rule.
         let watch = self.watch;
         if self.first == Word::Start {
-            self.begin(token);
+            if self.n as usize == self.stack.len() {
+                self.begin(token);
+            } else {
+                // Something else came first: no statement we know.
+                self.first = Word::Plain;
+            }
         }
         if watch & WATCH_TABLE != 0
             && !matches!(
@@ -435,9 +441,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         {
             self.noted_ident(token);
         }
-        if (attr(token.word) & RULE != 0 && self.keyword(token))
+        if (watch & WATCH_NAME != 0 && self.unreserved_name(token))
+            || (attr(token.word) & RULE != 0 && self.keyword(token))
             || (attr(token.word) & TYPE != 0 && self.type_literal(token))
-            || (watch & WATCH_NAME != 0 && self.unreserved_name(token))
         {
             return;
         }
@@ -774,6 +780,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         self.n += 1;
         self.cur.h = hash::step(self.cur.h, T_LIT);
         self.cur.items += 1;
+        self.cur.pure &= matches!(self.prev, Word::Open | Word::Comma);
         self.prev = Word::Lit;
         self.sink.put(Lexeme::Literal(self.lx.bytes(&token)));
     }
@@ -817,7 +824,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     fn string(&mut self, token: Token) {
         if self.prev == Word::Plain && kind::is_dml(self.first) {
             // `date '2024-01-01'`: the word was the literal's type (R10).
-            let (h, pure, mark, (start, end)) = self.before_word;
+            let (h, pure, mark, (start, end), prev) = self.before_word;
+            self.prev = prev;
             self.cur.h = h;
             self.cur.pure = pure;
             self.sink.rollback(mark);

@@ -103,7 +103,19 @@ fn other_effects(text: &[u8], settings: LexSettings) -> u16 {
         standard_conforming_strings: Some(!backslashes),
         safe_encoding: true,
     };
+    let mut stack = Vec::new();
+    let mut canon = Canon::new(
+        Lexer::new(text, settings),
+        NoText,
+        &mut stack,
+        Keyed::new([0; 2]),
+    );
     let mut effects = 0;
-    Analyzer::new([0; 2]).analyze(RawSql(text), settings, |s, _| effects |= s.effects);
-    effects
+    loop {
+        let (facts, ended) = canon.statement();
+        effects |= facts.effects;
+        if ended == Ended::Text {
+            return effects;
+        }
+    }
 }

@@ -130,6 +130,9 @@ pub(super) struct Lexer<'s> {
     pub comment: bool,
     /// The text ended inside a literal, quoted identifier or comment.
     pub open_end: bool,
+    /// Strings passed, and whether one was followed by a letter at once: then its end may not be where it seems.
+    pub strings: u32,
+    pub glued: bool,
     /// The two readings of backslashes differ (only with an unknown setting).
     pub doubt: bool,
 }
@@ -149,6 +152,8 @@ impl<'s> Lexer<'s> {
             plain,
             comment: false,
             open_end: false,
+            strings: 0,
+            glued: false,
             doubt: false,
         }
     }
@@ -156,6 +161,12 @@ impl<'s> Lexer<'s> {
     /// The cap was reached before the end of the text.
     pub fn capped(&self) -> bool {
         self.src.len() < self.full.len() && self.pos >= self.src.len()
+    }
+
+    /// Quotes may be shifted (a backslash meant as an escape, text cut in the middle): what looks like a name may be
+    /// the inside of a literal, so nothing may be shown.
+    pub fn unsure(&self) -> bool {
+        self.doubt || self.glued || (self.open_end && self.strings > 1)
     }
 
     /// The whole text.
@@ -322,6 +333,7 @@ impl<'s> Lexer<'s> {
         self.src = self.full;
         self.pos = self.full.len();
         self.open_end = true;
+        self.strings += 1;
         Token {
             kind: Kind::Str,
             word: Word::Lit,
@@ -347,10 +359,10 @@ impl<'s> Lexer<'s> {
         let mut end = start + 1;
         while let Some(&b) = self.src.get(end) {
             if class(b) & CONT == 0 {
-                if b == b'\'' || b == b'&' {
-                    if let Some(token) = self.prefixed_string(start, end) {
-                        return token;
-                    }
+                if (b == b'\'' || b == b'&')
+                    && let Some(token) = self.prefixed_string(start, end)
+                {
+                    return token;
                 }
                 break;
             }
@@ -399,15 +411,27 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Passes `UESCAPE 'c'`; gives the new end of the token before it.
+    /// Passes `UESCAPE 'c'`; gives the new end of the token before it. Reads bytes, not tokens: no recursion.
     fn skip_uescape(&mut self, end: usize) -> usize {
-        let mut ahead = *self;
-        let (word, value) = (ahead.next(), ahead.next());
-        if word.word == Word::Uescape && value.kind == Kind::Str && value.end - value.start == 3 {
-            *self = ahead;
-            return value.end;
+        let space = |mut i: usize| {
+            while self.full.get(i).is_some_and(|&b| is_space(b)) {
+                i += 1;
+            }
+            i
+        };
+        let word = space(end);
+        let known = self
+            .full
+            .get(word..word + 7)
+            .is_some_and(|w| w.eq_ignore_ascii_case(b"uescape"));
+        let quote = space(word + 7);
+        match self.full.get(quote..quote + 3) {
+            Some([b'\'', _, b'\'']) if known && quote + 3 <= self.src.len() => {
+                self.pos = quote + 3;
+                quote + 3
+            }
+            _ => end,
         }
-        end
     }
 
     /// A string that starts at `start` with its opening quote at `quote`, with what continues it (R2).
@@ -421,6 +445,8 @@ impl<'s> Lexer<'s> {
                 Some(next) => from = next + 1,
                 None => {
                     self.pos = end;
+                    self.strings += 1;
+                    self.glued |= self.full.get(end).is_some_and(|&b| class(b) & CONT != 0);
                     if end - start > FREE_STRING || end > self.src.len() {
                         // String contents are scanned at memory speed: they do not count as lexed.
                         let limit = (self.src.len() + (end - start)).min(self.full.len());
@@ -564,6 +590,7 @@ impl<'s> Lexer<'s> {
                 let end = from + n + tag.len();
                 let limit = (self.src.len() + (end - start)).min(self.full.len());
                 self.src = &self.full[..limit.max(end)];
+                self.strings += 1;
                 self.pos = end;
                 return Token {
                     kind: Kind::Str,

@@ -6,6 +6,7 @@
 mod canon;
 mod fingerprint;
 mod frames;
+mod fuzz;
 mod hash;
 mod kind;
 mod lexer;
@@ -20,6 +21,7 @@ mod words;
 mod tests;
 
 pub use fingerprint::Analyzer;
+pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;
 pub use normalize::{Normalised, display};
 pub use shape::{Column, Join, Limit, OnConflict, Shape, Table, shape, summary};

@@ -133,20 +133,20 @@ fn cte_names(tokens: Items<'_>) -> Vec<&str> {
         let (Item::Name(name), rest) = (&window[0], &window[1..]) else {
             continue;
         };
-        let body = match rest {
+        let body = matches!(
+            rest,
             [Item::Key(Word::As), Item::Open, ..]
-            | [
-                Item::Key(Word::As),
-                Item::Key(Word::Materialized),
-                Item::Open,
-            ] => true,
-            [
-                Item::Key(Word::As),
-                Item::Key(Word::Not),
-                Item::Key(Word::Materialized),
-            ] => true,
-            _ => false,
-        };
+                | [
+                    Item::Key(Word::As),
+                    Item::Key(Word::Materialized),
+                    Item::Open
+                ]
+                | [
+                    Item::Key(Word::As),
+                    Item::Key(Word::Not),
+                    Item::Key(Word::Materialized)
+                ]
+        );
         if body {
             names.push(name.as_str());
         }
@@ -204,9 +204,13 @@ fn tables(shape: &mut Shape, tokens: Items<'_>, ctes: &[&str]) {
             Item::Close if inner => drop(levels.pop()),
             Item::Comma => target = level.1,
             Item::Key(Word::Select | Word::Delete) => *level = (true, false),
+            // Not the one of FOR UPDATE, ON CONFLICT DO UPDATE, FOR NO KEY UPDATE.
             Item::Key(Word::Update) => {
-                let previous = i.checked_sub(1).and_then(|p| tokens.get(p)).and_then(key);
-                target = !matches!(previous, Some(Word::For | Word::Key | Word::Do | Word::On));
+                let previous = i.checked_sub(1).and_then(|p| tokens.get(p));
+                target = matches!(
+                    previous,
+                    None | Some(Item::Open | Item::Close | Item::Key(Word::As))
+                );
                 level.0 |= target;
             }
             Item::Key(Word::From) if level.0 => {

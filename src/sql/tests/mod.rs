@@ -1,6 +1,8 @@
 //! Tests of the module as a whole; those of one file stand in the file.
 
+mod corpus;
 mod facts;
+mod properties;
 mod rows;
 mod shapes;
 
