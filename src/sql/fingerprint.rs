@@ -1,6 +1,7 @@
 //! The hot entry: one pass over a text, one [`Statement`] for each of its statements.
 
-use super::canon::{Canon, Ended, Frame, NoText};
+use super::canon::{Canon, Ended};
+use super::form::{Frame, NoText};
 use super::hash::{self, Keyed};
 use super::lexer::Lexer;
 use super::{Fingerprint, LexSettings, Operation, RawSql, Statement, flag};

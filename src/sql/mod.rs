@@ -5,14 +5,19 @@
 
 mod canon;
 mod fingerprint;
+mod form;
 mod frames;
 mod fuzz;
 mod hash;
+mod keywords;
 mod kind;
 mod lexer;
 mod normalize;
 mod shape;
 mod shape_parse;
+mod shape_tables;
+mod shape_where;
+mod strings;
 mod tags;
 mod types;
 mod words;

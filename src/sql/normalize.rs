@@ -3,7 +3,8 @@
 //! It is made by the same machine as the fingerprint, so what is shown is what was hashed: `$1 .. $n` for literals,
 //! `IN ($1 /*, ... */)` for lists, `_` for dynamic names, casts kept so that EXPLAIN (GENERIC_PLAN) can plan it.
 
-use super::canon::{Canon, Lexeme, Sink};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink};
 use super::hash::Keyed;
 use super::lexer::Lexer;
 use super::words::{SHOWN, Word, attr};

@@ -3,7 +3,8 @@
 //! Works on the canonical tokens, so a shape holds names and facts but never a literal. Everything is bounded: what
 //! does not fit is left out, and what cannot be read is [`Shape::other_predicates`].
 
-use super::canon::{Canon, Lexeme, Sink};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink};
 use super::hash::Keyed;
 use super::lexer::Lexer;
 use super::shape_parse;

@@ -1,6 +1,7 @@
 //! Casts and type names (rules R9, R10).
 
-use super::canon::{Canon, Lexeme, Sink, T_CAST};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink, T_CAST};
 use super::hash;
 use super::lexer::{Kind, Lexer, Token};
 use super::words::Word;

@@ -5,6 +5,7 @@ mod facts;
 mod properties;
 mod rows;
 mod shapes;
+mod tag_values;
 
 use super::*;
 
