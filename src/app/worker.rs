@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -186,12 +185,13 @@ fn start(worker: &Rc<Worker>, a: Accepted) {
     match Socket::new(a.fd) {
         Ok(socket) => {
             tokio::task::spawn_local(async move {
-                if let Outcome::Console(console) = serve(Rc::clone(&w), socket, a.peer, a.local).await {
-                    crate::admin::serve(w, *console).await;
+                match serve(Rc::clone(&w), socket, a.peer, a.local).await {
+                    Outcome::Done => {}
+                    Outcome::Session(session, server) => drop(tokio::task::spawn_local(session.run(server))),
+                    Outcome::Console(console) => crate::admin::serve(w, *console).await,
                 }
             });
         }
         Err(e) => tracing::error!(error = %e, "cannot register a connection"),
     }
-    let _ = worker.process.draining.load(Relaxed);
 }

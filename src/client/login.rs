@@ -37,8 +37,11 @@ pub struct Console {
 
 /// How a connection's login ended.
 pub enum Outcome {
-    /// It became a session (already over).
+    /// It is over.
     Done,
+    /// It became a session: run it in a task of its own, which is smaller than the login's, with the server it has
+    /// got already (session pooling).
+    Session(Box<Session>, Option<Checkout>),
     /// It is for the console.
     Console(Box<Console>),
 }
@@ -56,7 +59,7 @@ const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
 const ERROR: usize = 4;
 
-/// Serves one accepted connection to its end, or hands it to the console.
+/// Takes one accepted connection through its login.
 pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
@@ -87,11 +90,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
             match ready {
                 Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, place, admin })),
                 Ready::Session(login) => {
-                    // A client that pipelines behind its login keeps what it sent.
                     let (session, server) = session(w, io, place, *login);
-                    // Its own box: what login needed is freed, and the task itself stays small.
-                    Box::pin(Box::new(session).run(server)).await;
-                    Outcome::Done
+                    Outcome::Session(Box::new(session), server)
                 }
             }
         }
