@@ -32,6 +32,7 @@ from routes import BOOK, INNOCENT, PAIRS, routes  # noqa: E402
 
 WORKERS = 3
 REPEATS = 4
+SETTLE = 1.3  # seconds
 BLAME = ("medium", "high")
 
 
@@ -114,15 +115,11 @@ class Sluice:
         return connection.getresponse().read().decode()
 
     def bursts(self):
-        """How often each finding was seen so far, by its id; settled: two looks in a row agree."""
-        before = None
-        for _ in range(40):
-            now = {labels["finding"]: value for labels, value in series(self.metrics(), "pgsluice_nplusone_finding_bursts_total")}
-            if now == before:
-                return now
-            before = now
-            time.sleep(0.15)
-        return before
+        """How often each finding was seen so far, by its id. A request counts when its connection has been silent for
+        a while, which pgsluice looks at once a second."""
+        time.sleep(SETTLE)
+        text = self.metrics()
+        return {labels["finding"]: value for labels, value in series(text, "pgsluice_nplusone_finding_bursts_total")}
 
     def findings(self):
         """Findings by id: what their last log line says. Each is logged when first seen."""
@@ -132,9 +129,8 @@ class Sluice:
                 record = json.loads(line)
             except ValueError:
                 continue
-            fields = record.get("fields", record)
-            if record.get("target") == "pgsluice::finding":
-                found[fields["finding"]] = fields
+            if "finding" in record and record.get("message") != "burst":
+                found[record["finding"]] = record
         return found
 
 
@@ -154,15 +150,29 @@ def blamed(finding):
 # === The two passes ===
 
 def without_tags(shop, sluice):
-    """Route by route, so that a finding is known to be the route's; then all mixed, which must find nothing new."""
-    found = {}
+    """Route by route, so that what is found is known to be the route's; those without an N+1 together, and one by
+    one only if something is found in them. Then all mixed, which must find nothing new."""
+    found = {route: set() for route in routes()}
     before = sluice.bursts()
-    for route in routes():
-        shop.get_all(paths_of(route, REPEATS))
+
+    def ask(asked):
+        nonlocal before
+        shop.get_all([path for route in asked for path in paths_of(route, REPEATS)])
         after = sluice.bursts()
-        found[route] = {id for id, count in after.items() if count > before.get(id, 0) and id != "other"}
+        new = {id for id, count in after.items() if count > before.get(id, 0) and id != "other"}
         before = after
-        say(f"  /{route:<24} {len(found[route])} found" if found[route] else f"  /{route:<24} -")
+        return new
+
+    for route in (route for route, bad in routes().items() if bad):
+        found[route] = ask([route])
+        say(f"  /{route:<24} {len(found[route])} found")
+    clean = [route for route, bad in routes().items() if not bad]
+    say(f"  {len(clean)} views without an N+1")
+    new = ask(clean)
+    if any(id in new and blamed(finding) for id, finding in sluice.findings().items()):
+        for route in clean:
+            found[route] = ask([route])
+            say(f"  /{route:<24} {len(found[route]) or '-'}")
     known = set().union(*found.values())
     mixed(shop)
     sluice.bursts()

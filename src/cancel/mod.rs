@@ -73,15 +73,15 @@ impl Drop for Registration {
 }
 
 impl Cancels {
-    /// A new random key for a client; the process id part is positive, as clients expect.
+    /// A new random key for a client. The process id part is `pid`, or random and positive, as clients expect.
     ///
     /// # Errors
     /// The operating system has no random numbers.
-    pub fn register(self: &Arc<Self>) -> Result<Registration, AuthError> {
+    pub fn register(self: &Arc<Self>, pid: Option<u32>) -> Result<Registration, AuthError> {
         loop {
             let bytes: [u8; 8] = crate::auth::random()?;
             let [a, b, c, d, e, f, g, h] = bytes;
-            let key = CancelKey { pid: u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff, secret: u32::from_be_bytes([e, f, g, h]) };
+            let key = CancelKey { pid: pid.unwrap_or(u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff), secret: u32::from_be_bytes([e, f, g, h]) };
             let slot = Arc::new(CancelSlot::default());
             if let dashmap::Entry::Vacant(v) = self.slots.entry(key) {
                 v.insert(Arc::clone(&slot));

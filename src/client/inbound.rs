@@ -262,6 +262,11 @@ impl Session {
     fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, events: &mut Vec<Event>) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
+        if let Some(sql) = data.get(text.clone())
+            && about_databases(sql)
+        {
+            self.w.process.pools.make_way(sql);
+        }
         if whole {
             let nul = usize::from(data[text.clone()].last() == Some(&0));
             events.push(Event::Query(text.start..text.end - nul));
@@ -301,6 +306,9 @@ impl Session {
             plan.keep(data, range.clone());
         } else {
             self.parse_shared(&p, server, plan, data);
+        }
+        if about_databases(p.sql) {
+            self.w.process.pools.make_way(p.sql);
         }
         let sql = body + p.name.len() + 1;
         events.push(Event::Parse { name: body..body + p.name.len(), sql: sql..sql + p.sql.len() });
@@ -436,6 +444,18 @@ impl Session {
     }
 }
 
+/// Whether a text begins with `CREATE DATABASE`, `ALTER DATABASE` or `DROP DATABASE`. Asked before it is sent, of every
+/// text: the first byte decides nearly always.
+fn about_databases(sql: &[u8]) -> bool {
+    let sql = sql.trim_ascii_start();
+    if !matches!(sql.first().map(u8::to_ascii_lowercase), Some(b'c' | b'a' | b'd')) {
+        return false;
+    }
+    let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+    let verb = words.next().unwrap_or_default();
+    [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
+}
+
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {
     if frame.len > MAX_SHORT {
         return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "message is too long for its type")));
@@ -456,6 +476,12 @@ mod tests {
         p.keep(input, 2..6);
         assert_eq!(p.bytes(input).as_ptr(), input.as_ptr());
         assert_eq!(p.bytes(input), b"abcdef");
+    }
+
+    #[test]
+    fn statements_about_databases_are_told_apart() {
+        assert!(about_databases(b"DROP DATABASE x") && about_databases(b"  create\ndatabase y TEMPLATE z"));
+        assert!(!about_databases(b"DROP TABLE database") && !about_databases(b"SELECT 1") && !about_databases(b""));
     }
 
     #[test]

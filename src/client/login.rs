@@ -14,7 +14,7 @@ use crate::insight::SessionInsight;
 use crate::net::clock::now_us;
 use crate::net::{PeerAddr, Socket};
 use crate::pool::welcome::Reported;
-use crate::pool::{CheckoutError, Pool, Unknown};
+use crate::pool::{Checkout, CheckoutError, Pool, Unknown};
 use crate::server::{self, InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
@@ -90,8 +90,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
                 Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin })),
                 Ready::Session(login) => {
                     // A client that pipelines behind its login keeps what it sent.
-                    let session = session(w, io, place, *login);
-                    session.run().await;
+                    let (session, server) = session(w, io, place, *login);
+                    session.run(server).await;
                     Outcome::Done
                 }
             }
@@ -109,6 +109,8 @@ struct LoggedIn {
     startup: Arc<ParamSet>,
     registration: crate::cancel::Registration,
     reported: Arc<Reported>,
+    /// Session pooling: the server of this session.
+    server: Option<Checkout>,
 }
 
 /// The socket and what has been read too much, while messages are few and small.
@@ -299,8 +301,9 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
     })?;
     let startup = w.process.pools.shared().params.intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
-    let reported = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
-    let registration = w.process.cancels.register().map_err(|_| Failed::Silent)?;
+    let (reported, server) = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
+    // In session pooling the process id a client is told is its backend's: pg_backend_pid() agrees with it.
+    let registration = w.process.cancels.register(server.as_ref().map(|s| s.key.pid())).map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
@@ -315,7 +318,7 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
     control::ready(&mut out, TxStatus::Idle);
     io.socket.send_all(&out).await.map_err(|_| Failed::Silent)?;
     place.info.set_state(ClientState::Idle, 0, now_us());
-    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported })))
+    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
 }
 
 /// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
@@ -323,13 +326,14 @@ fn clean_application(name: &str) -> Vec<u8> {
     name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
 }
 
-/// What servers report under these parameters: known, or asked of a server, which proves that it takes them.
-async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc<ParamSet>) -> Result<Arc<Reported>, ErrorFields> {
+/// What servers report under these parameters: known, or asked of a server, which proves that it takes them. In session
+/// pooling the server stays with the client.
+async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc<ParamSet>) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
     let session = pool.settings.pool_mode == PoolMode::Session;
     let shared = &w.process.pools.shared().params;
     let key = if session { Arc::clone(startup) } else { shared.intern(startup.without("application_name")) };
-    if let Some(known) = pool.welcomes.get(&key) {
-        return Ok(known);
+    if !session && let Some(known) = pool.welcomes.get(&key) {
+        return Ok((known, None));
     }
     place.info.set_state(ClientState::Waiting, 0, now_us());
     let wait = pool.settings.query_wait_timeout;
@@ -345,23 +349,21 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
         }
     };
     if session {
-        let reported = pool.welcomes.learn(&key, &server);
-        server.release();
-        return Ok(reported);
+        return Ok((Arc::new(server.reported.clone()), Some(server)));
     }
     let mut sql = Vec::new();
     server::params::sync_sql(&server.params, &key, &mut sql);
     if sql.is_empty() {
         let reported = pool.welcomes.learn(&key, &server);
         server.release();
-        return Ok(reported);
+        return Ok((reported, None));
     }
     match Box::pin(server.apply(&sql)).await {
         Ok((mut server, None)) => {
             server.params = Arc::clone(&key);
             let reported = pool.welcomes.learn(&key, &server);
             server.release();
-            Ok(reported)
+            Ok((reported, None))
         }
         Ok((server, Some(fields))) => {
             server.release();
@@ -371,7 +373,7 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
     }
 }
 
-fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> Session {
+fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Option<Checkout>) {
     let value = |name: &[u8]| login.reported.iter().find(|(n, _)| **n == *name).map(|(_, v)| String::from_utf8_lossy(v).into_owned());
     let lex = LexSettings {
         standard_conforming_strings: value(b"standard_conforming_strings").map(|v| v == "on"),
@@ -390,7 +392,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> Session {
     });
     let alarm = w.alarms.add();
     let now = now_us();
-    Session {
+    let session = Session {
         w,
         socket: io.socket,
         place,
@@ -410,9 +412,11 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> Session {
         skip_to_sync: false,
         server_fatal: false,
         answered: 0,
+        begun: 0,
         received_us: now,
         server_us: now,
         request_us: now,
         transaction_us: now,
-    }
+    };
+    (session, login.server)
 }

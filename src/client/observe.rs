@@ -52,14 +52,16 @@ impl Session {
         let mut analyzer = w.analyzer.borrow_mut();
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
-        let pipelined = self.insight_busy();
+        let mut begun = self.begun;
         let mut pin = None;
         let insight = &mut self.insight;
         let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
-            insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined });
+            insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
+            begun += 1;
         });
+        self.begun = begun;
         if let Some(reason) = pin {
             self.pin(reason);
         }
@@ -97,16 +99,11 @@ impl Session {
     fn observe_execute(&mut self, portal: &[u8], at: Times) {
         self.stats().queries.add(1);
         let meta = self.names().portal(portal);
-        let pipelined = self.insight_busy();
         if meta.known {
-            let begin = Begin { statement: meta.statement, text: None, tags: meta.tags, at, pipelined };
+            let begin = Begin { statement: meta.statement, text: None, tags: meta.tags, at, pipelined: self.begun > 0 };
             self.insight.begin(&mut self.w.lens.borrow_mut(), &begin);
         }
-    }
-
-    /// The client sent this before it had the answer to what it sent before.
-    fn insight_busy(&self) -> bool {
-        false
+        self.begun += 1;
     }
 
     /// Session pooling without insight never reads SQL.

@@ -79,6 +79,7 @@ impl Session {
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if forward => {
                 let rows = if t == tag::COMMAND_COMPLETE { control::rows(body) } else { 0 };
                 let bytes = std::mem::take(&mut self.answered);
+                self.begun = self.begun.saturating_sub(1);
                 self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
                 if t == tag::COMMAND_COMPLETE && body.first() == Some(&b'D') {
                     self.note_discard(body, server);
@@ -114,6 +115,7 @@ impl Session {
             }
         }
         if server.tracker.answered() {
+            self.begun = 0;
             server.info.set_tx(status.byte(), now);
         }
         if self.pool.settings.pool_mode == PoolMode::Statement && status != TxStatus::Idle {

@@ -80,6 +80,8 @@ pub struct Session {
     pub(super) server_fatal: bool,
     /// Bytes answered to the statement that runs.
     pub(super) answered: u64,
+    /// Statements forwarded and not yet answered: what comes now is pipelined when there are any.
+    pub(super) begun: u32,
     /// When the client's bytes came, and when its server was there (monotonic microseconds).
     pub(super) received_us: u64,
     pub(super) server_us: u64,
@@ -89,24 +91,33 @@ pub struct Session {
 }
 
 impl Session {
-    /// Serves the client until it leaves.
-    pub async fn run(mut self) {
+    /// Serves the client until it leaves. `server`: the one it has got at login (session pooling).
+    pub async fn run(mut self, server: Option<Checkout>) {
         self.pool.clients.fetch_add(1, Relaxed);
-        let stop = loop {
+        let stop = self.serve(server).await;
+        self.end(stop).await;
+    }
+
+    async fn serve(&mut self, server: Option<Checkout>) -> Stop {
+        if let Some(server) = server
+            && let Err(stop) = self.linked(server).await
+        {
+            return stop;
+        }
+        loop {
             if let Err(stop) = self.idle().await {
-                break stop;
+                return stop;
             }
             match self.obtain().await {
                 Ok(Some(server)) => {
                     if let Err(stop) = self.linked(server).await {
-                        break stop;
+                        return stop;
                     }
                 }
                 Ok(None) => {}
-                Err(stop) => break stop,
+                Err(stop) => return stop,
             }
-        };
-        self.end(stop).await;
+        }
     }
 
     async fn end(&mut self, stop: Stop) {

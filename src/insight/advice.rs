@@ -1,12 +1,58 @@
 //! What to change, in Django's words.
+//!
+//! Names are guessed from tables and columns (`shop_book` is `Book`, `author_id` is `author`, the reverse of a foreign
+//! key is `book_set`): right under Django's defaults, and said to be probable where it is a guess.
 
 use super::describe::Described;
-use super::judge::Kind;
-use super::runs::Run;
+use crate::sql::{Limit, OnConflict, Operation, Shape};
 
 /// What the repeated statement fetches, as seen from the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Relation {
+    /// `book.author`.
+    Fk,
+    /// `author.book_set.all()`.
+    ReverseFk,
+    /// `author.book_set.filter(...)`.
+    FilteredReverseFk,
+    /// `user.profile`.
+    OneToOne,
+    /// `book.tags.all()`.
+    ManyToMany,
+    /// `.count()`.
+    Count,
+    /// `.exists()`.
+    Exists,
+    /// `.first()`, `.latest()`.
+    First,
+    /// `.aggregate(...)`.
+    Aggregate,
+    /// `get(pk=...)`.
+    GetPk,
+    /// `get(name=...)`.
+    Get,
+    /// A field left out by `only()` or `defer()`.
+    Deferred,
+    /// `item.content_object`.
+    GenericFk,
+    /// `book.items.all()` of a GenericRelation.
+    GenericRelation,
+    /// A prefetch for one instance at a time.
+    Prefetch,
+    /// `get_or_create()`.
+    GetOrCreate,
+    /// `update_or_create()`.
+    UpdateOrCreate,
+    /// `create()`, `save()` of a new object.
+    Insert,
+    /// `save()`.
+    Update,
+    /// `delete()`.
+    Delete,
+    /// INSERT ... ON CONFLICT DO UPDATE.
+    Upsert,
+    /// `book.tags.add(...)`.
+    ManyToManyAdd,
     /// Anything else.
     Other,
 }
@@ -14,16 +60,201 @@ pub enum Relation {
 impl Relation {
     /// Label value.
     pub fn name(self) -> &'static str {
-        "other"
+        match self {
+            Relation::Fk => "fk",
+            Relation::ReverseFk => "reverse_fk",
+            Relation::FilteredReverseFk => "filtered_reverse_fk",
+            Relation::OneToOne => "o2o",
+            Relation::ManyToMany => "m2m",
+            Relation::Count => "count",
+            Relation::Exists => "exists",
+            Relation::First => "first",
+            Relation::Aggregate => "aggregate",
+            Relation::GetPk | Relation::Get => "get",
+            Relation::Deferred => "deferred",
+            Relation::GenericFk => "gfk",
+            Relation::GenericRelation => "generic_rel",
+            Relation::Prefetch => "prefetch",
+            Relation::GetOrCreate => "get_or_create",
+            Relation::UpdateOrCreate => "update_or_create",
+            Relation::Insert => "insert",
+            Relation::Update => "update",
+            Relation::Delete => "delete",
+            Relation::Upsert => "upsert",
+            Relation::ManyToManyAdd => "m2m_add",
+            Relation::Other => "other",
+        }
     }
 }
 
-/// Reads the relation from the shapes of the statements.
-pub(crate) fn relation(_kind: Kind, _run: &Run, _child: Option<&Described>, _parent: Option<&Described>) -> Relation {
-    Relation::Other
+/// The relation of a repeated statement: by itself, by its parent, by what runs along with it.
+pub(crate) fn relation(
+    child: &Described,
+    parent: Option<&Described>,
+    along: &[&Described],
+) -> Relation {
+    let alone = relation_alone(child);
+    let same_table = |other: &&&Described| other.table() == child.table();
+    let written = along
+        .iter()
+        .filter(same_table)
+        .any(|other| other.shape.operation == Operation::Insert);
+    let got = along
+        .iter()
+        .filter(same_table)
+        .find(|other| other.shape.limit == Limit::TwentyOne);
+    match (alone, parent) {
+        (Relation::Get, _) if written => Relation::GetOrCreate,
+        (Relation::Insert | Relation::Update, _) if got.is_some_and(|get| get.shape.for_update) => {
+            Relation::UpdateOrCreate
+        }
+        (Relation::Insert, _) if got.is_some() => Relation::GetOrCreate,
+        (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => {
+            Relation::Deferred
+        }
+        (Relation::GetPk, _)
+            if along
+                .iter()
+                .any(|other| other.table() == "django_content_type") =>
+        {
+            Relation::GenericFk
+        }
+        (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
+        _ => alone,
+    }
 }
 
-/// The advice for a relation.
-pub(crate) fn advice(_relation: Relation, _texts: &[&Described], _parent: Option<&Described>) -> String {
-    String::new()
+/// What a statement is when nothing else is known.
+pub(crate) fn relation_alone(child: &Described) -> Relation {
+    let shape = &child.shape;
+    match shape.operation {
+        Operation::Select => read(child),
+        Operation::Insert if shape.on_conflict == OnConflict::Nothing && is_through(shape) => {
+            Relation::ManyToManyAdd
+        }
+        Operation::Insert if shape.on_conflict == OnConflict::Update => Relation::Upsert,
+        Operation::Insert => Relation::Insert,
+        Operation::Update => Relation::Update,
+        Operation::Delete => Relation::Delete,
+        _ => Relation::Other,
+    }
+}
+
+fn read(child: &Described) -> Relation {
+    let shape = &child.shape;
+    let has = |name: &str| shape.equals.iter().any(|column| column.name == name);
+    let key = shape.equals.first();
+    let by_id = key.is_some_and(|column| is_key(&column.name));
+    let by_reference = shape
+        .equals
+        .iter()
+        .chain(&shape.in_lists)
+        .any(|column| column.name.ends_with("_id"));
+    let joined = key.is_some_and(|column| {
+        shape.joins.iter().any(|join| {
+            shape
+                .tables
+                .get(join.table)
+                .is_some_and(|t| t.name == column.table)
+        })
+    });
+    if shape.exists {
+        Relation::Exists
+    } else if shape.count {
+        Relation::Count
+    } else if shape.aggregate.is_some() {
+        Relation::Aggregate
+    } else if child.table() == "django_content_type" && by_id {
+        Relation::GenericFk
+    } else if has("content_type_id") && has("object_id") {
+        Relation::GenericRelation
+    } else if shape.limit == Limit::TwentyOne {
+        match key {
+            Some(column) if is_key(&column.name) => Relation::GetPk,
+            Some(column) if column.name.ends_with("_id") && shape.equals.len() == 1 => {
+                Relation::OneToOne
+            }
+            _ => Relation::Get,
+        }
+    } else if shape.prefetch.is_some() || (!shape.in_lists.is_empty() && shape.equals.is_empty()) {
+        Relation::Prefetch
+    } else if shape.limit == Limit::One {
+        Relation::First
+    } else if joined && by_reference {
+        Relation::ManyToMany
+    } else if by_reference
+        && (shape.equals.len() > 1 || shape.other_predicates || !shape.ranges.is_empty())
+    {
+        Relation::FilteredReverseFk
+    } else if by_reference {
+        Relation::ReverseFk
+    } else {
+        Relation::Other
+    }
+}
+
+fn is_key(column: &str) -> bool {
+    matches!(column, "id" | "pk" | "uuid") || column.ends_with("_ptr_id")
+}
+
+/// A table of two or three columns, two of them references: what joins two models.
+fn is_through(shape: &Shape) -> bool {
+    shape.insert_columns.len() <= 3
+        && shape
+            .insert_columns
+            .iter()
+            .filter(|name| name.ends_with("_id"))
+            .count()
+            == 2
+}
+
+/// The child reads columns of the parent's own table that the parent left out.
+fn is_deferred(child: &Shape, parent: &Shape) -> bool {
+    child.table().is_some()
+        && child.table() == parent.table()
+        && !parent.star
+        && child
+            .columns
+            .iter()
+            .any(|column| !parent.columns.iter().any(|known| known.name == column.name))
+}
+
+/// The foreign key in the parent's columns that leads to the child's table: by name, or the only one.
+pub(super) fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
+    let model = bare(child.table());
+    let keys: Vec<&str> = parent
+        .shape
+        .columns
+        .iter()
+        .filter_map(|column| column.name.strip_suffix("_id"))
+        .collect();
+    keys.iter()
+        .find(|stem| model == **stem || model.replace('_', "") == stem.replace('_', ""))
+        .or_else(|| {
+            keys.iter()
+                .find(|stem| model.ends_with(**stem) || stem.ends_with(model))
+        })
+        .or_else(|| keys.first().filter(|_| keys.len() == 1))
+        .map(|stem| (*stem).to_owned())
+}
+
+/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop.
+pub(super) fn owner_of<'a>(
+    child: &Described,
+    parent: Option<&'a Described>,
+    along: &[&'a Described],
+) -> Option<&'a Described> {
+    let others = along
+        .iter()
+        .copied()
+        .filter(|other| other.table() != child.table());
+    parent
+        .into_iter()
+        .chain(others)
+        .find(|owner| foreign_key(owner, child).is_some())
+}
+
+/// `shop_book` without the application: `book`.
+pub(super) fn bare(table: &str) -> &str {
+    table.split_once('_').map_or(table, |(_, model)| model)
 }

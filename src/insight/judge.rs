@@ -19,7 +19,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the metrics.
-    pub const ALL: [Kind; 4] = [Kind::NPlusOne, Kind::Chain, Kind::Duplicate, Kind::WriteLoop];
+    pub const ALL: [Kind; 4] = [
+        Kind::NPlusOne,
+        Kind::Chain,
+        Kind::Duplicate,
+        Kind::WriteLoop,
+    ];
 
     /// Label value.
     pub fn name(self) -> &'static str {
@@ -89,33 +94,55 @@ pub(crate) struct Verdict {
 }
 
 /// Judges one run; `None` when it is nothing to report.
-pub(crate) fn judge(run: &Run, context: &Context<'_>) -> Option<Verdict> {
-    if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0 || run.piped * 5 > run.n || run.lists * 2 >= run.n {
+pub(crate) fn judge(
+    run: &Run,
+    context: &Context<'_>,
+    is_registry: impl FnOnce() -> bool,
+) -> Option<Verdict> {
+    if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0
+        || run.piped * 5 > run.n
+        || run.lists * 2 >= run.n
+    {
         return None;
     }
     match run.operation {
-        Operation::Select if run.several => loop_of_reads(run, context),
+        Operation::Select if run.several => loop_of_reads(run, context, is_registry),
         Operation::Select => duplicate(run, context),
-        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => loop_of_writes(run, context),
+        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => {
+            loop_of_writes(run, context)
+        }
         _ => None,
     }
 }
 
-fn loop_of_reads(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+fn loop_of_reads(
+    run: &Run,
+    context: &Context<'_>,
+    is_registry: impl FnOnce() -> bool,
+) -> Option<Verdict> {
     let config = context.config;
     if run.n < config.min_count || is_scan(run) || run.flags & flag::FOR_UPDATE != 0 {
         return None;
     }
-    let confidence = confidence(run, context);
+    let mut confidence = confidence(run, context);
+    let explained = run.parent.is_some_and(|parent| parent.score <= EXACT);
+    if confidence > Confidence::Low && !explained && is_registry() {
+        confidence = Confidence::Low;
+    }
     if confidence == Confidence::Low && run.n < config.min_count_low_confidence {
         return None;
     }
-    Some(Verdict { kind: Kind::NPlusOne, confidence })
+    Some(Verdict {
+        kind: Kind::NPlusOne,
+        confidence,
+    })
 }
 
 /// How sure it is that a repeated SELECT is a loop over rows that one statement could have read.
 fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
-    let parent = run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
+    let parent = run.parent.filter(|parent| {
+        context.sure || (parent.adjacent && !is_request_cycle(run, parent, context))
+    });
     let score = parent.map_or(f32::MAX, |parent| parent.score);
     // Once a request each, however many requests.
     if run.streak < context.config.min_count {
@@ -123,7 +150,11 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     }
     // Each turn changes data before the next read: a queue, an import, a guard. Only an exact parent makes it a loop over rows.
     if run.written * 10 >= (run.n - 1) * 9 {
-        return if score <= EXACT { Confidence::High } else { Confidence::Low };
+        return if score <= EXACT {
+            Confidence::High
+        } else {
+            Confidence::Low
+        };
     }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
     if run.flags & flag::RANGE != 0 && score > MATCH {
@@ -131,11 +162,41 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     }
     if score <= MATCH {
         Confidence::High
-    } else if score <= LOOSE || context.sure {
+    } else if score <= LOOSE
+        || context.sure
+        || parent.is_some_and(|parent| shares_rows(run, &parent, context))
+    {
         Confidence::Medium
     } else {
         Confidence::Low
     }
+}
+
+/// Whether several look-ups by key share a parent's rows among them (a generic foreign key: one table for each type).
+fn shares_rows(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
+    if run.flags & flag::LIMIT_GET == 0 {
+        return false;
+    }
+    let alike = |other: &&Run| {
+        other.flags & flag::LIMIT_GET != 0
+            && other
+                .parent
+                .is_some_and(|theirs| theirs.fingerprint == parent.fingerprint)
+            && other.first <= run.last
+            && other.last >= run.first
+    };
+    let sum: u64 = context
+        .runs
+        .iter()
+        .filter(alike)
+        .map(|other| u64::from(other.n))
+        .sum();
+    sum.abs_diff(parent.rows) * 10 <= parent.rows
+}
+
+/// Whether a parent explains a run well enough to be named.
+pub(crate) fn links(parent: &Parent, confidence: Confidence) -> bool {
+    confidence > Confidence::Low && parent.score <= LOOSE
 }
 
 /// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
@@ -153,7 +214,9 @@ fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
 /// Pages read one after the other: each statement is already a set.
 fn is_scan(run: &Run) -> bool {
     let paged = flag::LIMIT | flag::ORDER_BY;
-    run.flags & paged == paged && run.flags & (flag::OFFSET | flag::RANGE) != 0 && run.rows > u64::from(run.n)
+    run.flags & paged == paged
+        && run.flags & (flag::OFFSET | flag::RANGE) != 0
+        && run.rows > u64::from(run.n)
 }
 
 fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
@@ -161,25 +224,39 @@ fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     let enough = run.n >= context.config.min_count && run.dup + 1 >= run.n;
     (enough && (context.sure || close)).then_some(Verdict {
         kind: Kind::Duplicate,
-        confidence: if context.sure { Confidence::High } else { Confidence::Medium },
+        confidence: if context.sure {
+            Confidence::High
+        } else {
+            Confidence::Medium
+        },
     })
 }
 
 fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     let linked = run.parent.is_some_and(|parent| parent.score <= MATCH);
     let single = run.rows < 2 * u64::from(run.n);
-    let enough = run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
+    let enough =
+        run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
     (single && enough).then_some(Verdict {
         kind: Kind::WriteLoop,
-        confidence: if linked { Confidence::High } else { Confidence::Medium },
+        confidence: if linked {
+            Confidence::High
+        } else {
+            Confidence::Medium
+        },
     })
 }
 
 /// Time that batching would have saved, microseconds: the batch is charged twice the worst single statement.
 pub(crate) fn avoidable_us(run: &Run, kind: Kind, round_trip: u64) -> u64 {
-    let after = u64::from(!matches!(kind, Kind::NPlusOne | Kind::Chain | Kind::Duplicate));
+    let after = u64::from(!matches!(
+        kind,
+        Kind::NPlusOne | Kind::Chain | Kind::Duplicate
+    ));
     let turns = u64::from(run.n).saturating_sub(after.max(1));
-    run.duration.saturating_sub(2 * run.duration_max) + run.wait.saturating_sub(run.wait_max) + turns * round_trip
+    run.duration.saturating_sub(2 * run.duration_max)
+        + run.wait.saturating_sub(run.wait_max)
+        + turns * round_trip
 }
 
 /// How much a burst matters.

@@ -6,8 +6,8 @@
 //!  unit.rs   which statements belong together (boundaries)         │      table.rs  counters per fingerprint
 //!  runs.rs   repeats of one statement inside a unit                │      stats.rs  histograms per database
 //!  judge.rs  what a run is: kind, confidence, cost, severity  <────┘
-//!  report.rs findings, cool-down, the log line; advice.rs Django's words
-//!  publish.rs ranking, top-K series; render.rs Prometheus text; views.rs what the console and JSON show
+//!  report.rs cool-down, the log line; findings.rs, event.rs; advice.rs and wording.rs Django's words
+//!  publish.rs ranking, top-K series; render.rs and page.rs Prometheus text; views.rs what the console and JSON show
 //! ```
 //!
 //! Invariants: nothing here holds or shows a literal (texts come from [`crate::sql`]'s literal-free form only);
@@ -16,7 +16,10 @@
 
 mod advice;
 mod describe;
+mod event;
+mod findings;
 mod judge;
+mod page;
 mod publish;
 mod registry;
 mod render;
@@ -28,6 +31,7 @@ mod table;
 mod tags;
 mod unit;
 mod views;
+mod wording;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -36,9 +40,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::config::InsightConfig;
 use crate::sql::{LexSettings, RawSql};
 
-pub use judge::{Confidence, Kind, Severity};
 pub use advice::Relation;
-pub use report::{BurstEvent, Evidence};
+pub use event::{BurstEvent, Evidence};
+pub use judge::{Confidence, Kind, Severity};
 pub use session::{Begin, SessionInsight};
 pub use tags::TagSet;
 pub use views::{FindingView, FingerprintOrder, FingerprintView};
@@ -81,7 +85,7 @@ pub struct Insight {
     databases: RwLock<Vec<Arc<str>>>,
     workers: Mutex<Vec<Arc<table::WorkerTable>>>,
     pub(crate) registry: Mutex<registry::Registry>,
-    pub(crate) findings: Mutex<report::Findings>,
+    pub(crate) findings: Mutex<findings::Findings>,
     publisher: Mutex<publish::Publisher>,
     sink: RwLock<Option<BurstSink>>,
 }
@@ -100,7 +104,7 @@ impl Insight {
             databases: RwLock::new(Vec::new()),
             workers: Mutex::new(Vec::new()),
             registry: Mutex::new(registry::Registry::new(config.max_fingerprints)),
-            findings: Mutex::new(report::Findings::new(config.max_findings)),
+            findings: Mutex::new(findings::Findings::new(config.max_findings)),
             publisher: Mutex::new(publish::Publisher::new(config)),
             sink: RwLock::new(None),
         })
@@ -125,7 +129,10 @@ impl Insight {
 
     /// The id of a database name. Beyond [`MAX_DATABASES`] names all share `other`.
     pub fn database(&self, name: &str) -> DatabaseId {
-        let mut names = self.databases.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self
+            .databases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = names.iter().position(|known| &**known == name) {
             return DatabaseId(at as u16);
         }
@@ -139,13 +146,22 @@ impl Insight {
 
     /// The name behind an id.
     pub(crate) fn database_name(&self, id: u16) -> Arc<str> {
-        let names = self.databases.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(usize::from(id)).cloned().unwrap_or_else(|| Arc::from("other"))
+        let names = self
+            .databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        names
+            .get(usize::from(id))
+            .cloned()
+            .unwrap_or_else(|| Arc::from("other"))
     }
 
     /// All database names in the order of their ids.
     pub(crate) fn database_names(&self) -> Vec<Arc<str>> {
-        self.databases.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Calls `sink` with every burst from now on, on the thread of the worker that saw it.

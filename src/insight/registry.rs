@@ -10,8 +10,6 @@ use crate::sql::Fingerprint;
 const MAX_ROUTES: usize = 1_024;
 /// Number of the route `other`.
 const OTHER_ROUTE: u32 = 1;
-/// Longest route shown.
-const MAX_ROUTE: usize = 128;
 
 /// Texts and routes.
 pub(crate) struct Registry {
@@ -24,7 +22,12 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(limit: usize) -> Self {
         // Number 0 means "no route".
-        Self { texts: HashMap::new(), limit: limit.max(1), routes: vec![Arc::from(""), Arc::from("other")], bytes: 0 }
+        Self {
+            texts: HashMap::new(),
+            limit: limit.max(1),
+            routes: vec![Arc::from(""), Arc::from("other")],
+            bytes: 0,
+        }
     }
 
     /// Keeps what a new fingerprint looks like. `false`: no room, the sweep makes some.
@@ -53,18 +56,19 @@ impl Registry {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.texts.len()
-    }
-
     /// Approximate memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
+        self.bytes
+            + self.texts.len() * 64
+            + self
+                .routes
+                .iter()
+                .map(|route| route.len() + 32)
+                .sum::<usize>()
     }
 
-    /// The number of a route; digits are masked (a misbehaving application may send the real path).
-    pub(crate) fn route(&mut self, raw: &str) -> u32 {
-        let clean = mask_route(raw);
+    /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.
+    pub(crate) fn route(&mut self, clean: &str) -> u32 {
         if clean.is_empty() {
             return 0;
         }
@@ -80,35 +84,8 @@ impl Registry {
 
     /// The route behind a number; `None` for 0.
     pub(crate) fn route_name(&self, number: u32) -> Option<Arc<str>> {
-        (number != 0).then(|| self.routes.get(number as usize).cloned()).flatten()
+        (number != 0)
+            .then(|| self.routes.get(number as usize).cloned())
+            .flatten()
     }
-}
-
-/// Printable ASCII, at most [`MAX_ROUTE`] bytes, runs of two or more digits as `#`.
-pub(crate) fn mask_route(raw: &str) -> String {
-    let mut clean = String::with_capacity(raw.len().min(MAX_ROUTE));
-    let mut digits = String::new();
-    for c in raw.chars() {
-        if c.is_ascii_digit() {
-            digits.push(c);
-            continue;
-        }
-        push_digits(&mut clean, &mut digits);
-        clean.push(if c.is_ascii_graphic() || c == ' ' { c } else { '?' });
-        if clean.len() >= MAX_ROUTE {
-            break;
-        }
-    }
-    push_digits(&mut clean, &mut digits);
-    clean.truncate(MAX_ROUTE);
-    clean
-}
-
-fn push_digits(clean: &mut String, digits: &mut String) {
-    match digits.len() {
-        0 => {}
-        1 => clean.push_str(digits),
-        _ => clean.push('#'),
-    }
-    digits.clear();
 }

@@ -1,39 +1,39 @@
 //! Prometheus text of what insight counts. Bounded label sets start at 0, so that `increase()` sees the first event.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::findings::BurstCounts;
 use super::judge::{Confidence, Kind};
+use super::page::{MICRO, Page, escape};
 use super::publish::{MAX_FINDING_SERIES, Publisher};
-use super::report::BurstCounts;
+
 use super::runs::Runs;
-use super::stats::*;
+use super::stats::{BURST, OPERATIONS, Reading};
 use super::table::{Counters, WorkerTable};
 use super::{Insight, lock};
 use crate::sql::FINGERPRINT_VERSION;
 
-/// Times are counted in microseconds and shown in seconds.
-const MICRO: f64 = 1e-6;
-
-/// A scrape under way.
-struct Page<'a> {
-    out: &'a mut String,
-    databases: Vec<Arc<str>>,
-    workers: Vec<Arc<WorkerTable>>,
-}
-
 impl Insight {
     /// Appends insight's families to a scrape (text exposition format 0.0.4).
     pub fn render(&self, out: &mut String) {
-        let mut page = Page { out, databases: self.database_names(), workers: self.tables() };
+        let mut page = Page {
+            out,
+            databases: self.database_names(),
+            workers: self.tables(),
+        };
         page.queries();
         page.transactions();
         page.units();
         let books = self.fold();
         self.fingerprint_families(&mut page, &books);
         self.table_family(&mut page, &books);
-        let (series, book_bytes, evictions, overflow) = (books.series.len(), books.bytes(), books.evictions, books.overflow);
+        let (series, book_bytes, evictions, overflow) = (
+            books.series.len(),
+            books.bytes(),
+            books.evictions,
+            books.overflow,
+        );
         drop(books);
         self.finding_families(&mut page);
         page.itself(self, series, book_bytes, evictions, overflow);
@@ -42,13 +42,37 @@ impl Insight {
     fn fingerprint_families(&self, page: &mut Page<'_>, books: &Publisher) {
         type Field = (&'static str, &'static str, fn(&Counters) -> f64);
         let fields: [Field; 5] = [
-            ("fingerprint_calls_total", "Executions of one normalised statement.", |c| c.calls as f64),
-            ("fingerprint_seconds_total", "Server time of one normalised statement.", |c| c.time_us as f64 * MICRO),
-            ("fingerprint_rows_total", "Rows returned or changed by one normalised statement.", |c| c.rows as f64),
-            ("fingerprint_response_bytes_total", "Response bytes of one normalised statement.", |c| c.bytes as f64),
-            ("fingerprint_errors_total", "Failed executions of one normalised statement.", |c| c.errors as f64),
+            (
+                "fingerprint_calls_total",
+                "Executions of one normalised statement.",
+                |c| c.calls as f64,
+            ),
+            (
+                "fingerprint_seconds_total",
+                "Server time of one normalised statement.",
+                |c| c.time_us as f64 * MICRO,
+            ),
+            (
+                "fingerprint_rows_total",
+                "Rows returned or changed by one normalised statement.",
+                |c| c.rows as f64,
+            ),
+            (
+                "fingerprint_response_bytes_total",
+                "Response bytes of one normalised statement.",
+                |c| c.bytes as f64,
+            ),
+            (
+                "fingerprint_errors_total",
+                "Failed executions of one normalised statement.",
+                |c| c.errors as f64,
+            ),
         ];
-        let mut exposed: Vec<_> = books.series.iter().filter(|(_, series)| series.exposed).collect();
+        let mut exposed: Vec<_> = books
+            .series
+            .iter()
+            .filter(|(_, series)| series.exposed)
+            .collect();
         exposed.sort_unstable_by_key(|(key, _)| **key);
         for (name, help, value) in fields {
             page.family(name, "counter", help);
@@ -61,10 +85,16 @@ impl Insight {
                 page.line(name, database, "fingerprint=\"other\"", value(&other));
             }
         }
-        page.family("fingerprint_info", "gauge", "Description of a fingerprint: identifiers, never literals or SQL text.");
+        page.family(
+            "fingerprint_info",
+            "gauge",
+            "Description of a fingerprint: identifiers, never literals or SQL text.",
+        );
         let registry = lock(&self.registry);
         for ((database, fingerprint), series) in &exposed {
-            let Some(known) = registry.get(*fingerprint) else { continue };
+            let Some(known) = registry.get(*fingerprint) else {
+                continue;
+            };
             let labels = format!(
                 "fingerprint=\"{fingerprint:016x}\",operation=\"{}\",tables=\"{}\",summary=\"{}\",shape=\"{}\"",
                 OPERATIONS[usize::from(series.operation).min(OPERATIONS.len() - 1)],
@@ -77,37 +107,77 @@ impl Insight {
     }
 
     fn table_family(&self, page: &mut Page<'_>, books: &Publisher) {
-        page.family("table_statements_total", "counter", "Statements that read or write a table.");
+        page.family(
+            "table_statements_total",
+            "counter",
+            "Statements that read or write a table.",
+        );
         let mut order: Vec<_> = books.tables.iter().collect();
         order.sort_unstable();
         for ((database, table, access), count) in order {
-            let labels = format!("table=\"{}\",access=\"{}\"", escape(table), ["read", "write"][usize::from(*access)]);
+            let labels = format!(
+                "table=\"{}\",access=\"{}\"",
+                escape(table),
+                ["read", "write"][usize::from(*access)]
+            );
             page.line("table_statements_total", *database, &labels, *count as f64);
         }
     }
 
     fn finding_families(&self, page: &mut Page<'_>) {
         let findings = lock(&self.findings);
-        let counts: Vec<BurstCounts> =
-            (0..page.databases.len() as u16).map(|database| findings.counts.get(&database).cloned().unwrap_or_default()).collect();
+        let counts: Vec<BurstCounts> = (0..page.databases.len() as u16)
+            .map(|database| findings.counts.get(&database).cloned().unwrap_or_default())
+            .collect();
         page.bursts(&counts);
-        let mut shown: Vec<_> = findings.by_key.values().filter(|finding| finding.shown).collect();
+        let mut shown: Vec<_> = findings
+            .by_key
+            .values()
+            .filter(|finding| finding.shown)
+            .collect();
         shown.sort_unstable_by_key(|finding| finding.key);
         shown.truncate(MAX_FINDING_SERIES);
         let (other_bursts, other_us) = findings.other;
-        page.family("nplusone_finding_bursts_total", "counter", "Bursts of one finding.");
+        page.family(
+            "nplusone_finding_bursts_total",
+            "counter",
+            "Bursts of one finding.",
+        );
         for finding in &shown {
-            let _ = writeln!(page.out, "pgsluice_nplusone_finding_bursts_total{{finding=\"{:012x}\"}} {}", finding.key, finding.bursts);
+            let _ = writeln!(
+                page.out,
+                "pgsluice_nplusone_finding_bursts_total{{finding=\"{:012x}\"}} {}",
+                finding.key, finding.bursts
+            );
         }
-        let _ = writeln!(page.out, "pgsluice_nplusone_finding_bursts_total{{finding=\"other\"}} {other_bursts}");
+        let _ = writeln!(
+            page.out,
+            "pgsluice_nplusone_finding_bursts_total{{finding=\"other\"}} {other_bursts}"
+        );
         let name = "nplusone_finding_avoidable_seconds_total";
-        page.family(name, "counter", "Estimated time that batching would have saved, of one finding.");
+        page.family(
+            name,
+            "counter",
+            "Estimated time that batching would have saved, of one finding.",
+        );
         for finding in &shown {
             let seconds = finding.avoidable_us as f64 * MICRO;
-            let _ = writeln!(page.out, "pgsluice_{name}{{finding=\"{:012x}\"}} {seconds}", finding.key);
+            let _ = writeln!(
+                page.out,
+                "pgsluice_{name}{{finding=\"{:012x}\"}} {seconds}",
+                finding.key
+            );
         }
-        let _ = writeln!(page.out, "pgsluice_{name}{{finding=\"other\"}} {}", other_us as f64 * MICRO);
-        page.family("nplusone_finding_info", "gauge", "Description of a finding.");
+        let _ = writeln!(
+            page.out,
+            "pgsluice_{name}{{finding=\"other\"}} {}",
+            other_us as f64 * MICRO
+        );
+        page.family(
+            "nplusone_finding_info",
+            "gauge",
+            "Description of a finding.",
+        );
         let registry = lock(&self.registry);
         for finding in &shown {
             let labels = format!(
@@ -115,7 +185,9 @@ impl Insight {
                 finding.key,
                 finding.kind.name(),
                 finding.fingerprints.first().copied().unwrap_or(0),
-                finding.parent.map_or_else(String::new, |parent| format!("{parent:016x}")),
+                finding
+                    .parent
+                    .map_or_else(String::new, |parent| format!("{parent:016x}")),
                 finding.relation.name(),
                 escape(finding.tables.first().map_or("", |table| table)),
                 escape(&registry.route_name(finding.route).unwrap_or_default()),
@@ -126,140 +198,151 @@ impl Insight {
 }
 
 impl Page<'_> {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.out, "# HELP pgsluice_{name} {help}\n# TYPE pgsluice_{name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, database: u16, labels: &str, value: f64) {
-        let database = self.databases.get(usize::from(database)).map_or("other", |name| name);
-        let comma = if labels.is_empty() { "" } else { "," };
-        let _ = writeln!(self.out, "pgsluice_{name}{{database=\"{}\"{comma}{labels}}} {value}", escape(database));
-    }
-
-    /// Sum of one counter over all workers, for each database.
-    fn counter(&mut self, name: &str, labels: &str, scale: f64, pick: impl Fn(&DbStats) -> &AtomicU64) {
-        for database in 0..self.databases.len() {
-            let sum: u64 =
-                self.workers.iter().filter_map(|worker| worker.database_if_any(database)).map(|stats| pick(stats).load(Relaxed)).sum();
-            self.line(name, database as u16, labels, sum as f64 * scale);
-        }
-    }
-
-    fn histogram<const N: usize>(&mut self, name: &str, labels: &str, bounds: &[u64], scale: f64, pick: impl Fn(&DbStats) -> &Histogram<N>) {
-        for database in 0..self.databases.len() {
-            let mut reading = Reading::default();
-            for stats in self.workers.iter().filter_map(|worker| worker.database_if_any(database)) {
-                pick(stats).add_to(&mut reading);
-            }
-            reading.buckets.resize(N, 0);
-            self.buckets(name, database as u16, labels, bounds, scale, &reading);
-        }
-    }
-
-    fn buckets(&mut self, name: &str, database: u16, labels: &str, bounds: &[u64], scale: f64, reading: &Reading) {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut total = 0;
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in bounds.iter().zip(&reading.buckets) {
-            total += count;
-            self.line(&bucket, database, &format!("{labels}{comma}le=\"{}\"", *bound as f64 * scale), total as f64);
-        }
-        total += reading.buckets.get(bounds.len()).copied().unwrap_or(0);
-        self.line(&bucket, database, &format!("{labels}{comma}le=\"+Inf\""), total as f64);
-        self.line(&format!("{name}_sum"), database, labels, reading.sum as f64 * scale);
-        self.line(&format!("{name}_count"), database, labels, total as f64);
-    }
-
-    fn queries(&mut self) {
-        let name = "query_duration_seconds";
-        self.family(name, "histogram", "Server time of a statement as seen by the pooler.");
-        for (operation, label) in OPERATIONS.iter().enumerate() {
-            for (outcome, result) in ["ok", "error"].iter().enumerate() {
-                let labels = format!("operation=\"{label}\",outcome=\"{result}\"");
-                self.histogram(name, &labels, &LATENCY_US, MICRO, |stats| &stats.duration[operation][outcome]);
-            }
-        }
-        self.family("query_rows", "histogram", "Rows returned per SELECT.");
-        self.histogram("query_rows", "", &ROWS, 1.0, |stats| &stats.rows);
-        self.family("query_response_bytes", "histogram", "Response bytes per statement.");
-        self.histogram("query_response_bytes", "", &BYTES, 1.0, |stats| &stats.bytes);
-        self.family("slow_queries_total", "counter", "Statements slower than the slow_query setting.");
-        self.counter("slow_queries_total", "", 1.0, |stats| &stats.slow);
-        self.family("query_errors_total", "counter", "Failed statements by SQLSTATE class.");
-        for (class, label) in CLASSES.iter().enumerate() {
-            self.counter("query_errors_total", &format!("sqlstate_class=\"{label}\""), 1.0, |stats| &stats.errors[class]);
-        }
-        self.family("lock_errors_total", "counter", "Lock timeouts, deadlocks, serialization failures and cancels.");
-        for (state, label) in LOCK_STATES.iter().enumerate() {
-            self.counter("lock_errors_total", &format!("sqlstate=\"{label}\""), 1.0, |stats| &stats.lock_errors[state]);
-        }
-    }
-
-    fn transactions(&mut self) {
-        self.family("transactions_total", "counter", "Transactions by how they ended.");
-        for (outcome, label) in TX_OUTCOMES.iter().enumerate() {
-            self.counter("transactions_total", &format!("outcome=\"{label}\""), 1.0, |stats| &stats.transactions[outcome]);
-        }
-        self.family("transaction_duration_seconds", "histogram", "Explicit transactions, from first to last status change.");
-        self.histogram("transaction_duration_seconds", "", &LATENCY_US, MICRO, |stats| &stats.transaction_duration);
-        self.family("transaction_idle_seconds_total", "counter", "Time inside transactions spent waiting for the client.");
-        self.counter("transaction_idle_seconds_total", "", MICRO, |stats| &stats.transaction_idle_us);
-        self.family("clients_idle_in_transaction", "gauge", "Clients now in a transaction with no statement running.");
-        for database in 0..self.databases.len() {
-            let sum: i64 = self
-                .workers
-                .iter()
-                .filter_map(|worker| worker.database_if_any(database))
-                .map(|stats| stats.idle_in_transaction.load(Relaxed))
-                .sum();
-            self.line("clients_idle_in_transaction", database as u16, "", sum as f64);
-        }
-    }
-
-    fn units(&mut self) {
-        self.family("unit_queries", "histogram", "Statements per unit of work, by what began it.");
-        for (boundary, label) in BOUNDARIES.iter().enumerate() {
-            self.histogram("unit_queries", &format!("boundary=\"{label}\""), &UNIT, 1.0, |stats| &stats.unit_queries[boundary]);
-        }
-        self.family("unit_db_seconds", "histogram", "Server time per unit of work.");
-        self.histogram("unit_db_seconds", "", &LATENCY_US, MICRO, |stats| &stats.unit_db);
-        self.family("repeated_reads_total", "counter", "Exact repeats of a read in one unit with no write between.");
-        self.counter("repeated_reads_total", "", 1.0, |stats| &stats.repeated_reads);
-    }
-
     fn bursts(&mut self, counts: &[BurstCounts]) {
         self.family("nplusone_bursts_total", "counter", "Detected bursts.");
         for (database, counts) in counts.iter().enumerate() {
             for (kind, confidence) in levels() {
-                let labels = format!("kind=\"{}\",confidence=\"{}\"", kind.name(), confidence.name());
-                self.line("nplusone_bursts_total", database as u16, &labels, counts.bursts[kind as usize][confidence as usize] as f64);
+                let labels = format!(
+                    "kind=\"{}\",confidence=\"{}\"",
+                    kind.name(),
+                    confidence.name()
+                );
+                self.line(
+                    "nplusone_bursts_total",
+                    database as u16,
+                    &labels,
+                    counts.bursts[kind as usize][confidence as usize] as f64,
+                );
             }
         }
-        self.family("nplusone_queries_total", "counter", "Statements inside detected bursts.");
+        self.family(
+            "nplusone_queries_total",
+            "counter",
+            "Statements inside detected bursts.",
+        );
         for (database, counts) in counts.iter().enumerate() {
             for kind in Kind::ALL {
                 let labels = format!("kind=\"{}\"", kind.name());
-                self.line("nplusone_queries_total", database as u16, &labels, counts.queries[kind as usize] as f64);
+                self.line(
+                    "nplusone_queries_total",
+                    database as u16,
+                    &labels,
+                    counts.queries[kind as usize] as f64,
+                );
             }
         }
         let name = "nplusone_avoidable_seconds_total";
-        self.family(name, "counter", "Estimated time that batching would have saved (lower bound).");
+        self.family(
+            name,
+            "counter",
+            "Estimated time that batching would have saved (lower bound).",
+        );
         for (database, counts) in counts.iter().enumerate() {
             for (kind, confidence) in levels() {
-                let labels = format!("kind=\"{}\",confidence=\"{}\"", kind.name(), confidence.name());
-                let seconds = counts.avoidable_us[kind as usize][confidence as usize] as f64 * MICRO;
+                let labels = format!(
+                    "kind=\"{}\",confidence=\"{}\"",
+                    kind.name(),
+                    confidence.name()
+                );
+                let seconds =
+                    counts.avoidable_us[kind as usize][confidence as usize] as f64 * MICRO;
                 self.line(name, database as u16, &labels, seconds);
             }
         }
         self.family("nplusone_burst_size", "histogram", "Executions per burst.");
         for (database, counts) in counts.iter().enumerate() {
-            let reading = Reading { buckets: counts.sizes.to_vec(), sum: counts.size_sum };
-            self.buckets("nplusone_burst_size", database as u16, "", &BURST, 1.0, &reading);
+            let reading = Reading {
+                buckets: counts.sizes.to_vec(),
+                sum: counts.size_sum,
+            };
+            self.buckets(
+                "nplusone_burst_size",
+                database as u16,
+                "",
+                &BURST,
+                1.0,
+                &reading,
+            );
         }
     }
 
-    fn itself(&mut self, insight: &Insight, series: usize, book_bytes: usize, evictions: u64, overflow: u64) {
-        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 { self.workers.iter().map(|worker| pick(worker).load(Relaxed)).sum() };
+    fn itself(
+        &mut self,
+        insight: &Insight,
+        series: usize,
+        book_bytes: usize,
+        evictions: u64,
+        overflow: u64,
+    ) {
+        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
+            self.workers
+                .iter()
+                .map(|worker| pick(worker).load(Relaxed))
+                .sum()
+        };
+        let nanos = sum(|w| &w.itself.nanos);
+        let slot_evictions = sum(|w| &w.itself.slot_evictions);
+        let without_slot = sum(|w| &w.itself.overflow);
+        let units: u64 = sum(|w| &w.itself.units_allocated);
+        self.readings();
+        self.single(
+            "insight_seconds_total",
+            "counter",
+            "Time spent in the detector, sampled.",
+            nanos as f64 * 1e-9,
+        );
+        self.memory(insight, units as usize, book_bytes);
+        self.single(
+            "insight_fingerprints",
+            "gauge",
+            "Fingerprints remembered.",
+            series as f64,
+        );
+        self.single(
+            "insight_fingerprint_evictions_total",
+            "counter",
+            "Fingerprints evicted.",
+            evictions as f64,
+        );
+        self.single(
+            "insight_slot_evictions_total",
+            "counter",
+            "Runs dropped from a unit for lack of slots.",
+            slot_evictions as f64,
+        );
+        self.family(
+            "insight_series_overflow_total",
+            "counter",
+            "Observations accounted to other for lack of room.",
+        );
+        let _ = writeln!(
+            self.out,
+            "pgsluice_insight_series_overflow_total{{family=\"fingerprint\"}} {}",
+            without_slot + overflow
+        );
+        let on = f64::from(u8::from(insight.enabled()));
+        self.single(
+            "insight_sample_ratio",
+            "gauge",
+            "Share of units inspected (1 = all, 0 = switched off).",
+            on,
+        );
+        self.single(
+            "insight_fingerprint_version",
+            "gauge",
+            "Version of the fingerprint's hash form.",
+            f64::from(FINGERPRINT_VERSION),
+        );
+    }
+
+    /// How statements were read.
+    fn readings(&mut self) {
+        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
+            self.workers
+                .iter()
+                .map(|worker| pick(worker).load(Relaxed))
+                .sum()
+        };
         let results = [
             ("lexed", sum(|w| &w.itself.lexed)),
             ("cached", sum(|w| &w.itself.cached)),
@@ -267,49 +350,41 @@ impl Page<'_> {
             ("unlexed", sum(|w| &w.itself.unlexed)),
             ("disabled", sum(|w| &w.itself.disabled)),
         ];
-        let nanos = sum(|w| &w.itself.nanos);
-        let slot_evictions = sum(|w| &w.itself.slot_evictions);
-        let without_slot = sum(|w| &w.itself.overflow);
-        let units: u64 = sum(|w| &w.itself.units_allocated);
-        self.family("insight_statements_total", "counter", "How statements were fingerprinted.");
+        self.family(
+            "insight_statements_total",
+            "counter",
+            "How statements were fingerprinted.",
+        );
         for (result, count) in results {
-            let _ = writeln!(self.out, "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}");
+            let _ = writeln!(
+                self.out,
+                "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}"
+            );
         }
-        self.single("insight_seconds_total", "counter", "Time spent in the detector, sampled.", nanos as f64 * 1e-9);
+    }
+
+    fn memory(&mut self, insight: &Insight, units: usize, book_bytes: usize) {
         let registry = lock(&insight.registry).bytes();
         let findings = lock(&insight.findings).bytes();
         self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
         for (part, bytes) in [
-            ("units", units as usize * Runs::size()),
+            ("units", units * Runs::size()),
             ("registry", registry),
             ("findings", findings),
             ("series", book_bytes),
         ] {
-            let _ = writeln!(self.out, "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}");
+            let _ = writeln!(
+                self.out,
+                "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}"
+            );
         }
-        self.single("insight_fingerprints", "gauge", "Fingerprints remembered.", series as f64);
-        self.single("insight_fingerprint_evictions_total", "counter", "Fingerprints evicted.", evictions as f64);
-        self.single("insight_slot_evictions_total", "counter", "Runs dropped from a unit for lack of slots.", slot_evictions as f64);
-        self.family("insight_series_overflow_total", "counter", "Observations accounted to other for lack of room.");
-        for (family, count) in [("fingerprint", without_slot + overflow)] {
-            let _ = writeln!(self.out, "pgsluice_insight_series_overflow_total{{family=\"{family}\"}} {count}");
-        }
-        let on = f64::from(u8::from(insight.enabled()));
-        self.single("insight_sample_ratio", "gauge", "Share of units inspected (1 = all, 0 = switched off).", on);
-        self.single("insight_fingerprint_version", "gauge", "Version of the fingerprint's hash form.", f64::from(FINGERPRINT_VERSION));
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
-        self.family(name, kind, help);
-        let _ = writeln!(self.out, "pgsluice_{name} {value}");
     }
 }
 
 fn levels() -> impl Iterator<Item = (Kind, Confidence)> {
-    Kind::ALL.into_iter().flat_map(|kind| Confidence::ALL.into_iter().map(move |confidence| (kind, confidence)))
-}
-
-/// A label value: backslash, quote and newline escaped.
-pub(crate) fn escape(raw: &str) -> String {
-    raw.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    Kind::ALL.into_iter().flat_map(|kind| {
+        Confidence::ALL
+            .into_iter()
+            .map(move |confidence| (kind, confidence))
+    })
 }

@@ -1,15 +1,16 @@
-//! Findings: bursts of one cause gathered under one key, with a cool-down for the log. Cold path, behind a lock.
+//! From judged runs to findings and log lines, with a cool-down. Cold path, behind locks.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::advice::{self, Relation};
 use super::describe::Described;
+use super::event::{BurstEvent, evidence, log_burst};
+use super::findings::{Burst, Finding, count, finding_key};
 use super::judge::{self, Confidence, Context, Kind, Severity, Verdict};
+use super::publish::MAX_FINDING_SERIES;
 use super::runs::{Parent, Run};
-use super::stats::BURST;
-use super::{Insight, lock};
+use super::{Insight, lock, wording};
 use crate::sql::Fingerprint;
 
 /// Statements of a chain that are named; the rest is counted.
@@ -25,149 +26,6 @@ pub(crate) struct Origin<'a> {
     pub(crate) now: u64,
 }
 
-/// One burst, as handed to the log (target `pgsluice::burst`) and to a sink. Holds no literal.
-#[derive(Debug)]
-pub struct BurstEvent<'a> {
-    /// What it is.
-    pub kind: Kind,
-    /// How sure.
-    pub confidence: Confidence,
-    /// How much it matters.
-    pub severity: Severity,
-    /// Database name.
-    pub database: &'a str,
-    /// Route tag, when statements are tagged.
-    pub route: Option<&'a str>,
-    /// `application_name` of the client, sanitised.
-    pub application: Option<&'a str>,
-    /// Executions.
-    pub n: u32,
-    /// Different sets of literals, estimated.
-    pub distinct: u32,
-    /// Rows of the SELECT that explains the loop.
-    pub parent_rows: Option<u64>,
-    /// The repeated statement.
-    pub fingerprint: Fingerprint,
-    /// The SELECT that explains the loop.
-    pub parent: Option<Fingerprint>,
-    /// Literal-free text.
-    pub sql: &'a str,
-    /// Estimated time that batching would have saved, microseconds.
-    pub avoidable_us: u64,
-    /// First and last instant on the worker's clock, microseconds.
-    pub span_us: (u64, u64),
-    /// The same as seconds since the epoch.
-    pub span: (f64, f64),
-    /// Key of the finding that it belongs to.
-    pub finding: u64,
-    /// Evidence, for tuning and tests.
-    pub evidence: Evidence,
-}
-
-/// What the detector saw of a run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Evidence {
-    /// The unit began where a request begins beyond doubt.
-    pub sure: bool,
-    /// Distance between count and parent rows.
-    pub score: Option<f32>,
-    /// Executions parted by a pause of the client.
-    pub paused: u32,
-    /// Most executions between two pauses.
-    pub streak: u32,
-    /// Executions parted by a write.
-    pub written: u32,
-    /// Executions without a row.
-    pub empty: u32,
-    /// Rows in all.
-    pub rows: u64,
-    /// Exact repeats.
-    pub repeats: u32,
-    /// First and last execution among the unit's statements.
-    pub place: (u32, u32),
-}
-
-/// One cause, seen in one or more bursts.
-pub(crate) struct Finding {
-    pub(crate) key: u64,
-    pub(crate) kind: Kind,
-    pub(crate) confidence: Confidence,
-    pub(crate) severity: Severity,
-    pub(crate) database: u16,
-    pub(crate) route: u32,
-    pub(crate) fingerprints: Vec<u64>,
-    pub(crate) parent: Option<u64>,
-    pub(crate) relation: Relation,
-    pub(crate) tables: Vec<Box<str>>,
-    pub(crate) advice: Arc<str>,
-    pub(crate) bursts: u64,
-    pub(crate) queries: u64,
-    pub(crate) max_n: u32,
-    pub(crate) min_n: u32,
-    pub(crate) last_n: u32,
-    pub(crate) last_parent_rows: u64,
-    pub(crate) avoidable_us: u64,
-    /// Bursts whose count matched the parent's rows while that number differed from the burst before.
-    pub(crate) tracked: u32,
-    pub(crate) first_seen: f64,
-    pub(crate) last_seen: f64,
-    /// Has series of its own.
-    pub(crate) shown: bool,
-    logged: Option<u64>,
-    logged_severity: Severity,
-}
-
-/// Cold counters of bursts by database, kind and confidence.
-#[derive(Default, Clone)]
-pub(crate) struct BurstCounts {
-    pub(crate) bursts: [[u64; 3]; 4],
-    pub(crate) queries: [u64; 4],
-    pub(crate) avoidable_us: [[u64; 3]; 4],
-    pub(crate) sizes: [u64; BURST.len() + 1],
-    pub(crate) size_sum: u64,
-}
-
-/// All findings, bounded.
-pub(crate) struct Findings {
-    pub(crate) by_key: HashMap<u64, Finding>,
-    limit: usize,
-    pub(crate) counts: HashMap<u16, BurstCounts>,
-    /// Findings that have series of their own, and what the others counted (bursts, microseconds).
-    shown: usize,
-    pub(crate) other: (u64, u64),
-}
-
-impl Findings {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { by_key: HashMap::new(), limit: limit.max(1), counts: HashMap::new(), shown: 0, other: (0, 0) }
-    }
-
-    /// Approximate memory held.
-    pub(crate) fn bytes(&self) -> usize {
-        let one = |finding: &Finding| {
-            std::mem::size_of::<Finding>() + 64 + finding.advice.len() + finding.fingerprints.len() * 8
-                + finding.tables.iter().map(|table| table.len() + 16).sum::<usize>()
-        };
-        self.by_key.values().map(one).sum()
-    }
-
-    /// Makes room by dropping the least severe, then oldest finding.
-    fn make_room(&mut self) {
-        if self.by_key.len() < self.limit {
-            return;
-        }
-        let victim = self
-            .by_key
-            .values()
-            .filter(|finding| !finding.shown)
-            .min_by(|a, b| a.severity.cmp(&b.severity).then(a.last_seen.total_cmp(&b.last_seen)))
-            .map(|finding| finding.key);
-        if let Some(key) = victim {
-            self.by_key.remove(&key);
-        }
-    }
-}
-
 /// Runs that one loop made.
 struct Group<'a> {
     verdict: Verdict,
@@ -179,14 +37,23 @@ impl Insight {
     pub(crate) fn report(&self, context: &Context<'_>, origin: &Origin<'_>) {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for run in context.runs {
-            let Some(verdict) = judge::judge(run, context) else { continue };
-            match groups.iter_mut().find(|group| belongs(group, run, &verdict)) {
+            let Some(verdict) = judge::judge(run, context, || self.is_registry(run.fingerprint))
+            else {
+                continue;
+            };
+            match groups
+                .iter_mut()
+                .find(|group| belongs(group, run, &verdict))
+            {
                 Some(group) => {
                     group.verdict.kind = Kind::Chain;
                     group.verdict.confidence = group.verdict.confidence.max(verdict.confidence);
                     group.runs.push(run);
                 }
-                None => groups.push(Group { verdict, runs: vec![run] }),
+                None => groups.push(Group {
+                    verdict,
+                    runs: vec![run],
+                }),
             }
         }
         for group in &groups {
@@ -194,60 +61,160 @@ impl Insight {
         }
     }
 
+    /// Whether a statement reads only what Django fills from the code.
+    fn is_registry(&self, fingerprint: u64) -> bool {
+        lock(&self.registry)
+            .get(fingerprint)
+            .is_some_and(|known| known.is_registry())
+    }
+
     fn report_group(&self, group: &Group<'_>, context: &Context<'_>, origin: &Origin<'_>) {
         let database = self.database_name(origin.database);
         let Verdict { kind, confidence } = group.verdict;
-        let parent = group.runs.iter().find_map(|run| run.parent).filter(|_| confidence > Confidence::Low);
+        let parent = group
+            .runs
+            .iter()
+            .find_map(|run| run.parent)
+            .filter(|parent| judge::links(parent, confidence));
         let (texts, parent_text, route) = self.look_up(&group.runs, parent, origin.route);
-        let mut fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
-        fingerprints.sort_unstable();
-        let key = finding_key(&database, route.as_deref(), parent.map_or(0, |p| p.fingerprint), &fingerprints, kind);
+        let fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
+        let key = finding_key(
+            &database,
+            route.as_deref(),
+            parent.map_or(0, |p| p.fingerprint),
+            &fingerprints,
+            kind,
+        );
         let n = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
-        let queries: u64 = group.runs.iter().map(|run| u64::from(run.n)).sum();
-        let avoidable_us = group.runs.iter().map(|run| judge::avoidable_us(run, kind, origin.round_trip)).sum();
+        let avoidable_us = group
+            .runs
+            .iter()
+            .map(|run| judge::avoidable_us(run, kind, origin.round_trip))
+            .sum();
         let severity = judge::severity(avoidable_us, n, confidence, kind);
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let at = |us: u64| epoch - origin.now.saturating_sub(us) as f64 / 1e6;
-        for (run, text) in group.runs.iter().zip(&texts) {
+        let epoch = epoch_seconds();
+        let along = self.along(group, context);
+        let along: Vec<&Described> = along.iter().map(|text| &**text).collect();
+        let first = texts.iter().flatten().next();
+        let relation = first.map_or(Relation::Other, |text| {
+            advice::relation(text, parent_text.as_deref(), &along)
+        });
+        let burst = Burst {
+            key,
+            kind,
+            confidence,
+            severity,
+            n,
+            queries: group.runs.iter().map(|run| u64::from(run.n)).sum(),
+            avoidable_us,
+            parent,
+            relation,
+            epoch,
+            now: origin.now,
+        };
+        let place = (&*database, route.as_deref());
+        self.announce(&burst, group, &texts, context.sure, origin, place);
+        let new = || {
+            let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
+            let tables = texts
+                .iter()
+                .filter_map(|text| text.tables.first().cloned())
+                .take(MAX_CHAIN)
+                .collect();
+            (
+                tables,
+                Arc::from(wording::advice(
+                    kind,
+                    relation,
+                    &texts,
+                    parent_text.as_deref(),
+                )),
+            )
+        };
+        self.record(
+            &burst,
+            origin,
+            &database,
+            route.as_deref(),
+            &fingerprints,
+            new,
+        );
+    }
+
+    /// Tells each burst of a group to the log and the sink. `place` is database and route.
+    fn announce(
+        &self,
+        burst: &Burst,
+        group: &Group<'_>,
+        texts: &[Option<Arc<Described>>],
+        sure: bool,
+        origin: &Origin<'_>,
+        place: (&str, Option<&str>),
+    ) {
+        let at = |us: u64| burst.epoch - origin.now.saturating_sub(us) as f64 / 1e6;
+        for (run, text) in group.runs.iter().zip(texts) {
             let event = BurstEvent {
-                kind,
-                confidence,
-                severity,
-                database: &database,
-                route: route.as_deref(),
+                kind: burst.kind,
+                confidence: burst.confidence,
+                severity: burst.severity,
+                database: place.0,
+                route: place.1,
                 application: origin.application,
                 n: run.n,
                 distinct: run.distinct(),
-                parent_rows: parent.map(|p| p.rows),
+                parent_rows: burst.parent.map(|p| p.rows),
                 fingerprint: Fingerprint(run.fingerprint),
-                parent: parent.map(|p| Fingerprint(p.fingerprint)),
+                parent: burst.parent.map(|p| Fingerprint(p.fingerprint)),
                 sql: text.as_ref().map_or("<unknown>", |text| &text.display),
-                avoidable_us,
+                avoidable_us: burst.avoidable_us,
                 span_us: (run.started, run.ended),
                 span: (at(run.started), at(run.ended)),
-                finding: key,
-                evidence: evidence(run, context.sure),
+                finding: burst.key,
+                evidence: evidence(run, sure),
             };
             log_burst(&event);
             self.emit(&event);
         }
-        let first = texts.first().and_then(Option::as_ref);
-        let relation = advice::relation(kind, group.runs[0], first.map(|text| &**text), parent_text.as_deref());
-        let burst = Burst { key, kind, confidence, severity, n, queries, avoidable_us, parent, relation, epoch, now: origin.now };
-        let new = || {
-            let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
-            let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
-            (tables, Arc::from(advice::advice(relation, &texts, parent_text.as_deref())))
-        };
-        self.record(&burst, origin, &database, route.as_deref(), &fingerprints, new);
+    }
+
+    /// Texts of what ran along with a group (`get_or_create` shows as a SELECT and an INSERT).
+    fn along(&self, group: &Group<'_>, context: &Context<'_>) -> Vec<Arc<Described>> {
+        let loop_run = group.runs[0];
+        let registry = lock(&self.registry);
+        context
+            .runs
+            .iter()
+            .filter(|run| {
+                run.fingerprint != loop_run.fingerprint
+                    && run.first <= loop_run.last
+                    && run.last >= loop_run.first
+            })
+            .filter_map(|run| registry.get(run.fingerprint))
+            .collect()
     }
 
     /// Texts of the runs, of the parent, and the route's name.
     #[allow(clippy::type_complexity)]
-    fn look_up(&self, runs: &[&Run], parent: Option<Parent>, route: u32) -> (Vec<Option<Arc<Described>>>, Option<Arc<Described>>, Option<Arc<str>>) {
+    fn look_up(
+        &self,
+        runs: &[&Run],
+        parent: Option<Parent>,
+        route: u32,
+    ) -> (
+        Vec<Option<Arc<Described>>>,
+        Option<Arc<Described>>,
+        Option<Arc<str>>,
+    ) {
         let registry = lock(&self.registry);
-        let texts = runs.iter().map(|run| registry.get(run.fingerprint)).collect();
-        (texts, parent.and_then(|parent| registry.get(parent.fingerprint)), registry.route_name(route))
+        let texts = runs
+            .iter()
+            .map(|run| registry.get(run.fingerprint))
+            .collect();
+        (
+            texts,
+            parent.and_then(|parent| registry.get(parent.fingerprint)),
+            registry.route_name(route),
+        )
     }
 
     /// Counts a burst under its finding, and logs unless the finding is cooling down.
@@ -266,18 +233,26 @@ impl Insight {
             findings.make_room();
             let (tables, advice) = new();
             let mut finding = Finding::new(burst, origin, fingerprints, tables, advice);
-            finding.shown = findings.shown < super::publish::MAX_FINDING_SERIES && burst.confidence > Confidence::Low;
+            finding.shown = findings.shown < findings.limit.div_ceil(2).min(MAX_FINDING_SERIES)
+                && burst.confidence > Confidence::Low;
             findings.shown += usize::from(finding.shown);
             findings.by_key.insert(burst.key, finding);
         }
-        if !findings.by_key.get(&burst.key).is_some_and(|finding| finding.shown) {
+        if !findings
+            .by_key
+            .get(&burst.key)
+            .is_some_and(|finding| finding.shown)
+        {
             findings.other.0 += 1;
             findings.other.1 += burst.avoidable_us;
         }
-        let Some(finding) = findings.by_key.get_mut(&burst.key) else { return };
+        let Some(finding) = findings.by_key.get_mut(&burst.key) else {
+            return;
+        };
         finding.take_in(burst);
-        let due = finding.logged.is_none_or(|at| burst.now.saturating_sub(at) >= self.config.cooldown.as_micros() as u64)
-            || burst.severity > finding.logged_severity;
+        let due = finding.logged.is_none_or(|at| {
+            burst.now.saturating_sub(at) >= self.config.cooldown.as_micros() as u64
+        }) || burst.severity > finding.logged_severity;
         if due && burst.confidence > Confidence::Low {
             finding.logged = Some(burst.now);
             finding.logged_severity = burst.severity;
@@ -286,71 +261,11 @@ impl Insight {
     }
 }
 
-/// One burst on its way into a finding.
-struct Burst {
-    key: u64,
-    kind: Kind,
-    confidence: Confidence,
-    severity: Severity,
-    n: u32,
-    queries: u64,
-    avoidable_us: u64,
-    parent: Option<Parent>,
-    relation: Relation,
-    epoch: f64,
-    now: u64,
-}
-
-impl Finding {
-    fn new(burst: &Burst, origin: &Origin<'_>, fingerprints: &[u64], tables: Vec<Box<str>>, advice: Arc<str>) -> Self {
-        Self {
-            key: burst.key,
-            kind: burst.kind,
-            confidence: burst.confidence,
-            severity: burst.severity,
-            database: origin.database,
-            route: origin.route,
-            fingerprints: fingerprints.to_vec(),
-            parent: burst.parent.map(|parent| parent.fingerprint),
-            relation: burst.relation,
-            tables,
-            advice,
-            bursts: 0,
-            queries: 0,
-            max_n: 0,
-            min_n: u32::MAX,
-            last_n: 0,
-            last_parent_rows: 0,
-            avoidable_us: 0,
-            tracked: 0,
-            first_seen: burst.epoch,
-            last_seen: burst.epoch,
-            shown: false,
-            logged: None,
-            logged_severity: Severity::Info,
-        }
-    }
-
-    fn take_in(&mut self, burst: &Burst) {
-        let rows = burst.parent.map_or(0, |parent| parent.rows);
-        if burst.confidence == Confidence::High && rows != 0 && self.last_parent_rows != rows && self.last_n != burst.n {
-            self.tracked += 1;
-        }
-        self.bursts += 1;
-        self.queries += burst.queries;
-        self.max_n = self.max_n.max(burst.n);
-        self.min_n = self.min_n.min(burst.n);
-        self.last_n = burst.n;
-        self.last_parent_rows = rows;
-        self.avoidable_us += burst.avoidable_us;
-        self.confidence = self.confidence.max(burst.confidence);
-        // Three bursts whose count followed the parent's rows settle it.
-        if self.tracked >= 3 {
-            self.confidence = Confidence::High;
-        }
-        self.severity = self.severity.max(burst.severity);
-        self.last_seen = burst.epoch;
-    }
+/// Now, as seconds since the epoch.
+fn epoch_seconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Whether a run is part of the same loop as a group: same parent, about the same span.
@@ -360,76 +275,25 @@ fn belongs(group: &Group<'_>, run: &Run, verdict: &Verdict) -> bool {
         (Some(a), Some(b)) => a.fingerprint == b.fingerprint,
         _ => false,
     };
-    let overlap = run.last.min(other.last).saturating_sub(run.first.max(other.first));
+    let overlap = run
+        .last
+        .min(other.last)
+        .saturating_sub(run.first.max(other.first));
     let span = (run.last - run.first).max(other.last - other.first).max(1);
-    let chainable = matches!(group.verdict.kind, Kind::NPlusOne | Kind::Chain) && verdict.kind == Kind::NPlusOne;
-    let level = (verdict.confidence == Confidence::Low) == (group.verdict.confidence == Confidence::Low);
+    let chainable = matches!(group.verdict.kind, Kind::NPlusOne | Kind::Chain)
+        && verdict.kind == Kind::NPlusOne;
+    let level =
+        (verdict.confidence == Confidence::Low) == (group.verdict.confidence == Confidence::Low);
     chainable && level && same_parent && overlap * 5 >= span * 4 && group.runs.len() < MAX_CHAIN
 }
 
-fn evidence(run: &Run, sure: bool) -> Evidence {
-    Evidence {
-        sure,
-        score: run.parent.map(|parent| parent.score),
-        paused: run.paused,
-        streak: run.streak,
-        written: run.written,
-        empty: run.empty,
-        rows: run.rows,
-        repeats: run.dup,
-        place: (run.first, run.last),
-    }
-}
-
-fn count(counts: &mut BurstCounts, burst: &Burst) {
-    let (kind, confidence) = (burst.kind as usize, burst.confidence as usize);
-    counts.bursts[kind][confidence] += 1;
-    counts.queries[kind] += burst.queries;
-    counts.avoidable_us[kind][confidence] += burst.avoidable_us;
-    let bucket = BURST.iter().position(|bound| u64::from(burst.n) <= *bound).unwrap_or(BURST.len());
-    counts.sizes[bucket] += 1;
-    counts.size_sum += u64::from(burst.n);
-}
-
-/// The same on every instance and after every restart: FNV-1a over names and fingerprints.
-fn finding_key(database: &str, route: Option<&str>, parent: u64, children: &[u64], kind: Kind) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut eat = |bytes: &[u8]| {
-        for byte in bytes.iter().chain(&[0xff]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    eat(database.as_bytes());
-    eat(route.unwrap_or("").as_bytes());
-    eat(&parent.to_le_bytes());
-    for child in children {
-        eat(&child.to_le_bytes());
-    }
-    eat(kind.name().as_bytes());
-    // Shown as 12 hex digits.
-    hash >> 16
-}
-
-fn log_burst(event: &BurstEvent<'_>) {
-    tracing::debug!(
-        target: "pgsluice::burst",
-        kind = event.kind.name(),
-        confidence = event.confidence.name(),
-        database = event.database,
-        route = event.route.unwrap_or(""),
-        application = event.application.unwrap_or(""),
-        n = event.n,
-        parent_rows = event.parent_rows.unwrap_or(0),
-        fingerprint = %event.fingerprint,
-        finding = %format_args!("{:012x}", event.finding),
-        t_start = event.span.0,
-        t_end = event.span.1,
-        sql = event.sql,
-        "burst"
-    );
-}
-
-fn log_finding(finding: &Finding, burst: &Burst, origin: &Origin<'_>, database: &str, route: Option<&str>) {
+fn log_finding(
+    finding: &Finding,
+    burst: &Burst,
+    origin: &Origin<'_>,
+    database: &str,
+    route: Option<&str>,
+) {
     let fingerprints = hex_list(&finding.fingerprints);
     let tables = finding.tables.join(",");
     macro_rules! line {
@@ -456,10 +320,18 @@ fn log_finding(finding: &Finding, burst: &Burst, origin: &Origin<'_>, database: 
             )
         };
     }
-    if burst.severity >= Severity::Warning { line!(warn) } else { line!(info) }
+    if burst.severity >= Severity::Warning {
+        line!(warn)
+    } else {
+        line!(info)
+    }
 }
 
 /// Fingerprints as they are shown, separated by commas.
 pub(crate) fn hex_list(fingerprints: &[u64]) -> String {
-    fingerprints.iter().map(|fp| format!("{fp:016x}")).collect::<Vec<_>>().join(",")
+    fingerprints
+        .iter()
+        .map(|fp| format!("{fp:016x}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }

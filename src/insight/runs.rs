@@ -16,6 +16,8 @@ const PARENT_REACH: u32 = 32;
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
 const LEAD: u32 = 3;
+/// Spreads the bits of a hash (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 /// How exact a multiple of the parent's rows must be.
 const MULTIPLE: f32 = 0.05;
 
@@ -147,9 +149,16 @@ impl Run {
             return -0.5 * ratio.ln();
         }
         // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
-        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
+        let multiple = [2.0f32, 3.0]
+            .iter()
+            .map(|m| (ratio / m).ln().abs())
+            .fold(f32::MAX, f32::min);
         let single = ratio.ln().abs();
-        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
+        if rows >= 5 && multiple <= MULTIPLE {
+            single.min(multiple)
+        } else {
+            single
+        }
     }
 
     /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
@@ -162,7 +171,8 @@ impl Run {
             && parent.rows >= 2
             && parent.rows * 5 >= u64::from(parent.n) * 6
             && parent.first < self.first
-            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
+            && (self.first - parent.first <= PARENT_REACH
+                || parent.last + PARENT_REACH >= self.first);
         (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
     }
 }
@@ -171,6 +181,8 @@ impl Run {
 pub(crate) struct Runs {
     fingerprints: [u64; SLOTS],
     runs: Vec<Run>,
+    /// The last execution of each run, close together: the one that makes room is looked for here.
+    lasts: [u32; SLOTS],
     /// Where a fingerprint probably is.
     hints: [u8; 128],
     dup_tags: [u32; 128],
@@ -189,9 +201,10 @@ impl Runs {
         Self {
             fingerprints: [0; SLOTS],
             runs: Vec::with_capacity(SLOTS),
+            lasts: [0; SLOTS],
             hints: [0; 128],
             dup_tags: [0; 128],
-            closed: Vec::with_capacity(MAX_CLOSED),
+            closed: Vec::new(),
             count: 0,
             writes: 0,
             pauses: 0,
@@ -203,7 +216,7 @@ impl Runs {
 
     /// Bytes held by one unit's runs.
     pub(crate) const fn size() -> usize {
-        std::mem::size_of::<Self>() + (SLOTS + MAX_CLOSED) * std::mem::size_of::<Run>()
+        std::mem::size_of::<Self>() + SLOTS * std::mem::size_of::<Run>()
     }
 
     /// Ready for the next unit.
@@ -212,7 +225,13 @@ impl Runs {
         self.closed.clear();
         self.dup_tags = [0; 128];
         self.paused = false;
-        (self.count, self.writes, self.pauses, self.repeats, self.evictions) = (0, 0, 0, 0, 0);
+        (
+            self.count,
+            self.writes,
+            self.pauses,
+            self.repeats,
+            self.evictions,
+        ) = (0, 0, 0, 0, 0);
     }
 
     /// Statements seen.
@@ -242,12 +261,14 @@ impl Runs {
     /// that a pause parts from it (rendering begins).
     pub(crate) fn end_segment(&mut self) -> &[Run] {
         let at = self.count;
+        self.link_all();
         for slot in (0..self.runs.len()).rev() {
             let run = &self.runs[slot];
             if run.n >= KEEP || run.last + LEAD < at {
-                self.close(slot);
+                self.keep(slot);
                 self.runs.swap_remove(slot);
                 self.fingerprints[slot] = self.fingerprints[self.runs.len()];
+                self.lasts[slot] = self.lasts[self.runs.len()];
             }
         }
         self.closed.sort_unstable_by_key(|run| run.first);
@@ -285,6 +306,7 @@ impl Runs {
         run.write_seen = writes;
         run.n += 1;
         run.last = at;
+        self.lasts[slot] = at;
         run.rows += event.rows;
         run.dup += u32::from(dup);
         run.lists += u32::from(event.max_list > 1);
@@ -295,7 +317,7 @@ impl Runs {
         run.wait += event.wait;
         run.wait_max = run.wait_max.max(event.wait);
         run.several |= event.literals != run.first_literals;
-        run.bitmap |= 1 << (event.literals >> 58);
+        run.bitmap |= 1 << (event.literals.wrapping_mul(SPREAD) >> 58);
         run.ended = event.ended;
         if run.n >= 4 && run.n.is_power_of_two() {
             self.link(slot);
@@ -307,7 +329,8 @@ impl Runs {
         if event.operation != Operation::Select {
             return false;
         }
-        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes))
+            .wrapping_mul(SPREAD);
         let cell = &mut self.dup_tags[(mixed >> 57) as usize];
         let tag = (mixed as u32) | 1;
         let dup = *cell == tag;
@@ -323,7 +346,9 @@ impl Runs {
         if guess < self.runs.len() && self.fingerprints[guess] == fingerprint {
             return Some(guess);
         }
-        let slot = self.fingerprints[..self.runs.len()].iter().position(|known| *known == fingerprint)?;
+        let slot = self.fingerprints[..self.runs.len()]
+            .iter()
+            .position(|known| *known == fingerprint)?;
         *hint = slot as u8;
         Some(slot)
     }
@@ -334,8 +359,16 @@ impl Runs {
             self.runs.push(run);
             self.runs.len() - 1
         } else {
-            let oldest = self.runs.iter().enumerate().min_by_key(|(_, run)| run.last).map_or(0, |(slot, _)| slot);
-            self.close(oldest);
+            let oldest = self
+                .lasts
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, last)| **last)
+                .map_or(0, |(slot, _)| slot);
+            if self.runs[oldest].n >= KEEP {
+                self.link(oldest);
+                self.keep(oldest);
+            }
             self.evictions += 1;
             self.runs[oldest] = run;
             oldest
@@ -348,36 +381,57 @@ impl Runs {
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
     fn link(&mut self, slot: usize) {
         let child = self.runs[slot];
-        let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
+        let mut best = child.parent.map(|known| Parent {
+            score: Run::distance(child.n, known.rows),
+            ..known
+        });
         let mut best_first = 0;
         for (at, run) in self.runs.iter().enumerate() {
-            let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else { continue };
-            let nearer = best.is_none_or(|known| score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first));
+            let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else {
+                continue;
+            };
+            let nearer = best.is_none_or(|known| {
+                score < known.score - 0.05
+                    || (score < known.score + 0.05 && run.first >= best_first)
+            });
             if nearer {
                 // Nothing but a pause may lie between a list and the loop over it (rendering begins).
                 let adjacent = run.pause_seen >= child.pause_first
                     || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
-                best = Some(Parent { fingerprint: run.fingerprint, rows: run.rows, n: run.n, first: run.first, adjacent, score });
+                best = Some(Parent {
+                    fingerprint: run.fingerprint,
+                    rows: run.rows,
+                    n: run.n,
+                    first: run.first,
+                    adjacent,
+                    score,
+                });
                 best_first = run.first;
             }
         }
         self.runs[slot].parent = best;
     }
 
-    fn close(&mut self, slot: usize) {
-        if self.runs[slot].n < KEEP {
-            return;
+    /// Last look for parents, while all runs are still there.
+    fn link_all(&mut self) {
+        for slot in 0..self.runs.len() {
+            if self.runs[slot].n >= KEEP {
+                self.link(slot);
+            }
         }
-        self.link(slot);
-        if self.closed.len() < MAX_CLOSED {
+    }
+
+    fn keep(&mut self, slot: usize) {
+        if self.runs[slot].n >= KEEP && self.closed.len() < MAX_CLOSED {
             self.closed.push(self.runs[slot]);
         }
     }
 
     /// Ends all runs; what is worth judging is in the returned slice, in order of first execution.
     pub(crate) fn finish(&mut self) -> &[Run] {
+        self.link_all();
         for slot in 0..self.runs.len() {
-            self.close(slot);
+            self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
         &self.closed
@@ -388,7 +442,12 @@ impl Runs {
 pub(crate) fn is_write(operation: Operation) -> bool {
     matches!(
         operation,
-        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge | Operation::Copy | Operation::Ddl
+        Operation::Insert
+            | Operation::Update
+            | Operation::Delete
+            | Operation::Merge
+            | Operation::Copy
+            | Operation::Ddl
     )
 }
 

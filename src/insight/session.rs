@@ -16,6 +16,8 @@ const NONE: u32 = u32::MAX;
 const NEW_PER_MINUTE: u16 = 200;
 /// Longest idle gap that a slow client earns.
 const MAX_IDLE_GAP_US: u64 = 1_000_000;
+/// A Django client's pause between two statements of a loop, until its own habit is known.
+const HABIT_US: u32 = 1_000;
 /// Longest application name kept.
 const MAX_APPLICATION: usize = 64;
 
@@ -74,7 +76,7 @@ impl SessionInsight {
             generation: 0,
             synced: 0,
             answered: 0,
-            habit: 0,
+            habit: HABIT_US,
             new_minute: 0,
             new_count: 0,
             database,
@@ -85,22 +87,49 @@ impl SessionInsight {
 
     /// The client's `application_name`, for log lines only (never a metric): printable ASCII, 64 bytes.
     pub fn set_application(&mut self, name: &str) {
-        let clean: String =
-            name.chars().take(MAX_APPLICATION).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+        let clean: String = name
+            .chars()
+            .take(MAX_APPLICATION)
+            .map(|c| {
+                if c.is_ascii_graphic() || c == ' ' {
+                    c
+                } else {
+                    '?'
+                }
+            })
+            .collect();
         self.application = (!clean.is_empty()).then(|| Arc::from(clean));
     }
 
     /// A Parse was seen: makes the text known before its first execution, and reads its tags.
-    pub fn register(&mut self, worker: &mut WorkerInsight, statement: &Statement, text: Text<'_>, now_us: u64) -> TagSet {
+    pub fn register(
+        &mut self,
+        worker: &mut WorkerInsight,
+        statement: &Statement,
+        text: Text<'_>,
+        now_us: u64,
+    ) -> TagSet {
         if !worker.enabled() {
             return TagSet::default();
         }
-        worker.slot(self.database.0, statement, Some(text), || self.may_add(now_us));
-        if statement.flags & flag::COMMENT != 0 { worker.tags(text) } else { TagSet::default() }
+        worker.slot(self.database.0, statement, Some(text), || {
+            self.may_add(now_us)
+        });
+        if statement.flags & flag::COMMENT != 0 {
+            worker.tags(text)
+        } else {
+            TagSet::default()
+        }
     }
 
     /// A statement was forwarded. Answers are matched to statements in order.
     pub fn begin(&mut self, worker: &mut WorkerInsight, begin: &Begin<'_>) {
+        let timer = worker.timer();
+        self.begun(worker, begin);
+        worker.timed(timer);
+    }
+
+    fn begun(&mut self, worker: &mut WorkerInsight, begin: &Begin<'_>) {
         self.leave_idle(worker, begin.at.received_us);
         if !worker.enabled() {
             bump(&worker.table.itself.disabled, 1);
@@ -113,7 +142,9 @@ impl SessionInsight {
         };
         worker.count_reading(&statement, begin.text.is_some());
         let database = self.database.0;
-        let slot = worker.slot(database, &statement, begin.text, || self.may_add(begin.at.received_us));
+        let slot = worker.slot(database, &statement, begin.text, || {
+            self.may_add(begin.at.received_us)
+        });
         let at = self.unit_for(worker, &statement, &tags, begin.at.received_us);
         let unit = &mut worker.units[at as usize];
         unit.inherit(&tags);
@@ -130,7 +161,11 @@ impl SessionInsight {
             slot,
             statement,
             received: begin.at.received_us,
-            wait: begin.at.server_us.saturating_sub(begin.at.received_us).min(u64::from(u32::MAX)) as u32,
+            wait: begin
+                .at
+                .server_us
+                .saturating_sub(begin.at.received_us)
+                .min(u64::from(u32::MAX)) as u32,
             sent: begin.at.sent_us,
             pipelined: begin.pipelined,
             batch: self.synced,
@@ -144,8 +179,18 @@ impl SessionInsight {
 
     /// The oldest statement in flight was answered: CommandComplete, EmptyQueryResponse or PortalSuspended.
     pub fn complete(&mut self, worker: &mut WorkerInsight, rows: u64, bytes: u64, now_us: u64) {
-        let Some(at) = self.current(worker) else { return };
-        let Some(pending) = worker.units[at as usize].in_flight.pop() else { return };
+        let timer = worker.timer();
+        self.completed(worker, rows, bytes, now_us);
+        worker.timed(timer);
+    }
+
+    fn completed(&mut self, worker: &mut WorkerInsight, rows: u64, bytes: u64, now_us: u64) {
+        let Some(at) = self.current(worker) else {
+            return;
+        };
+        let Some(pending) = worker.units[at as usize].in_flight.pop() else {
+            return;
+        };
         let statement = pending.statement;
         let duration = now_us.saturating_sub(pending.sent);
         let table = &worker.table;
@@ -155,7 +200,9 @@ impl SessionInsight {
         bump(&entry.rows, rows);
         bump(&entry.bytes, bytes);
         if duration > entry.max_us.load(std::sync::atomic::Ordering::Relaxed) {
-            entry.max_us.store(duration, std::sync::atomic::Ordering::Relaxed);
+            entry
+                .max_us
+                .store(duration, std::sync::atomic::Ordering::Relaxed);
         }
         let stats = table.database(self.database.0);
         stats.duration[operation_index(statement.operation)][0].observe(&LATENCY_US, duration);
@@ -188,7 +235,9 @@ impl SessionInsight {
             if !unit.is_sure() && unit.runs.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }
-            worker.units[at as usize].runs.observe(&event, worker.shared.config.max_period);
+            worker.units[at as usize]
+                .runs
+                .observe(&event, worker.shared.config.max_period);
         }
     }
 
@@ -197,15 +246,20 @@ impl SessionInsight {
         if self.status == b'T' {
             self.flags |= FAILED;
         }
-        let Some(at) = self.current(worker) else { return };
-        let Some(pending) = worker.units[at as usize].in_flight.pop() else { return };
+        let Some(at) = self.current(worker) else {
+            return;
+        };
+        let Some(pending) = worker.units[at as usize].in_flight.pop() else {
+            return;
+        };
         let duration = now_us.saturating_sub(pending.sent);
         let entry = worker.table.entry(pending.slot);
         bump(&entry.calls, 1);
         bump(&entry.errors, 1);
         bump(&entry.time_us, duration);
         let stats = worker.table.database(self.database.0);
-        stats.duration[operation_index(pending.statement.operation)][1].observe(&LATENCY_US, duration);
+        stats.duration[operation_index(pending.statement.operation)][1]
+            .observe(&LATENCY_US, duration);
         stats.error(sqlstate);
         worker.units[at as usize].server_us += duration;
     }
@@ -255,7 +309,9 @@ impl SessionInsight {
                     usize::from(self.flags & ROLLED_BACK != 0)
                 };
                 bump(&stats.transactions[outcome], 1);
-                stats.transaction_duration.observe(&LATENCY_US, now_us.saturating_sub(self.transaction_started));
+                stats
+                    .transaction_duration
+                    .observe(&LATENCY_US, now_us.saturating_sub(self.transaction_started));
             }
             _ => {}
         }
@@ -267,7 +323,10 @@ impl SessionInsight {
             self.flags &= !IDLE_IN_TRANSACTION;
             let stats = worker.table.database(self.database.0);
             stats.idle_change(-1);
-            bump(&stats.transaction_idle_us, now_us.saturating_sub(self.last_ready));
+            bump(
+                &stats.transaction_idle_us,
+                now_us.saturating_sub(self.last_ready),
+            );
         }
     }
 
@@ -278,7 +337,13 @@ impl SessionInsight {
     }
 
     /// The unit that a statement belongs to; ends the old one at a boundary.
-    fn unit_for(&mut self, worker: &mut WorkerInsight, statement: &Statement, tags: &TagSet, received: u64) -> u32 {
+    fn unit_for(
+        &mut self,
+        worker: &mut WorkerInsight,
+        statement: &Statement,
+        tags: &TagSet,
+        received: u64,
+    ) -> u32 {
         let marker = is_marker(statement);
         let Some(at) = self.current(worker) else {
             let boundary = if marker {
@@ -288,7 +353,12 @@ impl SessionInsight {
             } else {
                 Boundary::Gap
             };
-            let at = worker.acquire(self.database.0, boundary, self.application.clone(), received);
+            let at = worker.acquire(
+                self.database.0,
+                boundary,
+                self.application.clone(),
+                received,
+            );
             self.unit = at;
             self.generation = worker.units[at as usize].generation;
             return at;
@@ -297,7 +367,8 @@ impl SessionInsight {
         let unit = &mut worker.units[at as usize];
         if let Some(boundary) = unit.ends_before(statement, tags, received, idle_gap) {
             worker.finish(at, received);
-            worker.units[at as usize].restart(if marker { Boundary::Marker } else { boundary }, received);
+            worker.units[at as usize]
+                .restart(if marker { Boundary::Marker } else { boundary }, received);
         } else if marker && unit.runs.count() == 0 && !unit.in_transaction {
             unit.boundary = Boundary::Marker;
         }
@@ -313,9 +384,7 @@ impl SessionInsight {
     /// A running median of pauses: moves by a sixteenth towards each one.
     fn learn(&mut self, gap: u64) {
         let step = self.habit / 16 + 1;
-        if self.habit == 0 {
-            self.habit = gap.clamp(1, 20_000) as u32;
-        } else if gap > u64::from(self.habit) {
+        if gap > u64::from(self.habit) {
             self.habit = self.habit.saturating_add(step).min(50_000);
         } else {
             self.habit = self.habit.saturating_sub(step).max(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::runs::Runs;
 use super::tags::TagSet;
-use crate::sql::{Operation, Statement, flag};
+use crate::sql::{Operation, Statement, effect, flag};
 
 /// A unit never lasts longer than this.
 const MAX_UNIT_US: u64 = 300_000_000;
@@ -70,7 +70,11 @@ impl InFlight {
 
     /// Forgets what the Sync numbered `batch` leaves unanswered.
     pub(crate) fn settle(&mut self, batch: u32) {
-        while self.queue.front().is_some_and(|front| front.batch.wrapping_sub(batch) as i32 <= 0) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|front| front.batch.wrapping_sub(batch) as i32 <= 0)
+        {
             self.queue.pop_front();
         }
         if self.queue.is_empty() {
@@ -111,8 +115,8 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn new() -> Self {
+        Self {
             generation: 0,
             in_use: false,
             database: 0,
@@ -127,7 +131,7 @@ impl Unit {
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
             runs: Runs::new(),
-        })
+        }
     }
 
     /// Starts the next unit of the same session; statements in flight stay.
@@ -152,7 +156,13 @@ impl Unit {
     }
 
     /// Whether a statement received now belongs to the next unit, and why.
-    pub(crate) fn ends_before(&self, statement: &Statement, tags: &TagSet, received: u64, idle_gap: u64) -> Option<Boundary> {
+    pub(crate) fn ends_before(
+        &self,
+        statement: &Statement,
+        tags: &TagSet,
+        received: u64,
+        idle_gap: u64,
+    ) -> Option<Boundary> {
         if self.statements == 0 {
             return None;
         }
@@ -163,8 +173,12 @@ impl Unit {
         if tags.id != 0 && self.tags.id != 0 && tags.id != self.tags.id {
             return Some(Boundary::Tag);
         }
-        if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS {
+        if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS
+        {
             return Some(Boundary::Cap);
+        }
+        if statement.effects & effect::DISCARD_ALL != 0 {
+            return Some(Boundary::Connection);
         }
         let same_trace = tags.trace != 0 && tags.trace == self.tags.trace;
         if !self.in_transaction && !same_trace {
@@ -207,12 +221,21 @@ impl Unit {
         let idle = now.saturating_sub(self.last);
         self.in_use
             && self.in_flight.is_empty()
-            && (if self.in_transaction { idle > MAX_TRANSACTION_GAP_US } else { idle > idle_gap })
+            && (if self.in_transaction {
+                idle > MAX_TRANSACTION_GAP_US
+            } else {
+                idle > idle_gap
+            })
     }
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        matches!(self.boundary, Boundary::Trace | Boundary::Tag | Boundary::Marker) || self.tags.trace != 0 || self.tags.route != 0 || self.tags.id != 0
+        matches!(
+            self.boundary,
+            Boundary::Trace | Boundary::Tag | Boundary::Marker
+        ) || self.tags.trace != 0
+            || self.tags.route != 0
+            || self.tags.id != 0
     }
 }
 

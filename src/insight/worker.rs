@@ -2,21 +2,22 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::describe::Described;
 use super::judge::Context;
-use super::registry::mask_route;
 use super::table::{Index, OTHER, WorkerTable, bump};
 use super::unit::{Boundary, Unit};
 use super::{Insight, TagSet, Text, lock};
-use crate::sql::{Statement, flag};
+use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
 
 /// Routes a worker remembers by the hash of their text.
 const MAX_ROUTE_CACHE: usize = 4_096;
+/// One call in this many is timed for `insight_seconds_total`. A prime, so that no rhythm of the client meets it.
+const SAMPLE: u32 = 251;
 /// Units idle for this long are ended by [`WorkerInsight::tick`] even when their gap may be longer.
 const STALE_US: u64 = 1_000_000;
 
@@ -25,10 +26,14 @@ pub struct WorkerInsight {
     pub(crate) shared: Arc<Insight>,
     pub(crate) table: Arc<WorkerTable>,
     pub(crate) index: Index,
-    pub(crate) units: Vec<Box<Unit>>,
+    pub(crate) units: Vec<Unit>,
     free: Vec<u32>,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
+    /// Calls of begin and complete, for sampling.
+    calls: u32,
+    /// Fingerprints of ROLLBACK and ABORT.
+    rollbacks: Vec<Fingerprint>,
 }
 
 impl WorkerInsight {
@@ -41,6 +46,30 @@ impl WorkerInsight {
             free: Vec::new(),
             routes: HashMap::default(),
             key: RandomState::default(),
+            calls: 0,
+            rollbacks: rollbacks(),
+        }
+    }
+
+    /// The process-wide part.
+    pub fn insight(&self) -> Arc<Insight> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Starts a clock for one call in [`SAMPLE`]: reading it each time would cost more than what it measures.
+    #[inline]
+    pub(crate) fn timer(&mut self) -> Option<Instant> {
+        self.calls = self.calls.wrapping_add(1);
+        self.calls.is_multiple_of(SAMPLE).then(Instant::now)
+    }
+
+    #[inline]
+    pub(crate) fn timed(&self, timer: Option<Instant>) {
+        if let Some(start) = timer {
+            bump(
+                &self.table.itself.nanos,
+                start.elapsed().as_nanos() as u64 * u64::from(SAMPLE),
+            );
         }
     }
 
@@ -65,7 +94,13 @@ impl WorkerInsight {
     }
 
     /// A unit for a session that begins to work.
-    pub(crate) fn acquire(&mut self, database: u16, boundary: Boundary, application: Option<Arc<str>>, now: u64) -> u32 {
+    pub(crate) fn acquire(
+        &mut self,
+        database: u16,
+        boundary: Boundary,
+        application: Option<Arc<str>>,
+        now: u64,
+    ) -> u32 {
         let at = self.free.pop().unwrap_or_else(|| {
             self.units.push(Unit::new());
             bump(&self.table.itself.units_allocated, 1);
@@ -94,10 +129,16 @@ impl WorkerInsight {
             return;
         }
         let stats = self.table.database(unit.database);
-        stats.unit_queries[unit.boundary as usize].observe(&super::stats::UNIT, u64::from(unit.statements));
-        stats.unit_db.observe(&super::stats::LATENCY_US, unit.server_us);
+        stats.unit_queries[unit.boundary as usize]
+            .observe(&super::stats::UNIT, u64::from(unit.statements));
+        stats
+            .unit_db
+            .observe(&super::stats::LATENCY_US, unit.server_us);
         bump(&stats.repeated_reads, u64::from(unit.runs.repeats));
-        bump(&self.table.itself.slot_evictions, u64::from(unit.runs.evictions));
+        bump(
+            &self.table.itself.slot_evictions,
+            u64::from(unit.runs.evictions),
+        );
         if unit.runs.count() >= self.shared.config.min_count {
             self.judge(at, now, false);
         }
@@ -108,7 +149,11 @@ impl WorkerInsight {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
         let sure = unit.is_sure();
-        let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
+        let round_trip = if unit.shortest_gap == u64::MAX {
+            0
+        } else {
+            unit.shortest_gap
+        };
         let origin = super::report::Origin {
             database: unit.database,
             route: unit.tags.route,
@@ -116,14 +161,34 @@ impl WorkerInsight {
             round_trip,
             now,
         };
-        let runs = if segment { unit.runs.end_segment() } else { unit.runs.finish() };
-        shared.report(&Context { config: &shared.config, sure, runs }, &origin);
+        let runs = if segment {
+            unit.runs.end_segment()
+        } else {
+            unit.runs.finish()
+        };
+        shared.report(
+            &Context {
+                config: &shared.config,
+                sure,
+                runs,
+            },
+            &origin,
+        );
         unit.runs.judged();
     }
 
     /// The slot of a statement; registers it when it is new and its text is at hand.
-    pub(crate) fn slot(&mut self, database: u16, statement: &Statement, text: Option<Text<'_>>, allowed: impl FnOnce() -> bool) -> u32 {
-        if let Some(slot) = self.index.find(&self.table, database, statement.fingerprint) {
+    pub(crate) fn slot(
+        &mut self,
+        database: u16,
+        statement: &Statement,
+        text: Option<Text<'_>>,
+        allowed: impl FnOnce() -> bool,
+    ) -> u32 {
+        if let Some(slot) = self
+            .index
+            .find(&self.table, database, statement.fingerprint)
+        {
             return slot;
         }
         let Some(text) = text.filter(|_| statement.flags & flag::UNLEXED == 0 && allowed()) else {
@@ -139,10 +204,17 @@ impl WorkerInsight {
                 return OTHER;
             }
         }
-        self.index.insert(&self.table, database, statement.fingerprint, statement.operation).unwrap_or_else(|| {
-            bump(&self.table.itself.overflow, 1);
-            OTHER
-        })
+        self.index
+            .insert(
+                &self.table,
+                database,
+                statement.fingerprint,
+                statement.operation,
+            )
+            .unwrap_or_else(|| {
+                bump(&self.table.itself.overflow, 1);
+                OTHER
+            })
     }
 
     /// Counts how a statement was read.
@@ -160,19 +232,30 @@ impl WorkerInsight {
         bump(counter, 1);
     }
 
-    /// The tags in a statement's comments.
-    pub(crate) fn tags(&mut self, _text: Text<'_>) -> TagSet {
-        TagSet::default()
+    /// The tags in a statement's comments, as numbers.
+    pub(crate) fn tags(&mut self, text: Text<'_>) -> TagSet {
+        let Some(found) = sql::tags_with(text.sql, &self.shared.config.id_tags) else {
+            return TagSet::default();
+        };
+        let trace = found.trace_id.map_or(0, |id| self.key.hash_one(id) | 1);
+        let origin = found.route.or(found.controller).or(found.job);
+        let route = origin.map_or(0, |value| {
+            let hash = value.hash();
+            self.routes
+                .get(&hash)
+                .copied()
+                .unwrap_or_else(|| self.new_route(hash, value))
+        });
+        TagSet {
+            trace,
+            id: found.id,
+            route,
+        }
     }
 
-    /// The number of a route.
-    #[allow(dead_code)]
-    fn route(&mut self, raw: &str) -> u32 {
-        let hash = self.key.hash_one(raw);
-        if let Some(known) = self.routes.get(&hash) {
-            return *known;
-        }
-        let number = lock(&self.shared.registry).route(&mask_route(raw));
+    fn new_route(&mut self, hash: u64, value: sql::TagValue<'_>) -> u32 {
+        let mut buffer = [0; sql::VALUE_CAP];
+        let number = lock(&self.shared.registry).route(value.write(&mut buffer));
         if self.routes.len() < MAX_ROUTE_CACHE {
             self.routes.insert(hash, number);
         }
@@ -180,17 +263,23 @@ impl WorkerInsight {
     }
 
     /// Whether a statement of transaction control is a ROLLBACK.
-    pub(crate) fn is_rollback(&self, _statement: &Statement) -> bool {
-        false
-    }
-
-    /// Statements counted so far (tests).
-    #[cfg(test)]
-    pub(crate) fn counted(&self) -> u64 {
-        self.table.itself.lexed.load(Relaxed) + self.table.itself.cached.load(Relaxed)
+    pub(crate) fn is_rollback(&self, statement: &Statement) -> bool {
+        self.rollbacks.contains(&statement.fingerprint)
     }
 }
 
-const _: fn() = || {
-    let _ = Relaxed;
-};
+/// What transaction control looks like that throws work away.
+fn rollbacks() -> Vec<Fingerprint> {
+    let settings = LexSettings {
+        standard_conforming_strings: Some(true),
+        safe_encoding: true,
+    };
+    let mut analyzer = sql::Analyzer::new([0; 2]);
+    let mut found = Vec::new();
+    for text in ["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"] {
+        analyzer.analyze(RawSql(text.as_bytes()), settings, |statement, _| {
+            found.push(statement.fingerprint)
+        });
+    }
+    found
+}

@@ -301,8 +301,8 @@ impl Pool {
         self.clients.load(Relaxed) == 0 && self.book().open == 0
     }
 
-    /// Closes idle servers at once, and the others as they come back.
-    pub fn close(&self) {
+    /// Closes idle servers at once, and the others as they come back. Clients go on: new servers are opened for them.
+    pub fn reconnect(&self) {
         for s in self.servers() {
             s.need_close();
         }

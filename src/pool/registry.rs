@@ -88,6 +88,18 @@ impl Pools {
         }
     }
 
+    /// Makes way for DROP DATABASE and its kin, which PostgreSQL refuses while anybody is connected: closes the idle
+    /// servers of every database that `sql` mentions. PostgreSQL waits a few seconds for those that are going
+    /// (CountOtherDBBackends, procarray.c).
+    pub fn make_way(&self, sql: &[u8]) {
+        for pool in self.all() {
+            if memchr::memmem::find(sql, pool.target.dbname.as_bytes()).is_some() {
+                tracing::debug!(target: "pgsluice::pool", database = %pool.database, "closing idle servers: a statement drops, renames or copies their database");
+                pool.reconnect();
+            }
+        }
+    }
+
     /// Every pool there is, in order of name.
     pub fn all(&self) -> Vec<Arc<Pool>> {
         let mut all: Vec<_> = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();

@@ -5,165 +5,11 @@
 //! hash before it. The same machine drives the display form: a [`Sink`] hears every canonical token and can be rolled
 //! back to a mark. One look-back token, a frame stack of fixed depth, no recursion.
 
+use super::form::*;
 use super::hash::{self, Keyed};
 use super::lexer::{Kind, Lexer, Token};
-use super::words::{self, NULL_OK, RULE, SIGN_OK, TYPE, VERB, Word, attr};
+use super::words::{self, RULE, SIGN_OK, TYPE, VERB, Word, attr};
 use super::{Fingerprint, Operation, Statement, effect, flag, kind};
-
-/// Frames deeper than this are hashed flat.
-pub(super) const MAX_DEPTH: usize = 64;
-/// Ordinals of ORDER BY and GROUP BY longer than this are literals like any other number.
-const ORDINAL_DIGITS: usize = 4;
-
-pub(super) const T_LIT: u64 = hash::named(b"literal");
-const T_NAME: u64 = hash::named(b"name");
-pub(super) const T_LIST: u64 = hash::named(b"list");
-pub(super) const T_OPEN: u64 = hash::named(b"(");
-pub(super) const T_CLOSE: u64 = hash::named(b")");
-pub(super) const T_BRACKET: u64 = hash::named(b"[");
-pub(super) const T_CASE: u64 = hash::named(b"case");
-pub(super) const T_ATOMIC: u64 = hash::named(b"atomic");
-pub(super) const T_SEGMENT: u64 = hash::named(b"segment");
-const T_COMMA: u64 = hash::named(b",");
-const T_DOT: u64 = hash::named(b".");
-pub(super) const T_CAST: u64 = hash::named(b"::");
-const T_EQUALS: u64 = hash::chunk(hash::OP_SEED, b'=' as u64);
-const T_LESS: u64 = hash::chunk(hash::OP_SEED, b'<' as u64);
-const T_GREATER: u64 = hash::chunk(hash::OP_SEED, b'>' as u64);
-const T_LESS_EQ: u64 = hash::chunk(hash::OP_SEED, u16::from_le_bytes(*b"<=") as u64);
-const T_GREATER_EQ: u64 = hash::chunk(hash::OP_SEED, u16::from_le_bytes(*b">=") as u64);
-
-/// A canonical token as the display form sees it.
-#[derive(Clone, Copy)]
-pub(super) enum Lexeme<'a> {
-    /// Keyword or unquoted word.
-    Word(&'a [u8], Word),
-    /// Quoted identifier, quotes included.
-    Quoted(&'a [u8]),
-    /// Operator or other punctuation.
-    Op(&'a [u8]),
-    /// An ordinal: the only number that stays.
-    Number(&'a [u8]),
-    Open(u8),
-    Close(u8),
-    Comma,
-    Dot,
-    Cast,
-    /// End of the type name behind a cast.
-    TypeEnd,
-    /// A literal: `$n`. Its text is for judging (a leading `%`, a deep OFFSET), never for showing.
-    Literal(&'a [u8]),
-    /// A dynamic name: `_`.
-    Name,
-    /// `/*, ... */` at the end of a list.
-    Ellipsis,
-}
-
-/// Who hears the canonical tokens.
-pub(super) trait Sink {
-    /// A place to come back to.
-    type Mark: Copy + Default;
-    fn mark(&self) -> Self::Mark;
-    fn rollback(&mut self, mark: Self::Mark);
-    fn put(&mut self, lexeme: Lexeme<'_>);
-}
-
-/// The hot path: nobody listens.
-pub(super) struct NoText;
-
-impl Sink for NoText {
-    type Mark = ();
-    #[inline(always)]
-    fn mark(&self) {}
-    #[inline(always)]
-    fn rollback(&mut self, (): ()) {}
-    #[inline(always)]
-    fn put(&mut self, _: Lexeme<'_>) {}
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Shell {
-    /// The statement itself.
-    #[default]
-    Top,
-    Paren,
-    /// After IN: squashed when all literals.
-    List,
-    /// A group inside a list.
-    Item,
-    /// A row of VALUES.
-    Row,
-    Array,
-    Subscript,
-    Cast,
-    SetConfig,
-    Case,
-    Atomic,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Clause {
-    #[default]
-    None,
-    Select,
-    From,
-    Where,
-    /// ORDER BY and GROUP BY.
-    Order,
-    Values,
-    Other,
-}
-
-/// One token sequence: the statement, a bracket, a CASE.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Frame<M> {
-    pub h: u64,
-    /// Hash and token of the last bare group, and the token number it ended at (0: none).
-    pub group_h: u64,
-    pub group_t: u64,
-    pub group_n: u32,
-    /// Bare groups joined so far.
-    pub groups: u32,
-    /// Hash around the open segment, and after the last one; the last one's token.
-    pub seg_outer: u64,
-    pub seg_after: u64,
-    pub seg_last: u64,
-    /// Hash and purity before the word ARRAY in front of this bracket.
-    pub outer_h: u64,
-    pub outer_pure: bool,
-    /// Literals at this level.
-    pub items: u32,
-    pub shell: Shell,
-    pub clause: Clause,
-    /// Only literals and commas so far.
-    pub pure: bool,
-    /// Opened where a group stands alone; opened right behind a connector behind another such group.
-    pub bare: bool,
-    pub joined: bool,
-    /// Inside a segment; the segment may be dropped when it equals the last one.
-    pub segment: bool,
-    pub seg_joined: bool,
-    pub seg_seen: bool,
-    /// Has its own SELECT, so FROM is a clause.
-    pub query: bool,
-    pub group_mark: M,
-    pub seg_mark: M,
-    pub first_mark: M,
-}
-
-impl<M: Copy + Default> Frame<M> {
-    pub fn new(shell: Shell) -> Self {
-        Self {
-            h: hash::SEQ_SEED,
-            shell,
-            pure: true,
-            ..Self::default()
-        }
-    }
-}
-
-pub(super) const WATCH_TABLE: u8 = 1;
-const WATCH_NAME: u8 = 2;
 
 /// The machine over one text; [`Canon::statement`] runs it over one statement.
 pub(super) struct Canon<'s, 'k, S: Sink> {
@@ -180,7 +26,7 @@ pub(super) struct Canon<'s, 'k, S: Sink> {
     pub(super) range_op: bool,
     pub(super) seen_where: bool,
     /// State before the last plain word, to take it back as the type of a literal.
-    pub(super) before_word: (u64, bool, S::Mark, (usize, usize)),
+    pub(super) before_word: (u64, bool, S::Mark, (usize, usize), Word),
     /// The same before the word ARRAY.
     pub(super) before_array: (u64, bool),
     /// The last literal was the word TRUE.
@@ -227,7 +73,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             watch: 0,
             range_op: false,
             seen_where: false,
-            before_word: (0, true, mark, (0, 0)),
+            before_word: (0, true, mark, (0, 0), Word::Start),
             before_array: (0, true),
             last_true: false,
             first: Word::Start,
@@ -326,7 +172,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     }
 
     #[inline(always)]
-    fn ident(&mut self, token: Token, prev: Word) {
+    pub(super) fn ident(&mut self, token: Token, prev: Word) {
         let text = self.lx.bytes(&token);
         if self.watch != 0 || token.word != Word::Ident {
             if self.watch & WATCH_NAME != 0 {
@@ -340,6 +186,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.cur.pure,
             self.sink.mark(),
             (token.start, token.end),
+            self.prev,
         );
         self.emit(
             token.hash,
@@ -358,7 +205,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     }
 
     /// An identifier that means something: a table, or a known function.
-    fn noted_ident(&mut self, token: Token) {
+    pub(super) fn noted_ident(&mut self, token: Token) {
         match token.word {
             Word::PgTemp => self.facts.effects |= effect::TEMP,
             Word::AdvisoryLock
@@ -389,7 +236,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     }
 
     /// A dynamic name (savepoint, cursor, prepared statement, channel): R13.
-    fn name(&mut self, text: &[u8]) {
+    pub(super) fn name(&mut self, text: &[u8]) {
         self.lits = self.keyed.absorb(self.lits, text);
         self.emit(T_NAME, Word::Ident);
         self.sink.put(Lexeme::Name);
@@ -425,7 +272,12 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         // What waits for a table or a name was set by the words before this one, not by this one's own rule.
         let watch = self.watch;
         if self.first == Word::Start {
-            self.begin(token);
+            if self.n as usize == self.stack.len() {
+                self.begin(token);
+            } else {
+                // Something else came first: no statement we know.
+                self.first = Word::Plain;
+            }
         }
         if watch & WATCH_TABLE != 0
             && !matches!(
@@ -435,9 +287,9 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         {
             self.noted_ident(token);
         }
-        if (attr(token.word) & RULE != 0 && self.keyword(token))
+        if (watch & WATCH_NAME != 0 && self.unreserved_name(token))
+            || (attr(token.word) & RULE != 0 && self.keyword(token))
             || (attr(token.word) & TYPE != 0 && self.type_literal(token))
-            || (watch & WATCH_NAME != 0 && self.unreserved_name(token))
         {
             return;
         }
@@ -448,319 +300,10 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     }
 
     #[inline(always)]
-    fn emit_word(&mut self, token: Token) {
+    pub(super) fn emit_word(&mut self, token: Token) {
         self.emit(token.hash, token.word);
         self.sink
             .put(Lexeme::Word(self.lx.bytes(&token), token.word));
-    }
-
-    /// First keyword of the statement.
-    fn begin(&mut self, token: Token) {
-        self.first = token.word;
-        self.facts.operation = kind::operation(token.word);
-        self.facts.effects |= kind::effects(token.word, self.lx);
-        self.cur.query = matches!(token.word, Word::Delete | Word::Update);
-        if matches!(token.word, Word::Update | Word::Into) {
-            self.watch |= WATCH_TABLE;
-        }
-        self.watch |= if kind::names_follow(token.word, self.lx) {
-            WATCH_NAME
-        } else {
-            0
-        };
-    }
-
-    /// A keyword where a dynamic name stands: `SAVEPOINT key`. The grammar's own words pass.
-    fn unreserved_name(&mut self, token: Token) -> bool {
-        let noise = match self.first {
-            Word::Release => token.word == Word::Savepoint,
-            Word::Deallocate => matches!(token.word, Word::Prepare | Word::All),
-            Word::Rollback => token.word == Word::Savepoint,
-            Word::CloseKw => token.word == Word::All,
-            _ => false,
-        };
-        if noise {
-            return false;
-        }
-        self.watch &= !WATCH_NAME;
-        let text = self.lx.bytes(&token);
-        self.name(text);
-        true
-    }
-
-    /// Rules of one keyword. True when the token has been dealt with.
-    fn keyword(&mut self, token: Token) -> bool {
-        let top = self.stack.is_empty();
-        match token.word {
-            Word::Null | Word::True | Word::False => {
-                if attr(self.prev) & NULL_OK == 0 {
-                    return false;
-                }
-                self.literal(token);
-                return true;
-            }
-            Word::Default if self.cur.shell == Shell::Row => {
-                self.literal(token);
-                return true;
-            }
-            Word::As | Word::Inner => return self.silent(token),
-            Word::Outer if matches!(self.prev, Word::Left | Word::Right | Word::Full) => {
-                return self.silent(token);
-            }
-            Word::Select => self.select(),
-            Word::From => {
-                if self.cur.query && self.prev != Word::Distinct {
-                    self.cur.clause = Clause::From;
-                    self.watch |= WATCH_TABLE;
-                    self.has_from = true;
-                }
-            }
-            Word::Join | Word::Into => self.watch |= WATCH_TABLE,
-            Word::Where => {
-                self.cur.clause = Clause::Where;
-                self.seen_where = true;
-            }
-            Word::By => {
-                if matches!(self.prev, Word::Order | Word::Group) {
-                    self.cur.clause = Clause::Order;
-                    if top && self.prev == Word::Order {
-                        self.facts.flags |= flag::ORDER_BY;
-                    }
-                }
-            }
-            Word::Limit | Word::Offset | Word::Fetch => return self.limit_word(token, top),
-            Word::Group
-            | Word::Order
-            | Word::Having
-            | Word::Window
-            | Word::Returning
-            | Word::For => {
-                self.cur.clause = Clause::Other;
-            }
-            Word::On => {
-                if self.cur.clause == Clause::Values {
-                    self.cur.clause = Clause::Other;
-                }
-            }
-            Word::Values => self.cur.clause = Clause::Values,
-            Word::Union | Word::Except | Word::Intersect => self.set_operation(token),
-            _ => return self.rare_keyword(token, top),
-        }
-        false
-    }
-
-    fn rare_keyword(&mut self, token: Token, top: bool) -> bool {
-        match token.word {
-            Word::Case if self.stack.len() < MAX_DEPTH => {
-                self.push(Shell::Case, false, false);
-                self.n += 1;
-                self.prev = Word::Case;
-                self.sink
-                    .put(Lexeme::Word(self.lx.bytes(&token), token.word));
-                return true;
-            }
-            Word::When if self.cur.shell == Shell::Case => {
-                self.end_segment();
-                self.start_segment(true);
-            }
-            Word::Else if self.cur.shell == Shell::Case => self.end_segment(),
-            Word::End if matches!(self.cur.shell, Shell::Case | Shell::Atomic) => {
-                self.end_block(token);
-                return true;
-            }
-            Word::Atomic if self.prev == Word::Begin && self.stack.len() < MAX_DEPTH => {
-                self.emit_word(token);
-                self.push(Shell::Atomic, false, false);
-                return true;
-            }
-            Word::Between => self.facts.flags |= if self.seen_where { flag::RANGE } else { 0 },
-            Word::Insert | Word::Update | Word::Delete | Word::Merge => self.verb(token, top),
-            Word::Share | Word::No | Word::Key if self.prev == Word::For => {
-                self.facts.flags |= flag::FOR_UPDATE
-            }
-            Word::Locked if self.prev == Word::Skip => self.facts.flags |= flag::LOCK_QUEUE,
-            Word::Nowait if self.facts.flags & flag::FOR_UPDATE != 0 => {
-                self.facts.flags |= flag::LOCK_QUEUE
-            }
-            Word::Conflict if self.prev == Word::On => self.facts.flags |= flag::ON_CONFLICT,
-            Word::Temp | Word::Temporary
-                if matches!(self.prev, Word::Into | Word::Local | Word::Global) =>
-            {
-                self.watch &= !WATCH_TABLE;
-                if self.first != Word::Create {
-                    self.facts.effects |= effect::TEMP;
-                }
-            }
-            Word::Of if self.prev == Word::Current => {
-                self.emit_word(token);
-                self.watch |= WATCH_NAME;
-                return true;
-            }
-            Word::To if self.first == Word::Rollback => self.watch |= WATCH_NAME,
-            Word::Move if self.n == 0 => return self.rest_as_name(token),
-            Word::Set if self.n == 0 => return self.set_statement(token),
-            _ => {}
-        }
-        false
-    }
-
-    /// A word that shows but does not count (R18).
-    fn silent(&mut self, token: Token) -> bool {
-        self.sink
-            .put(Lexeme::Word(self.lx.bytes(&token), token.word));
-        if token.word == Word::As {
-            self.prev = Word::As;
-            if self.cur.shell == Shell::Cast {
-                self.type_name(true);
-            }
-        }
-        true
-    }
-
-    fn limit_word(&mut self, token: Token, top: bool) -> bool {
-        if token.word == Word::Fetch && self.n == 0 {
-            return self.rest_as_name(token);
-        }
-        if top {
-            self.facts.flags |= if token.word == Word::Offset {
-                flag::OFFSET
-            } else {
-                flag::LIMIT
-            };
-        }
-        self.cur.clause = Clause::Other;
-        false
-    }
-
-    /// FETCH, MOVE: one id for each verb, whatever follows (R13).
-    fn rest_as_name(&mut self, token: Token) -> bool {
-        self.emit_word(token);
-        let from = self.lx.pos;
-        let to = self.skip_statement();
-        let text = &self.lx.text()[from..to];
-        self.name(text);
-        true
-    }
-
-    /// Goes to the end of the statement; gives the end of its last token.
-    fn skip_statement(&mut self) -> usize {
-        let mut end = self.lx.pos;
-        loop {
-            let mut ahead = self.lx;
-            let token = ahead.next();
-            if matches!(token.kind, Kind::Semi | Kind::End) {
-                if token.kind == Kind::End {
-                    self.lx = ahead;
-                }
-                return end;
-            }
-            end = token.end;
-            self.lx = ahead;
-        }
-    }
-
-    /// `SET x = anything` is `SET x = $` (R13): the value may be a secret.
-    fn set_statement(&mut self, set: Token) -> bool {
-        self.emit_word(set);
-        loop {
-            let mut ahead = self.lx;
-            let token = ahead.next();
-            match (token.kind, token.word) {
-                (Kind::Semi | Kind::End, _) => return true,
-                // These hold no values: back to the common path.
-                (Kind::Word, Word::Transaction | Word::Characteristics | Word::Constraints) => {
-                    return true;
-                }
-                (Kind::Word, Word::Session) if !session_noise(ahead) => self.emit_word(token),
-                (Kind::Word, Word::Session) => self
-                    .sink
-                    .put(Lexeme::Word(self.lx.bytes(&token), token.word)),
-                (Kind::Word, Word::To) => return self.set_value(ahead, true),
-                (
-                    Kind::Word,
-                    Word::Zone | Word::Role | Word::Authorization | Word::Names | Word::Schema,
-                ) => {
-                    self.emit_word(token);
-                    return self.set_value(ahead, false);
-                }
-                (Kind::Word | Kind::Quoted, word) => {
-                    self.sets_scs |= word == Word::ScsName;
-                    self.emit(token.hash, Word::Ident);
-                    let text = self.lx.bytes(&token);
-                    let word = if word == Word::Local {
-                        Word::Local
-                    } else {
-                        Word::Plain
-                    };
-                    self.sink.put(if token.kind == Kind::Word {
-                        Lexeme::Word(text, word)
-                    } else {
-                        Lexeme::Quoted(text)
-                    });
-                }
-                (Kind::Dot, _) => {
-                    self.emit(T_DOT, Word::Dot);
-                    self.sink.put(Lexeme::Dot);
-                }
-                (Kind::Op, _) if token.hash == T_EQUALS => return self.set_value(ahead, true),
-                _ => return self.set_value(self.lx, false),
-            }
-            self.lx = ahead;
-        }
-    }
-
-    /// The value of SET, from `lexer` to the end of the statement: one literal.
-    fn set_value(&mut self, lexer: Lexer<'s>, equals: bool) -> bool {
-        if equals {
-            self.emit(T_EQUALS, Word::Op);
-            self.sink.put(Lexeme::Op(b"="));
-        }
-        self.lx = lexer;
-        let from = lexer.pos;
-        let end = self.skip_statement();
-        if end > from {
-            self.literal(Token {
-                kind: Kind::Str,
-                word: Word::Lit,
-                start: from,
-                end,
-                hash: 0,
-            });
-        }
-        true
-    }
-
-    fn select(&mut self) {
-        if !self.cur.segment {
-            self.start_segment(matches!(self.prev, Word::Union | Word::All));
-        }
-        self.cur.query = true;
-        self.cur.clause = Clause::Select;
-    }
-
-    fn set_operation(&mut self, _: Token) {
-        if self.cur.shell != Shell::Case {
-            self.end_segment();
-        }
-        self.cur.clause = Clause::None;
-    }
-
-    /// A writing verb: decides what a WITH does, and tells `FOR UPDATE`.
-    fn verb(&mut self, token: Token, top: bool) {
-        if token.word == Word::Update && matches!(self.prev, Word::For | Word::Key) {
-            self.facts.flags |= flag::FOR_UPDATE;
-        } else if self.first == Word::With && self.prev == Word::Open {
-            self.cte_op = Some(kind::operation(token.word));
-            self.cur.query = true;
-        } else if top && self.first == Word::With && self.prev == Word::Close {
-            self.facts.operation = kind::operation(token.word);
-            self.cur.query = true;
-        } else {
-            return;
-        }
-        if token.word == Word::Update && self.prev != Word::For && self.prev != Word::Key {
-            self.watch |= WATCH_TABLE;
-        }
     }
 
     /// A literal of any kind: the placeholder in the form, its bytes in the keyed hash.
@@ -774,6 +317,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         self.n += 1;
         self.cur.h = hash::step(self.cur.h, T_LIT);
         self.cur.items += 1;
+        self.cur.pure &= matches!(self.prev, Word::Open | Word::Comma);
         self.prev = Word::Lit;
         self.sink.put(Lexeme::Literal(self.lx.bytes(&token)));
     }
@@ -817,7 +361,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     fn string(&mut self, token: Token) {
         if self.prev == Word::Plain && kind::is_dml(self.first) {
             // `date '2024-01-01'`: the word was the literal's type (R10).
-            let (h, pure, mark, (start, end)) = self.before_word;
+            let (h, pure, mark, (start, end), prev) = self.before_word;
+            self.prev = prev;
             self.cur.h = h;
             self.cur.pure = pure;
             self.sink.rollback(mark);
@@ -900,12 +445,4 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         };
         facts
     }
-}
-
-/// `SET SESSION x`: the word SESSION is noise; `lexer` stands behind it.
-fn session_noise(mut lexer: Lexer<'_>) -> bool {
-    !matches!(
-        lexer.next().word,
-        Word::Authorization | Word::Characteristics
-    )
 }

@@ -1,6 +1,7 @@
 //! The hot entry: one pass over a text, one [`Statement`] for each of its statements.
 
-use super::canon::{Canon, Ended, Frame, NoText};
+use super::canon::{Canon, Ended};
+use super::form::{Frame, NoText};
 use super::hash::{self, Keyed};
 use super::lexer::Lexer;
 use super::{Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
@@ -103,7 +104,19 @@ fn other_effects(text: &[u8], settings: LexSettings) -> u16 {
         standard_conforming_strings: Some(!backslashes),
         safe_encoding: true,
     };
+    let mut stack = Vec::new();
+    let mut canon = Canon::new(
+        Lexer::new(text, settings),
+        NoText,
+        &mut stack,
+        Keyed::new([0; 2]),
+    );
     let mut effects = 0;
-    Analyzer::new([0; 2]).analyze(RawSql(text), settings, |s, _| effects |= s.effects);
-    effects
+    loop {
+        let (facts, ended) = canon.statement();
+        effects |= facts.effects;
+        if ended == Ended::Text {
+            return effects;
+        }
+    }
 }

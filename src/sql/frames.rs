@@ -1,8 +1,9 @@
 //! Groups and arms: the frame stack of the canonicaliser (rules R11, R12, R16).
 
-use super::canon::{
-    Canon, Clause, Frame, Lexeme, MAX_DEPTH, Shell, Sink, T_ATOMIC, T_BRACKET, T_CASE, T_CLOSE,
-    T_LIST, T_OPEN, T_SEGMENT,
+use super::canon::Canon;
+use super::form::{
+    Clause, Frame, Lexeme, MAX_DEPTH, Shell, Sink, T_ATOMIC, T_BRACKET, T_CASE, T_CLOSE, T_LIST,
+    T_OPEN, T_SEGMENT,
 };
 use super::hash;
 use super::lexer::Token;
@@ -47,7 +48,7 @@ impl<S: Sink> Canon<'_, '_, S> {
                 _ => false,
             };
         self.sink.put(Lexeme::Open(b'('));
-        self.watch &= !super::canon::WATCH_TABLE;
+        self.watch &= !super::form::WATCH_TABLE;
         self.push(shell, bare, joined);
         self.prev = Word::Open;
     }
@@ -101,7 +102,7 @@ impl<S: Sink> Canon<'_, '_, S> {
             self.cur.h = child.outer_h;
             self.cur.pure = child.outer_pure;
         }
-        self.cur.h = hash::step(self.cur.h, super::canon::T_LIT);
+        self.cur.h = hash::step(self.cur.h, super::form::T_LIT);
         self.cur.items += 1;
         self.prev = Word::Lit;
     }
@@ -147,7 +148,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         let sole = child.pure && child.items == 1;
         if sole && child.shell == Shell::Item {
             // `IN ((1), (2))` is `IN (1, 2)`.
-            self.cur.h = hash::step(self.cur.h, super::canon::T_LIT);
+            self.cur.h = hash::step(self.cur.h, super::form::T_LIT);
             self.cur.items += 1;
             self.prev = Word::Lit;
             return;

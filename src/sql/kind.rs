@@ -210,7 +210,7 @@ fn create_effects(words: Words<'_>) -> u16 {
         last = [last[1], word];
         index += 1;
     }
-    u16::from(temp || pg_temp) * effect::TEMP | u16::from(pg_temp && routine) * effect::LOAD
+    (u16::from(temp || pg_temp) * effect::TEMP) | (u16::from(pg_temp && routine) * effect::LOAD)
 }
 
 /// Words that may stand between CREATE and TEMP.

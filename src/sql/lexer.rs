@@ -13,7 +13,7 @@ use super::words::{self, Word};
 /// Bytes lexed of one text, string contents not counted (R23). The rest goes only into the hash of literals.
 pub(super) const LEX_CAP: usize = 64 * 1024;
 /// A string shorter than this counts against [`LEX_CAP`] like any other text.
-const FREE_STRING: usize = 32;
+pub(super) const FREE_STRING: usize = 32;
 
 /// Kind of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +68,7 @@ const SEMI: u8 = 13;
 const COLON: u8 = 14;
 const OTHER: u8 = 15;
 /// Bit of a byte that continues an identifier.
-const CONT: u8 = 0x80;
+pub(super) const CONT: u8 = 0x80;
 
 static CLASS: [u8; 256] = {
     let mut t = [OTHER; 256];
@@ -100,7 +100,7 @@ static CLASS: [u8; 256] = {
 };
 
 #[inline(always)]
-fn class(b: u8) -> u8 {
+pub(super) fn class(b: u8) -> u8 {
     CLASS[b as usize]
 }
 
@@ -110,7 +110,7 @@ pub(super) fn is_space(b: u8) -> bool {
 
 /// How backslashes are read inside a string.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Escapes {
+pub(super) enum Escapes {
     /// `E'...'`, or `'...'` with standard_conforming_strings off.
     On,
     Off,
@@ -122,14 +122,17 @@ enum Escapes {
 #[derive(Clone, Copy)]
 pub(super) struct Lexer<'s> {
     /// What may be lexed: a prefix of `full`.
-    src: &'s [u8],
-    full: &'s [u8],
+    pub(super) src: &'s [u8],
+    pub(super) full: &'s [u8],
     pub pos: usize,
-    plain: Escapes,
+    pub(super) plain: Escapes,
     /// A `/* */` comment was passed.
     pub comment: bool,
     /// The text ended inside a literal, quoted identifier or comment.
     pub open_end: bool,
+    /// Strings passed, and whether one was followed by a letter at once: then its end may not be where it seems.
+    pub strings: u32,
+    pub glued: bool,
     /// The two readings of backslashes differ (only with an unknown setting).
     pub doubt: bool,
 }
@@ -149,6 +152,8 @@ impl<'s> Lexer<'s> {
             plain,
             comment: false,
             open_end: false,
+            strings: 0,
+            glued: false,
             doubt: false,
         }
     }
@@ -156,6 +161,12 @@ impl<'s> Lexer<'s> {
     /// The cap was reached before the end of the text.
     pub fn capped(&self) -> bool {
         self.src.len() < self.full.len() && self.pos >= self.src.len()
+    }
+
+    /// Quotes may be shifted (a backslash meant as an escape, text cut in the middle): what looks like a name may be
+    /// the inside of a literal, so nothing may be shown.
+    pub fn unsure(&self) -> bool {
+        self.doubt || self.glued || (self.open_end && self.strings > 1)
     }
 
     /// The whole text.
@@ -169,7 +180,7 @@ impl<'s> Lexer<'s> {
     }
 
     #[inline(always)]
-    fn at(&self, i: usize) -> u8 {
+    pub(super) fn at(&self, i: usize) -> u8 {
         self.src.get(i).copied().unwrap_or(0)
     }
 
@@ -218,7 +229,7 @@ impl<'s> Lexer<'s> {
     }
 
     #[cold]
-    fn end_token(&mut self) -> Token {
+    pub(super) fn end_token(&mut self) -> Token {
         self.pos = self.src.len();
         Token {
             kind: Kind::End,
@@ -230,7 +241,7 @@ impl<'s> Lexer<'s> {
     }
 
     #[inline(always)]
-    fn punct(&mut self, kind: Kind, n: usize) -> Token {
+    pub(super) fn punct(&mut self, kind: Kind, n: usize) -> Token {
         let start = self.pos;
         self.pos = (start + n).min(self.src.len());
         Token {
@@ -244,13 +255,13 @@ impl<'s> Lexer<'s> {
 
     /// True for a token that the cap may have cut in two: it is not returned.
     #[inline(always)]
-    fn cut(&self, end: usize) -> bool {
+    pub(super) fn cut(&self, end: usize) -> bool {
         end >= self.src.len() && self.src.len() < self.full.len()
     }
 
     /// `"..."` whose content starts at `from`. The token covers the quotes.
     #[inline(always)]
-    fn quoted(&mut self, from: usize) -> Token {
+    pub(super) fn quoted(&mut self, from: usize) -> Token {
         let (mut acc, mut i) = (hash::WORD_SEED, from);
         loop {
             let w = load8(self.src, i);
@@ -318,10 +329,11 @@ impl<'s> Lexer<'s> {
 
     /// R21: a literal or quoted identifier without its end is one placeholder to the end of the text.
     #[cold]
-    fn unterminated(&mut self, start: usize) -> Token {
+    pub(super) fn unterminated(&mut self, start: usize) -> Token {
         self.src = self.full;
         self.pos = self.full.len();
         self.open_end = true;
+        self.strings += 1;
         Token {
             kind: Kind::Str,
             word: Word::Lit,
@@ -347,10 +359,10 @@ impl<'s> Lexer<'s> {
         let mut end = start + 1;
         while let Some(&b) = self.src.get(end) {
             if class(b) & CONT == 0 {
-                if b == b'\'' || b == b'&' {
-                    if let Some(token) = self.prefixed_string(start, end) {
-                        return token;
-                    }
+                if (b == b'\'' || b == b'&')
+                    && let Some(token) = self.prefixed_string(start, end)
+                {
+                    return token;
                 }
                 break;
             }
@@ -370,126 +382,31 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// `E'`, `N'`, `B'`, `X'`, `U&'` and `U&"`: the letter belongs to what follows.
-    #[cold]
-    fn prefixed_string(&mut self, start: usize, end: usize) -> Option<Token> {
-        if end != start + 1 {
-            return None;
+    /// A number; plain digits, by far the most common, take the short way.
+    #[inline(always)]
+    fn number(&mut self) -> Token {
+        let start = self.pos;
+        let mut i = start + 1;
+        while class(self.at(i)) == DIGIT | CONT {
+            i += 1;
         }
-        match (self.src[start] | 0x20, self.at(end), self.at(end + 1)) {
-            (b'e', b'\'', _) => Some(self.string(start, end, Escapes::On)),
-            (b'n', b'\'', _) => Some(self.string(start, end, self.plain)),
-            (b'b' | b'x', b'\'', _) => Some(self.string(start, end, Escapes::Off)),
-            (b'u', b'&', b'\'') => {
-                let mut token = self.string(start, end + 1, Escapes::Off);
-                token.end = self.skip_uescape(token.end);
-                Some(token)
-            }
-            (b'u', b'&', b'"') => {
-                let mut token = self.quoted(end + 2);
-                if token.kind == Kind::Quoted {
-                    token.start = start;
-                    token.end = self.skip_uescape(token.end);
-                    token.word = Word::Ident;
-                    token.hash ^= hash::UNICODE_TAG;
-                }
-                Some(token)
-            }
-            _ => None,
+        let next = self.at(i);
+        if class(next) & CONT != 0 || next == b'.' || i >= self.src.len() || self.src[start] == b'.'
+        {
+            return self.odd_number();
         }
-    }
-
-    /// Passes `UESCAPE 'c'`; gives the new end of the token before it.
-    fn skip_uescape(&mut self, end: usize) -> usize {
-        let mut ahead = *self;
-        let (word, value) = (ahead.next(), ahead.next());
-        if word.word == Word::Uescape && value.kind == Kind::Str && value.end - value.start == 3 {
-            *self = ahead;
-            return value.end;
-        }
-        end
-    }
-
-    /// A string that starts at `start` with its opening quote at `quote`, with what continues it (R2).
-    fn string(&mut self, start: usize, quote: usize, escapes: Escapes) -> Token {
-        let mut from = quote + 1;
-        loop {
-            let Some(end) = self.string_end(from, escapes) else {
-                return self.unterminated(start);
-            };
-            match self.continuation(end) {
-                Some(next) => from = next + 1,
-                None => {
-                    self.pos = end;
-                    if end - start > FREE_STRING || end > self.src.len() {
-                        // String contents are scanned at memory speed: they do not count as lexed.
-                        let limit = (self.src.len() + (end - start)).min(self.full.len());
-                        self.src = &self.full[..limit.max(end)];
-                    }
-                    return Token {
-                        kind: Kind::Str,
-                        word: Word::Lit,
-                        start,
-                        end,
-                        hash: 0,
-                    };
-                }
-            }
-        }
-    }
-
-    /// One past the closing quote of the string whose content starts at `from`.
-    fn string_end(&mut self, from: usize, escapes: Escapes) -> Option<usize> {
-        let mut i = from;
-        loop {
-            let rest = self.full.get(i..)?;
-            match escapes {
-                Escapes::On => {
-                    i += memchr2(b'\'', b'\\', rest)?;
-                    if self.full[i] == b'\\' {
-                        i += 2;
-                        continue;
-                    }
-                }
-                Escapes::Off => i += memchr(b'\'', rest)?,
-                Escapes::Unknown => {
-                    i += memchr(b'\'', rest)?;
-                    let slashes = self.full[from..i]
-                        .iter()
-                        .rev()
-                        .take_while(|&&b| b == b'\\')
-                        .count();
-                    self.doubt |= slashes % 2 == 1;
-                }
-            }
-            if self.full.get(i + 1) != Some(&b'\'') {
-                return Some(i + 1);
-            }
-            i += 2;
-        }
-    }
-
-    /// The quote that continues a string ended at `end`: white space with a newline, `--` comments allowed, then `'`.
-    fn continuation(&self, end: usize) -> Option<usize> {
-        let (mut i, mut newline) = (end, false);
-        loop {
-            match self.full.get(i)? {
-                b'\n' | b'\r' => {
-                    newline = true;
-                    i += 1;
-                }
-                b if is_space(*b) => i += 1,
-                b'-' if self.full.get(i + 1) == Some(&b'-') => {
-                    i += memchr2(b'\n', b'\r', self.full.get(i..)?)?;
-                }
-                b'\'' if newline => return Some(i),
-                _ => return None,
-            }
+        self.pos = i;
+        Token {
+            kind: Kind::Number,
+            word: Word::Lit,
+            start,
+            end: i,
+            hash: 0,
         }
     }
 
     /// A number in any of PostgreSQL 16's forms; letters right behind it belong to it (R3).
-    fn number(&mut self) -> Token {
+    fn odd_number(&mut self) -> Token {
         let start = self.pos;
         let (mut i, mut dot) = (start, false);
         let radix =
@@ -521,59 +438,6 @@ impl<'s> Lexer<'s> {
             start,
             end: i,
             hash: 0,
-        }
-    }
-
-    /// `$1`, `$tag$...$tag$` or a stray dollar.
-    fn dollar(&mut self) -> Token {
-        let start = self.pos;
-        let mut i = start + 1;
-        while self.at(i).is_ascii_digit() {
-            i += 1;
-        }
-        if i > start + 1 {
-            if self.cut(i) {
-                return self.end_token();
-            }
-            self.pos = i;
-            return Token {
-                kind: Kind::Param,
-                word: Word::Lit,
-                start,
-                end: i,
-                hash: 0,
-            };
-        }
-        while class(self.at(i)) & CONT != 0 && self.at(i) != b'$' {
-            i += 1;
-        }
-        if self.at(i) != b'$' {
-            return if self.cut(i) {
-                self.end_token()
-            } else {
-                self.punct(Kind::Other, 1)
-            };
-        }
-        let tag = &self.full[start..=i];
-        let mut from = i + 1;
-        loop {
-            let Some(n) = self.full.get(from..).and_then(|rest| memchr(b'$', rest)) else {
-                return self.unterminated(start);
-            };
-            if self.full[from + n..].starts_with(tag) {
-                let end = from + n + tag.len();
-                let limit = (self.src.len() + (end - start)).min(self.full.len());
-                self.src = &self.full[..limit.max(end)];
-                self.pos = end;
-                return Token {
-                    kind: Kind::Str,
-                    word: Word::Lit,
-                    start,
-                    end,
-                    hash: 0,
-                };
-            }
-            from += n + 1;
         }
     }
 
@@ -641,33 +505,6 @@ impl<'s> Lexer<'s> {
             }
         }
         end
-    }
-
-    /// Passes a nested block comment.
-    #[cold]
-    fn block_comment(&mut self) {
-        self.comment = true;
-        let (mut i, mut depth) = (self.pos + 2, 1usize);
-        while depth > 0 {
-            let Some(n) = self.src.get(i..).and_then(|rest| memchr2(b'/', b'*', rest)) else {
-                self.open_end |= self.src.len() == self.full.len();
-                self.pos = self.src.len();
-                return;
-            };
-            i += n;
-            match (self.src[i], self.at(i + 1)) {
-                (b'/', b'*') => {
-                    depth += 1;
-                    i += 2;
-                }
-                (b'*', b'/') => {
-                    depth -= 1;
-                    i += 2;
-                }
-                _ => i += 1,
-            }
-        }
-        self.pos = i;
     }
 
     /// True when, after white space, a digit or `.digit` follows: the sign before it belongs to the number.

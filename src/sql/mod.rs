@@ -5,13 +5,19 @@
 
 mod canon;
 mod fingerprint;
+mod form;
 mod frames;
+mod fuzz;
 mod hash;
+mod keywords;
 mod kind;
 mod lexer;
 mod normalize;
 mod shape;
 mod shape_parse;
+mod shape_tables;
+mod shape_where;
+mod strings;
 mod tags;
 mod types;
 mod words;
@@ -20,6 +26,7 @@ mod words;
 mod tests;
 
 pub use fingerprint::Analyzer;
+pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;
 pub use normalize::{Normalised, display};
 pub use shape::{Column, Join, Limit, OnConflict, Shape, Table, shape, summary};

@@ -3,10 +3,11 @@
 //! It is made by the same machine as the fingerprint, so what is shown is what was hashed: `$1 .. $n` for literals,
 //! `IN ($1 /*, ... */)` for lists, `_` for dynamic names, casts kept so that EXPLAIN (GENERIC_PLAN) can plan it.
 
-use super::canon::{Canon, Lexeme, Sink};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink};
 use super::hash::Keyed;
 use super::lexer::Lexer;
-use super::words::Word;
+use super::words::{SHOWN, Word, attr};
 use super::{LexSettings, Operation, RawSql, flag};
 
 /// PostgreSQL cuts identifiers at this many bytes (NAMEDATALEN - 1).
@@ -48,6 +49,7 @@ pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normal
         glue: true,
         prev: Word::Start,
         exact: true,
+        after_type: false,
         max_len,
     };
     let mut stack = Vec::new();
@@ -61,7 +63,7 @@ pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normal
     while facts.operation == Operation::Empty && canon.lx.pos < sql.0.len() {
         (facts, _) = canon.statement();
     }
-    if canon.lx.doubt || !settings.safe_encoding {
+    if canon.lx.unsure() || !settings.safe_encoding {
         return Normalised {
             text: format!("{} <unlexed>", verb(facts.operation)),
             exact: false,
@@ -111,6 +113,8 @@ struct Text {
     /// Kind of the last token, for the space before a parenthesis.
     prev: Word,
     exact: bool,
+    /// The last token ended a type name.
+    after_type: bool,
     max_len: usize,
 }
 
@@ -149,7 +153,8 @@ impl Text {
     }
 
     fn word(&mut self, bytes: &[u8], word: Word) {
-        let known = !matches!(word, Word::Plain | Word::Ident);
+        // A column may be named like an unreserved keyword.
+        let known = attr(word) & SHOWN != 0 || self.prev == Word::Start;
         let shown = self.cut(bytes);
         self.escaped(
             shown,
@@ -194,6 +199,11 @@ impl Sink for Text {
             self.exact = false;
             return;
         }
+        if std::mem::replace(&mut self.after_type, matches!(lexeme, Lexeme::TypeEnd))
+            && may_extend_type(&lexeme)
+        {
+            self.exact = false;
+        }
         match lexeme {
             Lexeme::Word(bytes, word) => {
                 self.space();
@@ -214,6 +224,7 @@ impl Sink for Text {
                 self.prev = Word::Op;
             }
             Lexeme::Number(bytes) => {
+                self.glue &= self.prev != Word::Dot;
                 self.space();
                 self.escaped(bytes, |c| c);
                 self.prev = Word::Lit;
@@ -248,11 +259,17 @@ impl Sink for Text {
                 self.prev = Word::Comma;
             }
             Lexeme::Dot => {
+                if matches!(self.prev, Word::Op | Word::Dot | Word::Lit | Word::Comma) {
+                    self.out.push(' ');
+                }
                 self.out.push('.');
                 self.glue = true;
                 self.prev = Word::Dot;
             }
             Lexeme::Cast => {
+                if self.prev == Word::Op {
+                    self.out.push(' ');
+                }
                 self.out.push_str("::");
                 self.glue = true;
                 self.prev = Word::Op;
@@ -274,5 +291,29 @@ impl Sink for Text {
                 self.out.push_str("/*, ... */");
             }
         }
+    }
+}
+
+/// Read again, this token behind a type name would be taken for a part of it. No valid SQL has it there.
+fn may_extend_type(lexeme: &Lexeme<'_>) -> bool {
+    match lexeme {
+        Lexeme::Dot | Lexeme::Open(_) => true,
+        Lexeme::Word(_, word) => matches!(
+            word,
+            Word::Array
+                | Word::Precision
+                | Word::Varying
+                | Word::With
+                | Word::Without
+                | Word::Character
+                | Word::Char
+                | Word::Year
+                | Word::Month
+                | Word::Day
+                | Word::Hour
+                | Word::Minute
+                | Word::Second
+        ),
+        _ => false,
     }
 }

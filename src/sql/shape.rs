@@ -3,11 +3,12 @@
 //! Works on the canonical tokens, so a shape holds names and facts but never a literal. Everything is bounded: what
 //! does not fit is left out, and what cannot be read is [`Shape::other_predicates`].
 
-use super::canon::{Canon, Lexeme, Sink};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink};
 use super::hash::Keyed;
 use super::lexer::Lexer;
 use super::shape_parse;
-use super::words::Word;
+use super::words::{SHOWN, Word, attr};
 use super::{LexSettings, Operation, RawSql, flag};
 
 /// Tables kept of one statement.
@@ -172,7 +173,7 @@ pub fn shape(sql: RawSql<'_>, settings: LexSettings) -> Shape {
         operation: facts.operation,
         ..Shape::default()
     };
-    if canon.lx.doubt || !settings.safe_encoding {
+    if canon.lx.unsure() || !settings.safe_encoding {
         return shape;
     }
     shape.limit = match facts.flags {
@@ -248,10 +249,8 @@ impl Sink for Collect {
             return;
         }
         self.tokens.push(match lexeme {
-            Lexeme::Word(text, Word::Plain | Word::Ident) => {
-                Item::Name(name(&text.to_ascii_lowercase()))
-            }
-            Lexeme::Word(_, word) => Item::Key(word),
+            Lexeme::Word(_, word) if structural(word) => Item::Key(word),
+            Lexeme::Word(text, _) => Item::Name(name(&text.to_ascii_lowercase())),
             Lexeme::Quoted(text) => Item::Name(name(unquote(text))),
             Lexeme::Op(text) => Item::Op(text.to_vec()),
             Lexeme::Number(_) => Item::Number,
@@ -273,6 +272,24 @@ impl Sink for Collect {
             Lexeme::Ellipsis | Lexeme::Cast | Lexeme::TypeEnd => return,
         });
     }
+}
+
+/// Keywords that give a statement its structure; the others may be names (`SELECT key FROM t`).
+fn structural(word: Word) -> bool {
+    let name = matches!(
+        word,
+        Word::Key
+            | Word::No
+            | Word::Share
+            | Word::Of
+            | Word::Temp
+            | Word::Temporary
+            | Word::Locked
+            | Word::Begin
+            | Word::Atomic
+            | Word::Move
+    );
+    attr(word) & SHOWN != 0 && !name
 }
 
 fn unquote(text: &[u8]) -> &[u8] {

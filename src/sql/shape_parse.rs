@@ -2,19 +2,19 @@
 //! every level. Not a parser: what it does not know it passes over.
 
 use super::Operation;
-use super::shape::{COLUMN_CAP, Column, Item, Join, OnConflict, Shape, TABLE_CAP, Table};
+use super::shape::{COLUMN_CAP, Column, Item, Join, OnConflict, Shape};
+use super::shape_tables::{cte_names, main_part, table, tables};
+use super::shape_where::condition;
 use super::words::Word;
 
-/// Parentheses followed for conditions in parentheses.
-const NEST_CAP: usize = 32;
+/// A stretch of tokens.
+pub(super) type Items<'a> = &'a [Item];
 
-type Items<'a> = &'a [Item];
-
-fn is(item: Option<&Item>, word: Word) -> bool {
+pub(super) fn is(item: Option<&Item>, word: Word) -> bool {
     item == Some(&Item::Key(word))
 }
 
-fn key(item: &Item) -> Option<Word> {
+pub(super) fn key(item: &Item) -> Option<Word> {
     match item {
         Item::Key(word) => Some(*word),
         _ => None,
@@ -124,163 +124,8 @@ fn in_join(tokens: Items<'_>) -> bool {
         .any(|t| is(Some(t), Word::Join))
 }
 
-fn cte_names(tokens: Items<'_>) -> Vec<&str> {
-    let mut names = Vec::new();
-    if !tokens.iter().any(|t| is(Some(t), Word::With)) {
-        return names;
-    }
-    for window in tokens.windows(4) {
-        let (Item::Name(name), rest) = (&window[0], &window[1..]) else {
-            continue;
-        };
-        let body = match rest {
-            [Item::Key(Word::As), Item::Open, ..]
-            | [
-                Item::Key(Word::As),
-                Item::Key(Word::Materialized),
-                Item::Open,
-            ] => true,
-            [
-                Item::Key(Word::As),
-                Item::Key(Word::Not),
-                Item::Key(Word::Materialized),
-            ] => true,
-            _ => false,
-        };
-        if body {
-            names.push(name.as_str());
-        }
-    }
-    // `WITH x (a, b) AS (`: the name stands before the column list.
-    for (i, token) in tokens.iter().enumerate() {
-        let starts = is(Some(token), Word::With) || is(Some(token), Word::Recursive);
-        if let (true, Some(Item::Name(name))) = (starts, tokens.get(i + 1)) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-/// The statement behind WITH, EXPLAIN, DECLARE ... FOR, PREPARE ... AS; parentheses around it taken off.
-fn main_part(tokens: Items<'_>) -> Items<'_> {
-    let mut depth = 0usize;
-    let all_open = tokens
-        .iter()
-        .take_while(|t| matches!(t, Item::Open))
-        .count();
-    for (i, token) in tokens.iter().enumerate() {
-        match token {
-            Item::Open => depth += 1,
-            Item::Close => depth = depth.saturating_sub(1),
-            Item::Key(
-                Word::Select
-                | Word::Insert
-                | Word::Update
-                | Word::Delete
-                | Word::Merge
-                | Word::Values,
-            ) if depth == 0 || (i == all_open && all_open > 0) => {
-                return &tokens[i..];
-            }
-            _ => {}
-        }
-    }
-    tokens
-}
-
-/// Tables behind FROM, JOIN, INTO, UPDATE and the commas of FROM, at every level.
-fn tables(shape: &mut Shape, tokens: Items<'_>, ctes: &[&str]) {
-    // For each level: has a query, is inside FROM.
-    let mut levels = vec![(false, false)];
-    let mut i = 0;
-    while let Some(token) = tokens.get(i) {
-        let inner = levels.len() > 1;
-        let Some(level) = levels.last_mut() else {
-            return;
-        };
-        let mut target = false;
-        match token {
-            Item::Open => levels.push((false, false)),
-            Item::Close if inner => drop(levels.pop()),
-            Item::Comma => target = level.1,
-            Item::Key(Word::Select | Word::Delete) => *level = (true, false),
-            Item::Key(Word::Update) => {
-                let previous = i.checked_sub(1).and_then(|p| tokens.get(p)).and_then(key);
-                target = !matches!(previous, Some(Word::For | Word::Key | Word::Do | Word::On));
-                level.0 |= target;
-            }
-            Item::Key(Word::From) if level.0 => {
-                level.1 = true;
-                target = i == 0 || !is(tokens.get(i - 1), Word::Distinct);
-            }
-            Item::Key(Word::Join | Word::Into | Word::Using) => target = true,
-            Item::Key(
-                Word::Where
-                | Word::Group
-                | Word::Order
-                | Word::Limit
-                | Word::Set
-                | Word::Values
-                | Word::Returning,
-            ) => {
-                level.1 = false;
-            }
-            _ => {}
-        }
-        i += 1;
-        if target {
-            while matches!(tokens.get(i), Some(Item::Key(Word::Only | Word::Lateral))) {
-                i += 1;
-            }
-            if let Some((table, used)) = table(&tokens[i..]) {
-                i += used;
-                let repeat = shape.tables.contains(&table);
-                if shape.tables.len() < TABLE_CAP && !repeat && !ctes.contains(&table.name.as_str())
-                {
-                    shape.tables.push(table);
-                }
-            }
-        }
-    }
-}
-
-/// `schema.name [AS] alias`; None for a function or a subquery.
-fn table(tokens: Items<'_>) -> Option<(Table, usize)> {
-    let Some(Item::Name(first)) = tokens.first() else {
-        return None;
-    };
-    let (mut schema, mut name, mut used) = (None, first.clone(), 1);
-    if let (Some(Item::Dot), Some(Item::Name(second))) = (tokens.get(1), tokens.get(2)) {
-        schema = Some(std::mem::replace(&mut name, second.clone()));
-        used = 3;
-    }
-    if matches!(tokens.get(used), Some(Item::Open))
-        && !matches!(tokens.get(used + 1), Some(Item::Name(_)))
-    {
-        return None;
-    }
-    let at = if is(tokens.get(used), Word::As) {
-        used + 1
-    } else {
-        used
-    };
-    let mut alias = None;
-    if let Some(Item::Name(text)) = tokens.get(at) {
-        alias = Some(text.clone());
-        used = at + 1;
-    }
-    Some((
-        Table {
-            name,
-            schema,
-            alias,
-        },
-        used,
-    ))
-}
-
 /// Splits at a separator on the outermost level.
-fn split<'a>(tokens: Items<'a>, separator: impl Fn(&Item) -> bool) -> Vec<Items<'a>> {
+pub(super) fn split<'a>(tokens: Items<'a>, separator: impl Fn(&Item) -> bool) -> Vec<Items<'a>> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
     for (i, token) in tokens.iter().enumerate() {
         match token {
@@ -298,7 +143,7 @@ fn split<'a>(tokens: Items<'a>, separator: impl Fn(&Item) -> bool) -> Vec<Items<
 }
 
 /// Takes parentheses off that enclose all of `tokens`.
-fn bare(mut tokens: Items<'_>) -> Items<'_> {
+pub(super) fn bare(mut tokens: Items<'_>) -> Items<'_> {
     while let [Item::Open, inner @ .., Item::Close] = tokens {
         let mut depth = 0isize;
         for token in inner {
@@ -317,7 +162,7 @@ fn bare(mut tokens: Items<'_>) -> Items<'_> {
 }
 
 /// A plain column: `a`, `t.a`, `s.t.a`, `t.*`; parentheses allowed.
-fn column(tokens: Items<'_>) -> Option<Column> {
+pub(super) fn column(tokens: Items<'_>) -> Option<Column> {
     match bare(tokens) {
         [Item::Name(name)] => Some(Column {
             table: String::new(),
@@ -345,7 +190,7 @@ fn dotted(tokens: Items<'_>) -> bool {
     })
 }
 
-fn push(list: &mut Vec<Column>, column: Column) {
+pub(super) fn push(list: &mut Vec<Column>, column: Column) {
     if list.len() < COLUMN_CAP {
         list.push(column);
     }
@@ -489,111 +334,6 @@ fn pairs(items: Items<'_>) -> Vec<(Column, Column)> {
         }
     };
     parts.iter().filter_map(pair).take(COLUMN_CAP).collect()
-}
-
-/// Conditions joined by AND, through enclosing parentheses.
-fn condition(shape: &mut Shape, items: Items<'_>, nest: usize) {
-    let items = bare(items);
-    if nest > NEST_CAP {
-        shape.other_predicates = true;
-        return;
-    }
-    let parts = split_and(items);
-    if parts.len() > 1 {
-        for part in parts {
-            condition(shape, part, nest + 1);
-        }
-        return;
-    }
-    if !predicate(shape, items) {
-        shape.other_predicates = true;
-    }
-}
-
-/// Splits at AND, but not at the one of BETWEEN.
-fn split_and(items: Items<'_>) -> Vec<Items<'_>> {
-    let open = std::cell::Cell::new(0usize);
-    split(items, |t| match key(t) {
-        Some(Word::Between) => {
-            open.set(open.get() + 1);
-            false
-        }
-        Some(Word::And) if open.get() > 0 => {
-            open.set(open.get() - 1);
-            false
-        }
-        other => other == Some(Word::And),
-    })
-}
-
-fn value(items: Items<'_>) -> bool {
-    matches!(bare(items), [Item::Literal { .. }])
-}
-
-/// One condition; false when it is none of those told apart.
-fn predicate(shape: &mut Shape, items: Items<'_>) -> bool {
-    if split(items, |t| is(Some(t), Word::Or)).len() > 1 {
-        return false;
-    }
-    let at = |word: Word| split(items, |t| is(Some(t), word));
-    if let [left, right] = at(Word::In)[..] {
-        return match (column(left), right.get(1)) {
-            (Some(column), Some(Item::Literal { .. } | Item::Open)) => {
-                push(&mut shape.in_lists, column);
-                true
-            }
-            _ => false,
-        };
-    }
-    if let [left, _] = at(Word::Between)[..] {
-        return column(left).map(|c| push(&mut shape.ranges, c)).is_some();
-    }
-    for word in [Word::Like, Word::Ilike] {
-        if let [left, right] = at(word)[..] {
-            shape.leading_wildcard |= right
-                .iter()
-                .any(|i| matches!(i, Item::Literal { wildcard: true, .. }));
-            let wrapped = match left {
-                [Item::Name(_), Item::Open, inner @ .., Item::Close] => inner,
-                _ => left,
-            };
-            return column(wrapped).map(|c| push(&mut shape.likes, c)).is_some();
-        }
-    }
-    comparison(shape, items)
-}
-
-fn comparison(shape: &mut Shape, items: Items<'_>) -> bool {
-    let mut depth = 0isize;
-    let position = items.iter().position(|t| {
-        depth += match t {
-            Item::Open => 1,
-            Item::Close => -1,
-            _ => 0,
-        };
-        depth == 0 && matches!(t, Item::Op(op) if matches!(op.as_slice(), b"=" | b"<" | b">" | b"<=" | b">=" | b"~" | b"~*"))
-    });
-    let Some(at) = position else { return false };
-    let (left, right) = (&items[..at], &items[at + 1..]);
-    let any = matches!(right, [Item::Key(Word::Any), Item::Open, inner @ .., Item::Close] if value(inner));
-    let found = if value(right) || any {
-        column(left)
-    } else if value(left) {
-        column(right)
-    } else {
-        None
-    };
-    let (Some(column), Item::Op(op)) = (found, &items[at]) else {
-        return false;
-    };
-    let list = match op.as_slice() {
-        b"=" if any => &mut shape.in_lists,
-        b"=" => &mut shape.equals,
-        b"~" | b"~*" => &mut shape.likes,
-        _ => &mut shape.ranges,
-    };
-    push(list, column);
-    true
 }
 
 fn order(shape: &mut Shape, items: Items<'_>) {

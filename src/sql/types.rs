@@ -1,9 +1,10 @@
 //! Casts and type names (rules R9, R10).
 
-use super::canon::{Canon, Lexeme, Sink, T_CAST};
+use super::canon::Canon;
+use super::form::{Lexeme, Sink, T_CAST};
 use super::hash;
 use super::lexer::{Kind, Lexer, Token};
-use super::words::{TYPE, Word, attr};
+use super::words::Word;
 
 /// Tokens of one type modifier, `(10, 2)`.
 const MODIFIER_TOKENS: usize = 8;
@@ -145,17 +146,19 @@ fn type_end_without_fields(lexer: Lexer<'_>) -> usize {
         }
         (token, at) = (part, after);
     }
-    if attr(token.word) & TYPE != 0 {
-        let (next, after) = peek(at);
-        if matches!(next.word, Word::Precision | Word::Varying)
-            || matches!(next.word, Word::Character | Word::Char)
-        {
-            at = after;
-            let (varying, after) = peek(at);
-            if varying.word == Word::Varying {
-                at = after;
-            }
+    let (next, after) = peek(at);
+    match (token.word, next.word) {
+        (Word::Double, Word::Precision)
+        | (Word::Character | Word::Char | Word::Nchar | Word::Bit, Word::Varying) => at = after,
+        (Word::National, Word::Character | Word::Char) => {
+            let (varying, after_varying) = peek(after);
+            at = if varying.word == Word::Varying {
+                after_varying
+            } else {
+                after
+            };
         }
+        _ => {}
     }
     at.pos = modifier_end(at);
     if matches!(token.word, Word::Time | Word::Timestamp) {

@@ -29,6 +29,8 @@ pub(super) const RULE: u8 = 8;
 pub(super) const TYPE: u8 = 16;
 /// Starts a statement, and so is a keyword even after AS.
 pub(super) const VERB: u8 = 32;
+/// Shown as a keyword: reserved, or with a rule.
+pub(super) const SHOWN: u8 = 64;
 /// A value may follow (both of the first two).
 const V: u8 = NULL_OK | SIGN_OK;
 
@@ -66,12 +68,12 @@ macro_rules! words {
 }
 
 words! {
-    Select "select" R V | RULE | VERB; From "from" R RULE; Where "where" R SIGN_OK | BARE | RULE; And "and" R SIGN_OK | BARE; Or "or" R SIGN_OK | BARE;
+    Select "select" R V | RULE | VERB; From "from" R SIGN_OK | RULE; Where "where" R SIGN_OK | BARE | RULE; And "and" R SIGN_OK | BARE; Or "or" R SIGN_OK | BARE;
     Not "not" R SIGN_OK; In "in" R SIGN_OK; Is "is" R 0; Null "null" R RULE; True "true" R RULE; False "false" R RULE;
     As "as" R RULE; On "on" R SIGN_OK | BARE | RULE; Join "join" R RULE; Inner "inner" R RULE; Outer "outer" R RULE; Left "left" R 0; Right "right" R 0;
     Full "full" R 0; Cross "cross" R 0; Natural "natural" R 0; Lateral "lateral" R 0; Only "only" R 0;
     Order "order" R RULE; Group "group" R RULE; By "by" U SIGN_OK | RULE; Having "having" R SIGN_OK | BARE | RULE; Limit "limit" R V | RULE; Offset "offset" R V | RULE;
-    Fetch "fetch" R RULE | VERB; First "first" U SIGN_OK; Next "next" U SIGN_OK; For "for" R RULE; Distinct "distinct" R V; All "all" R SIGN_OK | BARE;
+    Fetch "fetch" R RULE | VERB; First "first" U SIGN_OK; Next "next" U SIGN_OK; For "for" R SIGN_OK | RULE; Distinct "distinct" R V; All "all" R SIGN_OK | BARE;
     Asc "asc" R 0; Desc "desc" R 0; Union "union" R BARE | RULE; Except "except" R RULE; Intersect "intersect" R RULE; Window "window" R RULE;
     Case "case" R V | RULE; When "when" R V | BARE | RULE; Then "then" R V; Else "else" R V | RULE; End "end" R RULE;
     Array "array" R 0; Any "any" R 0; Some "some" R 0; Cast "cast" R 0; Values "values" U V | BARE | RULE | VERB; Default "default" R SIGN_OK | RULE;
@@ -80,13 +82,13 @@ words! {
     Between "between" U SIGN_OK | RULE; Like "like" R SIGN_OK; Ilike "ilike" R SIGN_OK; Similar "similar" R 0; To "to" R V | RULE; Escape "escape" U 0;
     Uescape "uescape" U 0; Create "create" R 0; Begin "begin" U RULE; Atomic "atomic" U RULE; Share "share" U RULE; No "no" U RULE; Key "key" U RULE;
     Skip "skip" U 0; Locked "locked" U RULE; Nowait "nowait" U RULE; Current "current" U 0; Of "of" U RULE; Temp "temp" U RULE; Temporary "temporary" U RULE;
-    Using "using" R 0; Materialized "materialized" U 0; Recursive "recursive" U 0; Nothing "nothing" U 0; Interval "interval" U TYPE; Timestamp "timestamp" U TYPE;
+    Using "using" R 0; Materialized "materialized" U RULE; Recursive "recursive" U RULE; Nothing "nothing" U RULE; Interval "interval" U TYPE; Timestamp "timestamp" U TYPE;
     Time "time" U TYPE; Double "double" U TYPE; Character "character" U TYPE; Char "char" U TYPE; Varchar "varchar" U TYPE; Bit "bit" U TYPE;
     Numeric "numeric" U TYPE; Decimal "decimal" U TYPE; Dec "dec" U TYPE; Float "float" U TYPE; National "national" U TYPE; Nchar "nchar" U TYPE;
     Timestamptz "timestamptz" U TYPE; Timetz "timetz" U TYPE;
     Precision "precision" U 0; Varying "varying" U 0; Zone "zone" U 0; Without "without" U 0; At "at" U 0; Year "year" U 0; Month "month" U 0; Day "day" U 0;
     Hour "hour" U 0; Minute "minute" U 0; Second "second" U 0; Document "document" U 0; Content "content" U 0; Path "path" U 0; Passing "passing" U 0;
-    Version "version" U 0; Value "value" U 0; Name "name" U 0; Format "format" U 0; Encoding "encoding" U 0; Row "row" U 0; Exists "exists" U 0;
+    Version "version" U 0; Value "value" U 0; Format "format" U 0; Encoding "encoding" U 0; Row "row" U 0; Exists "exists" U 0;
     Savepoint "savepoint" U 0; Release "release" U VERB; Rollback "rollback" U 0; Commit "commit" U 0; StartKw "start" U 0; Abort "abort" U 0; Work "work" U 0;
     Transaction "transaction" U 0; Prepared "prepared" U 0; Prepare "prepare" U 0; Execute "execute" U VERB; Deallocate "deallocate" U 0; Declare "declare" U 0;
     Move "move" U RULE; CloseKw "close" U 0; Hold "hold" U 0; Cursor "cursor" U 0; Listen "listen" U 0; Unlisten "unlisten" U 0; Notify "notify" U 0; Discard "discard" U 0;
@@ -95,7 +97,7 @@ words! {
     Alter "alter" U 0; Drop "drop" U 0; Truncate "truncate" U 0; Comment "comment" U 0; Grant "grant" R 0; Revoke "revoke" U 0; Reindex "reindex" U 0; Cluster "cluster" U 0;
     Refresh "refresh" U 0; Security "security" U 0; Reassign "reassign" U 0; Import "import" U 0; Replace "replace" U 0; Plans "plans" U 0; Sequences "sequences" U 0;
     View "view" U 0; Sequence "sequence" U 0; Matched "matched" U 0;
-    Partition "partition" U 0; Over "over" U 0; Filter "filter" U 0; Nulls "nulls" U 0; Last "last" U 0; Rows "rows" U 0; Range "range" U SIGN_OK; Tablesample "tablesample" R 0;
+    Partition "partition" U 0; Over "over" U 0; Filter "filter" U 0; Nulls "nulls" U RULE; Last "last" U 0; Rows "rows" U 0; Range "range" U SIGN_OK; Tablesample "tablesample" R 0;
     Analyse "analyse" R 0; Analyze "analyze" R 0; Asymmetric "asymmetric" R 0; Both "both" R 0; Check "check" R 0; Collate "collate" R 0; Column "column" R 0;
     Constraint "constraint" R 0; CurrentCatalog "current_catalog" R 0; CurrentDate "current_date" R 0; CurrentRole "current_role" R 0; CurrentTime "current_time" R 0;
     CurrentTimestamp "current_timestamp" R 0; CurrentUser "current_user" R 0; Deferrable "deferrable" R 0; Foreign "foreign" R 0; Initially "initially" R 0;
@@ -125,7 +127,8 @@ static ATTR: [u8; 256] = {
     t[Word::Minus as usize] = NULL_OK;
     let mut i = 0;
     while i < LIST.len() {
-        t[LIST[i].1 as usize] = LIST[i].3;
+        let shown = matches!(LIST[i].2, R) || LIST[i].3 & (RULE | VERB) != 0;
+        t[LIST[i].1 as usize] = LIST[i].3 | if shown { SHOWN } else { 0 };
         i += 1;
     }
     t

@@ -1,8 +1,11 @@
 //! Tests of the module as a whole; those of one file stand in the file.
 
+mod corpus;
 mod facts;
+mod properties;
 mod rows;
 mod shapes;
+mod tag_values;
 
 use super::*;
 

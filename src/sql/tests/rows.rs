@@ -24,6 +24,13 @@ const ROWS: &[Row] = &[
         &["b<1", "c=1"],
     ),
     (1, W, "b<1", &["b<  -5", "b < 5", "b<-5"], &["b<=1"]),
+    (
+        1,
+        S,
+        "substring(c FROM 1 FOR 2)",
+        &["substring(c FROM -1 FOR 2)"],
+        &[],
+    ),
     (2, W, "b=1", &["b=1e5", "b=3000000000", "b=$1"], &[]),
     (
         3,
@@ -354,7 +361,7 @@ const ROWS: &[Row] = &[
     (
         46,
         X,
-        "SELECT a FROM t /*controller='a',route='x%2Fy',traceparent='00-…'*/",
+        "SELECT a FROM t /*controller='a',route='x%2Fy',traceparent='00-\u{2026}'*/",
         &["SELECT a FROM t", "/*dddbs='s'*/ SELECT a FROM t"],
         &[],
     ),
@@ -414,7 +421,13 @@ const ROWS: &[Row] = &[
         &["u = '6ba7b8109dad11d180b400c04fd430c8'::uuid"],
         &[],
     ),
-    (60, W, "c LIKE '%50\\%%'", &["c LIKE  E'…\\\\%'"], &[]),
+    (
+        60,
+        W,
+        "c LIKE '%50\\%%'",
+        &["c LIKE  E'\u{2026}\\\\%'"],
+        &[],
+    ),
 ];
 
 #[test]

@@ -143,4 +143,12 @@ fn writes() {
     );
     let s = of(r#"SELECT "t"."id" FROM "t" WHERE "t"."n" = 'x' LIMIT 21 FOR UPDATE SKIP LOCKED"#);
     assert!(s.for_update && s.skip_locked);
+    let s = of(
+        "SELECT key, value, name FROM t WHERE role = 1 AND year > 2 FOR NO KEY UPDATE SKIP LOCKED",
+    );
+    assert_eq!(names(&s.columns), ["t.key", "t.value", "t.name"]);
+    assert_eq!(
+        (names(&s.equals), s.tables.len()),
+        (vec!["t.role".to_string()], 1)
+    );
 }
