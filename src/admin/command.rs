@@ -57,7 +57,9 @@ pub fn run(
     in_transaction: &mut bool,
     out: &mut Vec<u8>,
 ) {
-    let text = body.strip_suffix(&[0]).and_then(|b| std::str::from_utf8(b).ok());
+    let text = body
+        .strip_suffix(&[0])
+        .and_then(|b| std::str::from_utf8(b).ok());
     let Some(text) = text else {
         let fields = ErrorFields::error(sqlstate::PROTOCOL_VIOLATION, "invalid query text");
         return control::error(out, &fields);
@@ -132,7 +134,8 @@ fn show_one(
             help(out);
             return Ok(());
         }
-        let known = |(name, _): &&(&str, &str)| what.name().is_some_and(|w| w.eq_ignore_ascii_case(name));
+        let known =
+            |(name, _): &&(&str, &str)| what.name().is_some_and(|w| w.eq_ignore_ascii_case(name));
         if let Some((name, value)) = PARAMETERS.iter().find(known) {
             let mut table = Table::new(name);
             table.push(row![*value]);

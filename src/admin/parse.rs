@@ -123,7 +123,10 @@ mod tests {
     #[test]
     fn statements_are_cut_at_semicolons() {
         assert_eq!(show("show pools"), "show pools");
-        assert_eq!(show(" ;; SHOW\tPOOLS ;\n show clients;"), "SHOW POOLS | show clients");
+        assert_eq!(
+            show(" ;; SHOW\tPOOLS ;\n show clients;"),
+            "SHOW POOLS | show clients"
+        );
         assert_eq!(show(" ; -- nothing\n /* at ; all */ "), "");
         assert_eq!(show("set a='x;''y'"), "set a = <x;'y>");
         assert_eq!(show("PAUSE \"my \"\"db\"\"\" -- x"), "PAUSE <my \"db\">");

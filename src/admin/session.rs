@@ -106,8 +106,8 @@ impl Session {
     /// The next message. Cancel safe.
     async fn next(&mut self) -> Result<Message, Stop> {
         loop {
-            let frame = Frame::peek(&self.input)
-                .map_err(|_| Stop::Violation("invalid message length"))?;
+            let frame =
+                Frame::peek(&self.input).map_err(|_| Stop::Violation("invalid message length"))?;
             if let Some(f) = frame {
                 if f.len > MAX_MESSAGE {
                     self.skip(f.len).await?;
@@ -231,5 +231,7 @@ fn not_supported() -> ErrorFields {
         sqlstate::NOT_SUPPORTED,
         "extended query protocol not supported by admin console",
     )
-    .hint("Use simple queries: psycopg without parameters and with prepare_threshold=None, or psql.")
+    .hint(
+        "Use simple queries: psycopg without parameters and with prepare_threshold=None, or psql.",
+    )
 }

@@ -51,11 +51,7 @@ const fn counter(
     }
 }
 
-const fn gauge(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Family {
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
     Family {
         name,
         kind: Kind::Gauge,

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use super::families as f;
 use super::page::Page;
 use super::process::Resources;
+use crate::client::Process;
 use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
-use crate::client::Process;
 use crate::pool::stats::{CONNECT_RESULTS, Totals};
 use crate::pool::{Pool, PoolView};
 use crate::sql::FINGERPRINT_VERSION;
@@ -139,11 +139,7 @@ fn pool(page: &mut Page, labels: &[&str; 2], shown: &Shown) {
         unix() - v.longest_wait_us as f64 / 1e6
     };
     page.gauge(&f::POOL_LONGEST_WAIT_START, labels, began);
-    page.gauge(
-        &f::POOL_PINNED_CLIENTS,
-        labels,
-        shown.clients.pinned as f64,
-    );
+    page.gauge(&f::POOL_PINNED_CLIENTS, labels, shown.clients.pinned as f64);
     page.histogram(&f::POOL_WAIT, labels, &t.wait);
     page.histogram(&f::POOL_CHECKOUT, labels, &t.checkout);
     for (reason, n) in [

@@ -172,10 +172,13 @@ mod tests {
         let escaped = r#"database="a\"b\\c\nd""#;
         for line in [
             format!("pgsluice_pool_queries_total{{{escaped},user=\"u\"}} 7"),
-            format!("pgsluice_pool_query_seconds_total{{{escaped},user=\"u\"}} 1.5\npgsluice_pool_query_seconds_total{{database=\"d\",user=\"u\"}} 0"),
+            format!(
+                "pgsluice_pool_query_seconds_total{{{escaped},user=\"u\"}} 1.5\npgsluice_pool_query_seconds_total{{database=\"d\",user=\"u\"}} 0"
+            ),
             "pgsluice_client_login_seconds_bucket{le=\"0.0005\"} 2".to_owned(),
             "pgsluice_client_login_seconds_bucket{le=\"+Inf\"} 3".to_owned(),
-            "pgsluice_client_login_seconds_sum 20\npgsluice_client_login_seconds_count 3".to_owned(),
+            "pgsluice_client_login_seconds_sum 20\npgsluice_client_login_seconds_count 3"
+                .to_owned(),
             "# TYPE pgsluice_pool_query_seconds_total counter".to_owned(),
         ] {
             assert!(text.contains(&line), "{line} is not in\n{text}");

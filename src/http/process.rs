@@ -54,6 +54,8 @@ mod tests {
         );
         assert_eq!(resident("Name:\tx\n"), None);
         let r = Resources::now();
-        assert!(r.resident.unwrap() > 1 << 20 && r.open_fds.unwrap() >= 3 && r.max_fds.unwrap() > 3);
+        assert!(
+            r.resident.unwrap() > 1 << 20 && r.open_fds.unwrap() >= 3 && r.max_fds.unwrap() > 3
+        );
     }
 }

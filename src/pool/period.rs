@@ -46,7 +46,10 @@ impl Periods {
             .map(|(k, t)| {
                 (
                     k.clone(),
-                    inner.totals.get(k).map_or_else(|| t.clone(), |old| t.since(old)),
+                    inner
+                        .totals
+                        .get(k)
+                        .map_or_else(|| t.clone(), |old| t.since(old)),
                 )
             })
             .collect();

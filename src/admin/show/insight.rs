@@ -57,8 +57,12 @@ pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, Erro
          first_seen last_seen fingerprint parent_fingerprint statement advice",
     );
     for f in process.insight.findings().into_iter().take(limit) {
-        let FindingView { n: (min, max, _), .. } = f;
-        let time = |unix: f64| super::clients::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()));
+        let FindingView {
+            n: (min, max, _), ..
+        } = f;
+        let time = |unix: f64| {
+            super::clients::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()))
+        };
         let texts: Vec<_> = f.texts.iter().map(|t| cut(t)).collect();
         let fingerprints: Vec<_> = f.fingerprints.iter().map(Fingerprint::to_string).collect();
         table.push(row![
@@ -117,7 +121,8 @@ pub(super) fn fingerprints(process: &Process, words: &[Token]) -> Result<Table, 
 }
 
 pub(super) fn fingerprint(process: &Process, words: &[Token]) -> Result<Table, ErrorFields> {
-    let hint = "SHOW FINGERPRINT id, with an id of 16 hex digits from SHOW FINGERPRINTS or the metrics.";
+    let hint =
+        "SHOW FINGERPRINT id, with an id of 16 hex digits from SHOW FINGERPRINTS or the metrics.";
     let [id] = words else {
         return Err(usage("cannot read the arguments", hint));
     };
@@ -159,9 +164,19 @@ mod tests {
     #[test]
     fn arguments_come_in_any_order_and_case() {
         assert_eq!(read("", true), Some((FingerprintOrder::Total, LIMIT)));
-        assert_eq!(read("limit 3 BY Mean", true), Some((FingerprintOrder::Mean, 3)));
+        assert_eq!(
+            read("limit 3 BY Mean", true),
+            Some((FingerprintOrder::Mean, 3))
+        );
         assert_eq!(read("by rows", true), Some((FingerprintOrder::Rows, LIMIT)));
-        for wrong in ["by rows", "limit", "limit x", "limit -1", "limit 3 4", "for 3"] {
+        for wrong in [
+            "by rows",
+            "limit",
+            "limit x",
+            "limit -1",
+            "limit 3 4",
+            "for 3",
+        ] {
             assert_eq!(read(wrong, false), None, "{wrong}");
         }
         assert_eq!(read("by name", true), None);

@@ -72,7 +72,11 @@ fn open(v: &PoolView) -> usize {
 
 /// The same over all pools that match.
 fn servers(pools: &[Arc<Pool>], of: impl Fn(&Pool) -> bool) -> usize {
-    pools.iter().filter(|p| of(p)).map(|p| open(&p.view())).sum()
+    pools
+        .iter()
+        .filter(|p| of(p))
+        .map(|p| open(&p.view()))
+        .sum()
 }
 
 pub(super) fn databases(process: &Process) -> Table {

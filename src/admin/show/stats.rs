@@ -10,7 +10,11 @@ use crate::pool::stats::Totals;
 /// What is counted of each database, in PgBouncer's order: name in STATS_TOTALS and STATS_AVERAGES, name in STATS
 /// behind `total_`, and behind `avg_`.
 const COUNTS: [(&str, &str, &str); 11] = [
-    ("server_assignment_count", "server_assignment_count", "server_assignment_count"),
+    (
+        "server_assignment_count",
+        "server_assignment_count",
+        "server_assignment_count",
+    ),
     ("xact_count", "xact_count", "xact_count"),
     ("query_count", "query_count", "query_count"),
     ("bytes_received", "received", "recv"),
@@ -18,8 +22,16 @@ const COUNTS: [(&str, &str, &str); 11] = [
     ("xact_time", "xact_time", "xact_time"),
     ("query_time", "query_time", "query_time"),
     ("wait_time", "wait_time", "wait_time"),
-    ("client_parse_count", "client_parse_count", "client_parse_count"),
-    ("server_parse_count", "server_parse_count", "server_parse_count"),
+    (
+        "client_parse_count",
+        "client_parse_count",
+        "client_parse_count",
+    ),
+    (
+        "server_parse_count",
+        "server_parse_count",
+        "server_parse_count",
+    ),
     ("bind_count", "bind_count", "bind_count"),
 ];
 
@@ -53,7 +65,10 @@ fn average(growth: &Totals, seconds: f64) -> Counts {
         }
     };
     let mut averages = counts(growth).map(per_second);
-    averages[5] = growth.transaction_us.checked_div(growth.transactions).unwrap_or(0);
+    averages[5] = growth
+        .transaction_us
+        .checked_div(growth.transactions)
+        .unwrap_or(0);
     averages[6] = growth.query_us.checked_div(growth.queries).unwrap_or(0);
     averages
 }
@@ -138,7 +153,15 @@ mod tests {
 
     #[test]
     fn averages_are_pgbouncers() {
-        let growth = Totals { transactions: 4, transaction_us: 10_000, queries: 0, query_us: 5, sent: 121, wait_us: 60, ..Totals::default() };
+        let growth = Totals {
+            transactions: 4,
+            transaction_us: 10_000,
+            queries: 0,
+            query_us: 5,
+            sent: 121,
+            wait_us: 60,
+            ..Totals::default()
+        };
         let a = average(&growth, 60.0);
         assert_eq!(a, [0, 0, 0, 0, 2, 2500, 0, 1, 0, 0, 0]);
         assert_eq!(average(&growth, 0.0)[4], 0);
