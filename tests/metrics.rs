@@ -327,6 +327,23 @@ fn readiness_tells_of_the_database_and_comes_back() {
 }
 
 #[test]
+fn a_name_that_a_client_made_up_takes_no_readiness_away() {
+    let cluster = cluster::shared();
+    let server = format!("host = \"127.0.0.1\"\nport = {}\n", cluster.port());
+    let toml = format!(
+        "[databases.\"*\"]\n{server}[databases.named]\n{server}[users.app]\npassword = \"{}\"\n",
+        cluster::PASSWORD
+    );
+    let pooler = Setup::toml(&toml).start();
+    let open = |database| pooler.try_client("app", cluster::PASSWORD, database).err();
+    assert_eq!(open("made_up").unwrap().code(), "3D000");
+    assert_eq!(pooler.get("/readyz").0, 200);
+    // One of the configuration that is not there is another matter: such a pod should get no traffic.
+    assert_eq!(open("named").unwrap().code(), "3D000");
+    assert_eq!(pooler.get("/readyz").0, 503);
+}
+
+#[test]
 fn draining_is_not_ready() {
     let mut pooler = Setup::url(cluster::shared(), "app").start();
     let mut client = pooler.client("app");

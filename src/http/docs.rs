@@ -61,7 +61,7 @@ summed as `fingerprint=\"other\"`; a fingerprint is the same on every instance. 
 SQL text: `SHOW FINGERPRINT id` on the console shows the literal-free text of one.
 
 Other pages: `/healthz` (200 while the process is alive), `/readyz` (200 when clients should be sent here: every
-address is listened at, no drain has begun, and no pool failed to reach its database within the last 15 seconds; else 503
+address is listened at, no drain has begun, and no pool failed to open a server connection within the last 15 seconds; else 503
 and the reason in one line), `/startupz` (200 once every address is listened at).
 ";
 

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::client::Process;
+use crate::config::AuthMethod;
+use crate::pool::Pool;
 
 /// A failed connect counts against readiness for this long. Not for ever: once nobody sends clients here, nobody
 /// tries the database again either, and only a try can tell that it is back.
@@ -31,11 +33,10 @@ pub fn ready(process: &Process) -> Result<(), String> {
     if process.draining.load(Relaxed) {
         return Err("draining".to_owned());
     }
-    let failing = process
-        .pools
-        .all()
-        .into_iter()
-        .find_map(|p| p.failed_within(FAILURE_COUNTS_US).map(|why| (p, why)));
+    let failing = process.pools.all().into_iter().find_map(|p| {
+        let why = p.failed_within(FAILURE_COUNTS_US)?;
+        counts(process, &p, why).then_some((p, why))
+    });
     match failing {
         Some((pool, why)) => Err(format!(
             "database {:?}: the last attempt to open a server connection failed ({why})",
@@ -43,4 +44,13 @@ pub fn ready(process: &Process) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// Whether a failure says something of this instance. Where clients choose the names (`*` databases, `auth_type` any)
+/// one with a name that PostgreSQL does not know must not take the others' service away.
+fn counts(process: &Process, pool: &Pool, why: &str) -> bool {
+    let config = &process.config;
+    let ours =
+        config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any;
+    ours || matches!(why, "refused" | "timeout")
 }
