@@ -32,7 +32,7 @@ from routes import BOOK, INNOCENT, PAIRS, routes  # noqa: E402
 
 WORKERS = 3
 REPEATS = 4
-SETTLE = 1.3  # seconds
+SETTLE = 2.0  # seconds: a unit of work ends after one of silence, looked at a few times a second
 BLAME = ("medium", "high")
 
 
@@ -116,7 +116,7 @@ class Sluice:
 
     def bursts(self):
         """How often each finding was seen so far, by its id. A request counts when its connection has been silent for
-        a while, which pgsluice looks at once a second."""
+        a while."""
         time.sleep(SETTLE)
         text = self.metrics()
         return {labels["finding"]: value for labels, value in series(text, "pgsluice_nplusone_finding_bursts_total")}
@@ -143,6 +143,10 @@ def series(text, name):
             yield labels, float(match[2])
 
 
+def fits(finding, pair):
+    return finding.get("kind") in pair.kinds and bool(set(pair.tables) & set(finding.get("tables", "").split(",")))
+
+
 def blamed(finding):
     return finding.get("confidence") in BLAME
 
@@ -151,7 +155,7 @@ def blamed(finding):
 
 def without_tags(shop, sluice):
     """Route by route, so that what is found is known to be the route's; those without an N+1 together, and one by
-    one only if something is found in them. Then all mixed, which must find nothing new."""
+    one only if something is found in them. Then all mixed, which must blame no other tables."""
     found = {route: set() for route in routes()}
     before = sluice.bursts()
 
@@ -177,7 +181,9 @@ def without_tags(shop, sluice):
     mixed(shop)
     sluice.bursts()
     findings = sluice.findings()
-    spurious = [finding for id, finding in findings.items() if id not in known and blamed(finding)]
+    # A view's N+1 may come with another query before it, which makes another finding: right all the same.
+    spurious = [finding for id, finding in findings.items()
+                if id not in known and blamed(finding) and not any(fits(finding, pair) for pair in PAIRS)]
     return {route: [findings[id] for id in ids if id in findings] for route, ids in found.items()}, spurious
 
 
@@ -205,8 +211,7 @@ def judge(title, found, spurious):
     for route, findings in found.items():
         if route in expected:
             pair = expected[route]
-            fits = [f for f in findings if f.get("kind") in pair.kinds and set(pair.tables) & set(f.get("tables", "").split(","))]
-            if not fits:
+            if not any(fits(finding, pair) for finding in findings):
                 wrong.append(f"{title}: /{route}: its N+1 was not found ({describe(findings)})")
         else:
             bad = [finding for finding in findings if blamed(finding)]

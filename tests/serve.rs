@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use support::cluster::{self, PASSWORD};
 use support::pooler::Setup;
 use support::{raw, wait_for};
@@ -67,9 +70,10 @@ fn many_clients_share_few_servers_and_read_their_own_rows() {
     let pooler = Setup::url(cluster::shared(), "app")
         .env("PGSLUICE_POOL_SIZE", "3")
         .start();
+    let servers = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
         for number in 0..12 {
-            let pooler = &pooler;
+            let (pooler, servers) = (&pooler, &servers);
             scope.spawn(move || {
                 let mut client = pooler.client("app");
                 for round in 0..40 {
@@ -79,25 +83,24 @@ fn many_clients_share_few_servers_and_read_their_own_rows() {
                         raw::text(&client.extended("SELECT $1::text", &[Some(&nonce)]).unwrap()),
                         nonce
                     );
+                    servers
+                        .lock()
+                        .unwrap()
+                        .insert(client.value("SELECT pg_backend_pid()"));
                 }
-                let pid = client.value("SELECT pg_backend_pid()");
                 client.simple("BEGIN").unwrap();
                 let inside = client.value("SELECT pg_backend_pid()");
                 assert_eq!(
                     client.value("SELECT pg_backend_pid()"),
                     inside,
-                    "one server for a transaction (before: {pid})"
+                    "one server for a transaction"
                 );
                 client.simple("COMMIT").unwrap();
             });
         }
     });
-    let mut client = pooler.client("app");
-    let servers: usize = client
-        .value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state IS NOT NULL")
-        .parse()
-        .unwrap();
-    assert!(servers >= 1);
+    let servers = servers.into_inner().unwrap();
+    assert!((1..=3).contains(&servers.len()), "{servers:?}");
 }
 
 #[test]
@@ -151,7 +154,7 @@ fn an_n_plus_one_is_found_logged_and_counted() {
     wait_for("the burst in /metrics", || {
         (pooler.metric("pgsluice_nplusone_bursts_total", &labels) == 1.0).then_some(())
     });
-    let line = pooler.wait_for_log("pgsluice::finding");
+    let line = pooler.wait_for_log("\"finding\":");
     assert!(line.contains("np_author"), "{line}");
     assert!(
         !pooler.log().contains("secret name"),

@@ -28,3 +28,11 @@ apt() {
 one_at_a_time() {
   if have flock; then exec 9>"$PGSLUICE_CACHE/$1.lock"; flock 9; fi
 }
+
+# A C compiler and linker: Rust links with it, and ring is compiled with it.
+need_cc() {
+  have cc && return 0
+  can_apt || die "no C compiler: install gcc"
+  say "no C compiler: installing gcc with apt-get"
+  apt gcc libc6-dev || die "gcc could not be installed"
+}

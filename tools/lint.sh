@@ -9,6 +9,7 @@ set -u
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 . "$TOOLS/lib.sh"
 cd "$TOOLS/.." || exit
+need_cc
 passed=0 failed=0 skipped=0
 check() { # TITLE COMMAND...
   title=$1; shift

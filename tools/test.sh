@@ -9,6 +9,7 @@ set -u
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 . "$TOOLS/lib.sh"
 cd "$TOOLS/.." || exit
+need_cc
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 export PGSLUICE_SKIPS="$out/skips" CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 : > "$PGSLUICE_SKIPS"

@@ -120,7 +120,7 @@ def pgbench(postgres, port, kind, clients, seconds, log_dir=None):
     count = [line.rsplit(None, 1)[1].split("/")[0] for line in done.stdout.splitlines()
              if line.startswith("number of transactions actually processed")]
     if done.returncode or not tps:
-        raise SystemExit(f"pgbench failed on port {port} ({kind}, {clients} clients):\n{done.stderr[-2000:]}")
+        raise SystemExit(f"pgbench failed on port {port} ({kind}, {clients} clients): status {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
     latencies = []
     if log_dir:
         for path in glob.glob(f"{log_dir}/latency.*"):
@@ -244,7 +244,7 @@ def memory(poolers, counts):
             clients += [login(pooler.port) for _ in range(count)]
             for client in clients[10:]:
                 query(client, "SELECT 1")
-            time.sleep(1)  # lent buffers are given back
+            time.sleep(3)  # what is lent to busy clients is given back
             after = pooler.memory()
             for client in clients:
                 client.close()

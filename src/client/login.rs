@@ -91,7 +91,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
                 Ready::Session(login) => {
                     // A client that pipelines behind its login keeps what it sent.
                     let (session, server) = session(w, io, place, *login);
-                    session.run(server).await;
+                    // Its own box: what login needed is freed, and the task itself stays small.
+                    Box::pin(Box::new(session).run(server)).await;
                     Outcome::Done
                 }
             }
@@ -355,18 +356,18 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
     server::params::sync_sql(&server.params, &key, &mut sql);
     if sql.is_empty() {
         let reported = pool.welcomes.learn(&key, &server);
-        server.release();
+        server.release(now_us());
         return Ok((reported, None));
     }
     match Box::pin(server.apply(&sql)).await {
         Ok((mut server, None)) => {
             server.params = Arc::clone(&key);
             let reported = pool.welcomes.learn(&key, &server);
-            server.release();
+            server.release(now_us());
             Ok((reported, None))
         }
         Ok((server, Some(fields))) => {
-            server.release();
+            server.release(now_us());
             Err(fields)
         }
         Err(e) => Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {e}"))),

@@ -52,7 +52,7 @@ impl Session {
                 self.stats().abandoned.add(1);
                 server.close();
             }
-            Err(Stop::Terminate) | Ok(()) if server.releasable() => server.release(),
+            Err(Stop::Terminate) | Ok(()) if server.releasable() => server.release(now_us()),
             _ => {
                 self.stats().abandoned.add(1);
                 server.abandon();
@@ -64,7 +64,7 @@ impl Session {
         self.alarm.listen(cx);
         for _ in 0..TURNS {
             if self.may_release(slot) {
-                self.release(slot);
+                self.release(slot, now_us());
                 return Poll::Ready(Ok(()));
             }
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
@@ -116,7 +116,7 @@ impl Session {
         let mut plan = Plan::new(&mut batch.out);
         let used = self.digest_server(server, input.filled(), &mut plan, now)?;
         if used == input.filled().len() && self.may_release(slot) {
-            self.release(slot);
+            self.release(slot, now);
         } else if let Some(server) = slot.as_mut() {
             self.set_alarm(server, now);
         }
@@ -171,12 +171,12 @@ impl Session {
             && slot.as_ref().is_some_and(|s| s.releasable())
     }
 
-    fn release(&mut self, slot: &mut Option<Checkout>) {
+    fn release(&mut self, slot: &mut Option<Checkout>, now: u64) {
         if let Some(server) = slot.take() {
             self.registration.slot.clear();
-            self.place.info.set_state(ClientState::Idle, 0, self.request_us);
+            self.place.info.set_state(ClientState::Idle, 0, now);
             server.info.set_statements(server.statements.len() as u32);
-            server.release();
+            server.release(now);
         }
     }
 

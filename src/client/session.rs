@@ -92,10 +92,11 @@ pub struct Session {
 
 impl Session {
     /// Serves the client until it leaves. `server`: the one it has got at login (session pooling).
-    pub async fn run(mut self, server: Option<Checkout>) {
+    pub async fn run(mut self: Box<Self>, server: Option<Checkout>) {
         self.pool.clients.fetch_add(1, Relaxed);
         let stop = self.serve(server).await;
-        self.end(stop).await;
+        // Rare and large: boxed, so that it is no part of every idle session.
+        Box::pin(self.end(stop)).await;
     }
 
     async fn serve(&mut self, server: Option<Checkout>) -> Stop {
@@ -292,7 +293,7 @@ impl Session {
                 return Ok(Some(c));
             }
         }
-        self.wait_for_server().await
+        Box::pin(self.wait_for_server()).await
     }
 
     async fn wait_for_server(&mut self) -> Result<Option<Checkout>, Stop> {
@@ -302,7 +303,6 @@ impl Session {
         self.alarm.set(Reason::Wait, since, self.pool.settings.query_wait_timeout.as_micros() as u64);
         let pool = Arc::clone(&self.pool);
         let startup = Arc::clone(&self.startup);
-        // Boxed: it would be a part of every idle session otherwise.
         let mut checkout = Box::pin(pool.checkout(self.w.id, self.place.info.id, &startup));
         let got = poll_fn(|cx| {
             self.alarm.listen(cx);
@@ -355,4 +355,23 @@ impl Session {
 /// What clients are told when pgsluice ends.
 pub fn farewell() -> ErrorFields {
     ErrorFields::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle client's task: what it costs is in every one of ten thousand.
+    #[test]
+    fn an_idle_session_stays_small() {
+        println!("Session {} B", size_of::<Session>());
+        assert!(size_of::<Session>() <= 448, "Session has grown to {} bytes", size_of::<Session>());
+        let future = |s: Box<Session>| s.run(None);
+        println!("run future {} B", size_of_ret(future));
+        assert!(size_of_ret(future) <= 512, "the session's future has grown to {} bytes", size_of_ret(future));
+    }
+
+    fn size_of_ret<A, R>(_: impl Fn(A) -> R) -> usize {
+        size_of::<R>()
+    }
 }

@@ -47,19 +47,18 @@ impl DerefMut for Checkout {
 }
 
 impl Checkout {
-    /// Gives the server back. One that is not releasable, has expired or is dirty does not go straight to the next
+    /// Gives the server back at `now` (monotonic microseconds). One that is not releasable, has expired or is dirty does not go straight to the next
     /// client: it is cleaned in the background or closed.
-    pub fn release(mut self) {
+    pub fn release(mut self, now: u64) {
         let Some(pooled) = self.pooled.take() else { return };
         let server = &pooled.server;
-        let now = now_us();
         self.pool.stats[server.worker].checkout.record(now.saturating_sub(self.taken_us));
         if !server.releasable() || server.dirty || server.key.being_canceled() {
             self.pool.clean(pooled);
         } else if server.expires_us <= now || server.info.close_needed() {
             drop(pooled);
         } else {
-            self.pool.put_idle(pooled);
+            self.pool.put_idle(pooled, now);
         }
     }
 
@@ -128,12 +127,12 @@ impl Pool {
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
     fn accept(self: &Arc<Self>, cx: &mut Context<'_>, pooled: Box<Pooled>, worker: usize, client: u64) -> Option<Checkout> {
         let now = now_us();
-        if pooled.server.info.close_needed() || pooled.server.expires_us <= now || pooled.server.socket.has_input(cx) {
-            // An idle server has nothing to say: it was terminated, or it reports a change we would lose.
+        if pooled.server.info.close_needed() || pooled.server.expires_us <= now {
             return None;
         }
         let mut pooled = if pooled.server.worker == worker { pooled } else { rehome(pooled, worker)? };
-        // Registers this task's waker, and notices what arrived while the socket was between reactors.
+        // Registers this task's waker. An idle server has nothing to say: it was terminated, or it reports a change
+        // that we would lose.
         if pooled.server.socket.has_input(cx) {
             return None;
         }
@@ -214,7 +213,7 @@ impl Pool {
                 Err(_) => Object::take(self.wait_in_line().await?),
             };
             if Arc::ptr_eq(&other.server.startup, startup) {
-                self.put_idle(other);
+                self.put_idle(other, now_us());
                 continue;
             }
             let Pooled { server, mut slot } = *other;
@@ -276,7 +275,7 @@ impl Pool {
             }
             let Pooled { server, slot } = *pooled;
             match clean::reclaim(server, &pool.settings.server_reset_query).await {
-                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => pool.put_idle(Box::new(Pooled { server, slot })),
+                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => pool.put_idle(Box::new(Pooled { server, slot }), now_us()),
                 Ok(_) => drop(slot),
                 Err(e) => {
                     tracing::debug!(target: "pgsluice::pool", database = %pool.database, reason = %e, "closing a server that could not be cleaned");

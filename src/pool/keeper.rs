@@ -73,7 +73,7 @@ impl Pool {
             match result {
                 Ok(server) => {
                     let pooled = pool.enroll(slot, server);
-                    pool.put_idle(pooled);
+                    pool.put_idle(pooled, now_us());
                 }
                 Err(e) => {
                     drop(slot);

@@ -248,8 +248,7 @@ impl Pool {
     }
 
     /// Puts a clean server into the idle list; the oldest waiter gets it.
-    fn put_idle(&self, mut pooled: Box<Pooled>) {
-        let now = now_us();
+    fn put_idle(&self, mut pooled: Box<Pooled>, now: u64) {
         pooled.server.idle_since_us = now;
         pooled.server.info.set_state(crate::server::ServerState::Idle, 0, now);
         if self.idle.try_add(pooled).is_err() {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use super::{TempDir, free_port, local, raw, signal, wait_for};
+use super::{TempDir, free_port, local, raw, signal, try_signal, wait_for};
 
 /// The password of every user that has one.
 pub const PASSWORD: &str = "secret";
@@ -280,10 +280,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // Without a panic of its own: this may run while a test fails.
         if let Some(mut server) = self.server().take() {
-            let _ = Command::new("kill")
-                .arg("-QUIT")
-                .arg(server.child.id().to_string())
-                .status();
+            try_signal(server.child.id(), "QUIT");
             let _ = server.child.wait();
             server.release();
         }

@@ -155,12 +155,15 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Sends a signal by name ("TERM", "KILL", "HUP") with kill(1): no `unsafe` for it.
+/// Sends a signal by name ("TERM", "KILL", "HUP") with the shell's own kill: no `unsafe`, and no kill(1), which slim
+/// systems lack.
 pub fn signal(pid: u32, name: &str) {
-    let done = std::process::Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
-        .status()
-        .unwrap();
-    assert!(done.success(), "kill -{name} {pid}");
+    assert!(try_signal(pid, name), "kill -{name} {pid}");
+}
+
+/// As [`signal`]; false when there is no such process.
+pub fn try_signal(pid: u32, name: &str) -> bool {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "kill -$0 $1 2>/dev/null", name, &pid.to_string()]);
+    shell.status().is_ok_and(|status| status.success())
 }
