@@ -135,4 +135,11 @@ mod tests {
         assert_eq!(show("set a = 'x"), "unterminated quoted string");
         assert_eq!(show("show /* pools"), "unterminated /* comment");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_cut_or_refused(text in "[ -~\u{e9}\n]{0,200}|(['\"/*;a-]| ){0,60}") {
+            fuzz_console(text.as_bytes());
+        }
+    }
 }

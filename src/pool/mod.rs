@@ -286,7 +286,7 @@ impl Pool {
     }
 
     /// Database and user.
-    pub fn key(&self) -> (Arc<str>, Arc<str>) {
+    pub fn key(&self) -> period::Key {
         (Arc::clone(&self.database), Arc::clone(&self.user))
     }
 

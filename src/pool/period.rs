@@ -9,7 +9,7 @@ use super::stats::Totals;
 pub const PERIOD_US: u64 = 60_000_000;
 
 /// Database and user of a pool.
-type Key = (Arc<str>, Arc<str>);
+pub type Key = (Arc<str>, Arc<str>);
 
 /// What pools did in the last whole period.
 #[derive(Default)]

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::{Pool, Shared, period::Periods};
+use super::period::{Key, Periods};
+use super::{Pool, Shared};
 use crate::config::{Config, Database};
 use crate::server::Target;
 
@@ -23,7 +24,7 @@ pub enum Unknown {
 pub struct Pools {
     shared: Arc<Shared>,
     config: Arc<Config>,
-    pools: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Pool>>>,
+    pools: Mutex<HashMap<Key, Arc<Pool>>>,
     /// What pools did in the last whole period, for averages.
     pub periods: Periods,
 }
