@@ -197,10 +197,10 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             fingerprints: [0; SLOTS],
-            runs: Vec::with_capacity(SLOTS),
+            runs: Vec::new(),
             lasts: [0; SLOTS],
             hints: [0; 128],
             dup_tags: [0; 128],

@@ -111,7 +111,26 @@ pub(crate) struct Unit {
     /// Shortest pause between answer and next statement: an upper bound of the round trip.
     pub(crate) shortest_gap: u64,
     pub(crate) in_flight: InFlight,
-    pub(crate) runs: Runs,
+    pub(crate) runs: LazyRuns,
+}
+
+/// Runs that take memory only while a unit is busy: a thousand sessions that once asked one thing hold none.
+#[derive(Default)]
+pub(crate) struct LazyRuns(Option<Box<Runs>>);
+
+impl std::ops::Deref for LazyRuns {
+    type Target = Runs;
+
+    fn deref(&self) -> &Runs {
+        static NONE: Runs = Runs::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl std::ops::DerefMut for LazyRuns {
+    fn deref_mut(&mut self) -> &mut Runs {
+        self.0.get_or_insert_with(|| Box::new(Runs::new()))
+    }
 }
 
 impl Unit {
@@ -130,7 +149,7 @@ impl Unit {
             in_transaction: false,
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
-            runs: Runs::new(),
+            runs: LazyRuns::default(),
         }
     }
 
@@ -146,13 +165,18 @@ impl Unit {
         self.runs.clear();
     }
 
-    /// Gives everything back for the next session.
-    pub(crate) fn release(&mut self) {
+    /// Gives everything back for the next session; with `lean`, the memory as well.
+    pub(crate) fn release(&mut self, lean: bool) {
         self.in_use = false;
         self.generation = self.generation.wrapping_add(1);
         self.application = None;
         self.in_flight.clear();
-        self.runs.clear();
+        if lean {
+            self.in_flight = InFlight::default();
+            self.runs = LazyRuns::default();
+        } else {
+            self.runs.clear();
+        }
     }
 
     /// Whether a statement received now belongs to the next unit, and why.

@@ -20,6 +20,8 @@ const MAX_ROUTE_CACHE: usize = 4_096;
 const SAMPLE: u32 = 251;
 /// Units idle for this long are ended by [`WorkerInsight::tick`] even when their gap may be longer.
 const STALE_US: u64 = 1_000_000;
+/// Free units that keep their memory for the next session to use.
+const WARM_UNITS: usize = 64;
 
 /// One worker's insight. Every method that takes a session takes this too; nothing in it is shared but counters.
 pub struct WorkerInsight {
@@ -118,7 +120,7 @@ impl WorkerInsight {
 
     /// Takes a unit back.
     pub(crate) fn release(&mut self, at: u32) {
-        self.units[at as usize].release();
+        self.units[at as usize].release(self.free.len() >= WARM_UNITS);
         self.free.push(at);
     }
 
