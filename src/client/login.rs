@@ -67,8 +67,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let login = async {
         match Box::pin(login(&w, &mut io, &place)).await {
             Err(Failed::Told(result, fields)) => {
-                io.say(|out| control::error(out, &fields)).await;
                 w.process.clients.count_login(result, 0);
+                io.say(|out| control::error(out, &fields)).await;
                 None
             }
             Err(Failed::Silent) => None,
