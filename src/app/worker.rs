@@ -144,6 +144,7 @@ async fn sweep(worker: Rc<Worker>) {
         n = n.wrapping_add(1);
         if worker.id == 0 && n % 4 == 0 {
             worker.process.insight.sweep();
+            worker.process.pools.tick(now_us());
         }
     }
 }

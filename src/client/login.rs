@@ -29,6 +29,8 @@ pub const CONSOLE: [&str; 2] = ["pgsluice", "pgbouncer"];
 pub struct Console {
     /// Its socket.
     pub socket: Socket,
+    /// What it sent behind its login.
+    pub input: Vec<u8>,
     /// Its place among the clients.
     pub place: Place,
     /// May act, not only look.
@@ -68,8 +70,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let login = async {
         match Box::pin(login(&w, &mut io, &place)).await {
             Err(Failed::Told(result, fields)) => {
-                io.say(|out| control::error(out, &fields)).await;
                 w.process.clients.count_login(result, 0);
+                io.say(|out| control::error(out, &fields)).await;
                 None
             }
             Err(Failed::Silent) => None,
@@ -88,7 +90,7 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
         Ok(Some(ready)) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
-                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, place, admin })),
+                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin })),
                 Ready::Session(login) => {
                     let (session, server) = session(w, io, place, *login);
                     Outcome::Session(Box::new(session), server)
