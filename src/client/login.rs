@@ -410,6 +410,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         alarm,
         pinned: None,
         lex,
+        made_temp: false,
         skip_to_sync: false,
         server_fatal: false,
         answered: 0,
