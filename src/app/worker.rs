@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -145,6 +144,7 @@ async fn sweep(worker: Rc<Worker>) {
         n = n.wrapping_add(1);
         if worker.id == 0 && n % 4 == 0 {
             worker.process.insight.sweep();
+            worker.process.pools.tick(now_us());
         }
     }
 }
@@ -186,12 +186,13 @@ fn start(worker: &Rc<Worker>, a: Accepted) {
     match Socket::new(a.fd) {
         Ok(socket) => {
             tokio::task::spawn_local(async move {
-                if let Outcome::Console(console) = serve(Rc::clone(&w), socket, a.peer, a.local).await {
-                    crate::admin::serve(w, *console).await;
+                match serve(Rc::clone(&w), socket, a.peer, a.local).await {
+                    Outcome::Done => {}
+                    Outcome::Session(session, server) => drop(tokio::task::spawn_local(session.run(server))),
+                    Outcome::Console(console) => crate::admin::serve(w, *console).await,
                 }
             });
         }
         Err(e) => tracing::error!(error = %e, "cannot register a connection"),
     }
-    let _ = worker.process.draining.load(Relaxed);
 }

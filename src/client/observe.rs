@@ -53,15 +53,17 @@ impl Session {
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
         let mut begun = self.begun;
-        let mut pin = None;
+        let (mut pin, mut effects) = (None, 0);
         let insight = &mut self.insight;
         let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
+            effects |= statement.effects;
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
             insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
             begun += 1;
         });
         self.begun = begun;
+        self.made_temp |= effects & effect::TEMP != 0;
         if let Some(reason) = pin {
             self.pin(reason);
         }
@@ -80,6 +82,7 @@ impl Session {
             let tags = insight.register(lens, statement, Text { sql, lex }, now);
             meta = Meta { statement: *statement, tags, known: true };
         });
+        self.made_temp |= meta.statement.effects & effect::TEMP != 0;
         let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
         if let Some(reason) = ties.reason(meta.statement.effects, RawSql(text)) {
             self.pin(reason);

@@ -52,6 +52,8 @@ impl Session {
                 self.stats().abandoned.add(1);
                 server.close();
             }
+            // Only a new backend is as one that never had temporary objects (PREPARE TRANSACTION tells them apart).
+            _ if self.made_temp && !self.follows_parameters() => server.close(),
             Err(Stop::Terminate) | Ok(()) if server.releasable() => server.release(now_us()),
             _ => {
                 self.stats().abandoned.add(1);

@@ -74,6 +74,8 @@ pub struct Session {
     /// Why the server is kept between transactions.
     pub(super) pinned: Option<&'static str>,
     pub(super) lex: LexSettings,
+    /// Made a temporary object: its backend keeps a temporary schema that DISCARD ALL does not undo.
+    pub(super) made_temp: bool,
     /// Messages are dropped up to the next Sync: an error was answered without a server.
     pub(super) skip_to_sync: bool,
     /// The server announced its end (FATAL): the client has been told.

@@ -7,6 +7,7 @@
 pub mod checkout;
 pub mod holders;
 pub mod keeper;
+pub mod period;
 pub mod registry;
 pub mod stats;
 pub mod welcome;
@@ -218,6 +219,26 @@ impl Pool {
             retry_ms = pause_us / 1000, "cannot open a server connection");
     }
 
+    /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.
+    fn count_connect(&self, worker: usize, began_us: u64, result: Result<(), &ConnectError>) {
+        let Some(stats) = self.stats.get(worker) else { return };
+        let label = result.map_or_else(ConnectError::label, |()| "ok");
+        let i = stats::CONNECT_RESULTS.iter().position(|r| *r == label).unwrap_or(stats::CONNECT_RESULTS.len() - 1);
+        stats.connects[i].add(1);
+        if result.is_ok() {
+            stats.connect.record(now_us().saturating_sub(began_us));
+        }
+    }
+
+    /// Why the last attempt to open a server failed (a label of [`stats::CONNECT_RESULTS`]), if it did so within the
+    /// last `within_us`. Older failures say nothing: nobody may have tried since.
+    pub fn failed_within(&self, within_us: u64) -> Option<&'static str> {
+        let book = self.book();
+        let f = book.failure.as_ref()?;
+        let age = (now_us() + f.pause_us).saturating_sub(f.retry_us);
+        (age <= within_us).then(|| f.error.label())
+    }
+
     /// The error to fail with at once: the last attempt failed, no server is open, and the back-off has not passed.
     fn failing(&self) -> Option<ConnectError> {
         let book = self.book();
@@ -253,9 +274,20 @@ impl Pool {
         }
     }
 
+    /// Servers whose client is in a transaction and lets it idle.
+    pub fn idle_in_transaction(&self) -> usize {
+        let idle = |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
+        self.book().servers.iter().filter(idle).count()
+    }
+
     /// Its open servers.
     pub fn servers(&self) -> Vec<Arc<ServerInfo>> {
         self.book().servers.clone()
+    }
+
+    /// Database and user.
+    pub fn key(&self) -> period::Key {
+        (Arc::clone(&self.database), Arc::clone(&self.user))
     }
 
     /// Totals over workers.
