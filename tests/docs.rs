@@ -101,7 +101,15 @@ fn variables_and_settings_exist() {
 #[test]
 fn files_exist() {
     let top = [
-        "src/", "tests/", "docs/", "demo/", "deploy/", "benches/", "config/", "examples/", "tools/",
+        "src/",
+        "tests/",
+        "docs/",
+        "demo/",
+        "deploy/",
+        "benches/",
+        "config/",
+        "examples/",
+        "tools/",
     ];
     for (path, text) in pages() {
         for name in quoted(&text).filter(|word| top.iter().any(|dir| word.starts_with(dir))) {
@@ -146,15 +154,18 @@ fn links_lead_somewhere() {
 
 /// Ids of a page: of its headings as GitHub makes them, and those written out.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
-        line.trim_start_matches('#')
-            .trim()
-            .to_lowercase()
-            .chars()
-            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-            .map(|c| if c == ' ' { '-' } else { c })
-            .collect()
-    });
+    let headings = text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        });
     let written = text
         .split("<a id=\"")
         .skip(1)
