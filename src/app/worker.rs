@@ -85,11 +85,14 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
             Err(e) => return failed(&format!("cannot listen at {addr}: {e}")),
         }
     }
+    process.pools.warm();
     let mut signals = match signals::Signals::new() {
         Ok(s) => s,
         Err(e) => return failed(&format!("cannot listen for signals: {e}")),
     };
-    signals.end_asked().await;
+    if signals.end_asked().await == signals::Asked::End {
+        return ExitCode::from(if process.clients.count() == 0 { EXIT_OK } else { EXIT_CUT_OFF });
+    }
     super::drain(&process);
     // Dropping a listener closes it and removes its file: connects fail over to whoever is ready.
     for a in accepting {
@@ -105,7 +108,7 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
     let cut_off = tokio::select! {
         () = ended => false,
         () = tokio::time::sleep(deadline) => true,
-        () = signals.end_asked() => true,
+        _ = signals.end_asked() => true,
     };
     if cut_off {
         tracing::warn!(clients = process.clients.count(), "ending now: clients are cut off");

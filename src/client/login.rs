@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::session::{Session, farewell};
 use super::{Worker, observe};
@@ -408,7 +409,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         gathered: None,
         insight,
         alarm,
-        pinned: None,
+        pins: Pins::default(),
         lex,
         made_temp: false,
         skip_to_sync: false,

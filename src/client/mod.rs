@@ -8,6 +8,7 @@
 //! | [`inbound`] | client to server: names rewritten, statements injected |
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
+//! | [`pins`] | what ties a client to its server |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
 //! | [`alarm`] | deadlines, swept once in a while |
@@ -18,6 +19,7 @@ pub mod inbound;
 pub mod login;
 pub mod observe;
 pub mod outbound;
+pub mod pins;
 pub mod refuse;
 pub mod registry;
 pub mod relay;

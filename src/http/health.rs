@@ -33,6 +33,9 @@ pub fn ready(process: &Process) -> Result<(), String> {
     if process.draining.load(Relaxed) {
         return Err("draining".to_owned());
     }
+    if let Some(pool) = process.pools.all().into_iter().find(|p| p.warming()) {
+        return Err(format!("database {:?} has not been reached yet", pool.database));
+    }
     let failing = process.pools.all().into_iter().find_map(|p| {
         let why = p.failed_within(FAILURE_COUNTS_US)?;
         counts(process, &p, why).then_some((p, why))

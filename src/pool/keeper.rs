@@ -43,7 +43,8 @@ impl Pool {
                 let now = now_us();
                 let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
-                let wanted = book.waiting.len().max(self.settings.min_pool_size.saturating_sub(open));
+                let floor = self.settings.min_pool_size.max(usize::from(self.warming()));
+                let wanted = book.waiting.len().max(floor.saturating_sub(open));
                 if wanted == 0 {
                     return TICK;
                 }

@@ -65,6 +65,8 @@ pub struct Pool {
     /// Wakes waiters to look at a failure.
     failure: Notify,
     keeper_runs: AtomicBool,
+    /// Asked to open a server before any client needs one, and none has been opened yet.
+    warming: AtomicBool,
     next_waiter: AtomicU64,
 }
 
@@ -159,6 +161,7 @@ impl Pool {
             wanted: Arc::default(),
             failure: Notify::new(),
             keeper_runs: AtomicBool::new(false),
+            warming: AtomicBool::new(false),
             next_waiter: AtomicU64::new(1),
         })
     }
@@ -189,6 +192,7 @@ impl Pool {
         }
         book.servers.push(Arc::clone(&server.info));
         book.failure = None;
+        self.warming.store(false, Relaxed);
         slot.info = Some(Arc::clone(&server.info));
         Box::new(Pooled { server, slot })
     }
@@ -202,6 +206,18 @@ impl Pool {
         let spread = life / 4;
         let share = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         now + life - spread * share / u64::from(u32::MAX)
+    }
+
+    /// Opens a first server (or `min_pool_size`) now, and tries until that has worked. Call it on a worker.
+    pub fn warm(self: &Arc<Self>) {
+        self.warming.store(true, Relaxed);
+        keeper::ensure(self);
+        self.wanted.notify_one();
+    }
+
+    /// Whether [`Self::warm`] was called and the database has not been reached since.
+    pub fn warming(&self) -> bool {
+        self.warming.load(Relaxed)
     }
 
     /// Notes a failed connect and tells waiters, unless open servers may still serve them.

@@ -89,6 +89,18 @@ impl Pools {
         }
     }
 
+    /// Opens servers before the first client comes, where it is known for whom: every named database, when there is
+    /// one user. Call it on a worker.
+    pub fn warm(&self) {
+        let mut users = self.config.auth.users.keys();
+        let (Some(user), None) = (users.next(), users.next()) else { return };
+        for database in self.config.databases.keys().filter(|d| *d != "*") {
+            if let Ok(pool) = self.get(database, user) {
+                pool.warm();
+            }
+        }
+    }
+
     /// Makes way for DROP DATABASE and its kin, which PostgreSQL refuses while anybody is connected: closes the idle
     /// servers of every database that `sql` mentions. PostgreSQL waits a few seconds for those that are going
     /// (CountOtherDBBackends, procarray.c).
