@@ -54,10 +54,16 @@ impl Session {
         let lex = self.lex;
         let mut begun = self.begun;
         let mut pin = None;
+        let resets = &mut self.resets;
         let insight = &mut self.insight;
         let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
+            if statement.effects & effect::RESET != 0
+                && let Some(name) = sql::set_target(RawSql(sql.0), lex)
+            {
+                resets.note(&name);
+            }
             insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
             begun += 1;
         });
@@ -83,6 +89,11 @@ impl Session {
         let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
         if let Some(reason) = ties.reason(meta.statement.effects, RawSql(text)) {
             self.pin(reason);
+        }
+        if meta.statement.effects & effect::RESET != 0
+            && let Some(name) = sql::set_target(RawSql(text), lex)
+        {
+            self.resets.note(&name);
         }
         self.names().learn(name, meta);
     }

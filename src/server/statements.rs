@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// Longest Parse that is shared; longer ones stay with the server that got them.
 pub const MAX_SHARED: usize = 64 * 1024;
@@ -71,6 +71,8 @@ impl StatementCache {
 #[derive(Default)]
 pub struct ServerStatements {
     used: HashMap<u32, u32, FixedState>,
+    /// It had these; a DEALLOCATE ALL or DISCARD ALL under way may take them. Closed before they are prepared again.
+    doubtful: HashSet<u32, FixedState>,
     clock: u32,
 }
 
@@ -91,8 +93,12 @@ impl ServerStatements {
     pub fn insert(&mut self, id: u32, max: usize) -> Option<u32> {
         self.clock = self.clock.wrapping_add(1);
         self.used.insert(id, self.clock);
-        if self.used.len() <= max.max(1) {
+        if self.used.len() + self.doubtful.len() <= max.max(1) {
             return None;
+        }
+        if let Some(id) = self.doubtful.iter().next().copied() {
+            self.doubtful.remove(&id);
+            return Some(id);
         }
         let clock = self.clock;
         let oldest = self.used.iter().max_by_key(|(_, t)| clock.wrapping_sub(**t)).map(|(id, _)| *id)?;
@@ -105,9 +111,39 @@ impl ServerStatements {
         self.used.remove(&id);
     }
 
-    /// DISCARD ALL, DEALLOCATE ALL.
+    /// The server has been reset.
     pub fn clear(&mut self) {
         self.used.clear();
+        self.doubtful.clear();
+    }
+
+    /// A DEALLOCATE ALL or DISCARD ALL is about to be sent: whether it succeeds is not known yet.
+    pub fn doubt(&mut self) {
+        self.doubtful.extend(self.used.drain().map(|(id, _)| id));
+    }
+
+    /// The same of one statement.
+    pub fn doubt_one(&mut self, id: u32) {
+        if self.used.remove(&id).is_some() {
+            self.doubtful.insert(id);
+        }
+    }
+
+    /// A Close of the statement was skipped: the server may have it.
+    pub fn not_closed(&mut self, id: u32) {
+        self.used.remove(&id);
+        self.doubtful.insert(id);
+    }
+
+    /// Whether the statement must be closed before it is prepared (again). The doubt ends with this.
+    pub fn close_first(&mut self, id: u32) -> bool {
+        self.doubtful.remove(&id)
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL succeeded: only what was sent behind it is left.
+    pub fn clear_but(&mut self, later: &[u32]) {
+        self.used.retain(|id, _| later.contains(id));
+        self.doubtful.clear();
     }
 
     /// How many it has.
