@@ -34,8 +34,8 @@ pub struct Scratch {
 pub enum Event {
     /// A Query's text.
     Query(Range<usize>),
-    /// A Query's text too long for the buffer is complete in the session.
-    Gathered,
+    /// A Query's text that did not come in one piece, or is longer than the buffer.
+    Gathered(Vec<u8>),
     /// A Parse.
     Parse {
         /// Statement name.
@@ -158,7 +158,7 @@ impl Session {
 
     /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
     fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) {
+        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || self.in_message.left > 0 {
             return;
         }
         // Inside a transaction only what a RESET there has undone: it is rolled back together with it.
@@ -221,7 +221,7 @@ impl Session {
             let room = MAX_GATHERED.saturating_sub(text.len());
             text.extend_from_slice(&data[at..at + n.min(room)]);
             if self.in_message.left == 0 {
-                events.push(Event::Gathered);
+                events.extend(self.gathered.take().map(Event::Gathered));
             }
         }
         at + n
@@ -363,16 +363,16 @@ impl Session {
             return;
         };
         let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
-        if server.statements.has(shared.id) && server.tracker.status() == TxStatus::Failed {
+        if server.tracker.status() == TxStatus::Failed {
             // PostgreSQL refuses it there (25P02) unless it ends the transaction: let it decide.
             server.statements.doubt_one(shared.id);
+        }
+        if !has(shared.id, server) {
             self.send_parse(&shared, entry(Action::Forward), server, plan, data);
-        } else if server.statements.has(shared.id) {
+        } else {
             // The plan must know that something was left out.
             plan.inject(data);
             server.tracker.push(entry(Action::Fake));
-        } else {
-            self.send_parse(&shared, entry(Action::Forward), server, plan, data);
         }
         self.names().placed(p.name, server.tracker.last_place());
     }
@@ -473,7 +473,7 @@ impl Session {
 
     /// Sends a Parse ahead when the server lacks the statement.
     fn ensure(&mut self, shared: &server::Statement, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        if !server.statements.has(shared.id) {
+        if !has(shared.id, server) {
             let entry = Entry { statement: shared.id, ..Entry::new(Request::Parse, Action::Skip) };
             self.send_parse(shared, entry, server, plan, data);
         }
@@ -491,6 +491,7 @@ impl Session {
         }
         names::put_parse(out, &shared.name, &shared.rest);
         server.tracker.push(entry);
+        server.statements.placed(shared.id, server.tracker.last_place());
         self.stats().server_parses.add(1);
     }
 }
@@ -505,6 +506,14 @@ fn about_databases(sql: &[u8]) -> bool {
     let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
     let verb = words.next().unwrap_or_default();
     [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
+}
+
+/// Whether the server has the statement for sure: a Parse whose fate is open is closed and sent again.
+fn has(id: u32, server: &mut Server) -> bool {
+    if server.statements.place(id).is_some_and(|place| server.tracker.undecided(place)) {
+        server.statements.doubt_one(id);
+    }
+    server.statements.has(id)
 }
 
 /// Whether a text begins with `DEALLOCATE ALL`, `DEALLOCATE PREPARE ALL` or `DISCARD ALL`: what is pipelined behind it

@@ -30,11 +30,10 @@ impl Session {
                     self.observe_query(&data[text], at);
                     self.insight.synced();
                 }
-                Event::Gathered => {
-                    if let Some(text) = self.gathered.take() {
-                        self.observe_query(&text, at);
-                        self.insight.synced();
-                    }
+                Event::Gathered(text) => {
+                    // A short text that came in pieces has its NUL too.
+                    self.observe_query(text.strip_suffix(&[0]).unwrap_or(&text), at);
+                    self.insight.synced();
                 }
                 Event::Parse { name, sql } => self.observe_parse(&data[name], &data[sql], now),
                 Event::Bind { portal, statement, parameters } => self.observe_bind(data, portal, statement, parameters),

@@ -155,11 +155,12 @@ impl Session {
     /// Requests the server skipped because of an error never happened.
     fn undo_dropped(&mut self, server: &mut Server) {
         let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
-        for e in dropped {
+        // The last first: a Close and the Parse behind it.
+        for e in dropped.into_iter().rev() {
             match (e.request, e.action) {
                 (Request::Parse, action) => {
                     if action != Action::Fake && e.statement != 0 {
-                        server.statements.remove(e.statement);
+                        server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);

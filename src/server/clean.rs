@@ -124,10 +124,10 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
             _ => {}
         }
         server.tracker.answer(tag, &body).map_err(|e| CleanError::Failed(e.to_string()))?;
-        for dropped in server.tracker.take_dropped() {
+        for dropped in server.tracker.take_dropped().rev() {
             match dropped.request {
                 Request::Close if dropped.action == Action::Skip => server.statements.not_closed(dropped.statement),
-                _ => server.statements.remove(dropped.statement),
+                _ => server.statements.parse_dropped(dropped.statement, dropped.place),
             }
         }
     }

@@ -67,10 +67,19 @@ impl StatementCache {
     }
 }
 
+/// A statement that a server has.
+#[derive(Clone, Copy)]
+struct Used {
+    /// When it was last used, by the statements' own clock.
+    at: u32,
+    /// Place of its Parse among the server's requests.
+    place: u32,
+}
+
 /// Which shared statements a server has, with the time of their last use.
 #[derive(Default)]
 pub struct ServerStatements {
-    used: HashMap<u32, u32, FixedState>,
+    used: HashMap<u32, Used, FixedState>,
     /// It had these; a DEALLOCATE ALL or DISCARD ALL under way may take them. Closed before they are prepared again.
     doubtful: HashSet<u32, FixedState>,
     clock: u32,
@@ -81,8 +90,8 @@ impl ServerStatements {
     pub fn has(&mut self, id: u32) -> bool {
         self.clock = self.clock.wrapping_add(1);
         match self.used.get_mut(&id) {
-            Some(t) => {
-                *t = self.clock;
+            Some(u) => {
+                u.at = self.clock;
                 true
             }
             None => false,
@@ -92,7 +101,7 @@ impl ServerStatements {
     /// Notes a Parse sent to the server. Returns the statement to close when there are more than `max`.
     pub fn insert(&mut self, id: u32, max: usize) -> Option<u32> {
         self.clock = self.clock.wrapping_add(1);
-        self.used.insert(id, self.clock);
+        self.used.insert(id, Used { at: self.clock, place: 0 });
         if self.used.len() + self.doubtful.len() <= max.max(1) {
             return None;
         }
@@ -101,14 +110,28 @@ impl ServerStatements {
             return Some(id);
         }
         let clock = self.clock;
-        let oldest = self.used.iter().max_by_key(|(_, t)| clock.wrapping_sub(**t)).map(|(id, _)| *id)?;
+        let oldest = self.used.iter().max_by_key(|(_, u)| clock.wrapping_sub(u.at)).map(|(id, _)| *id)?;
         self.used.remove(&oldest);
         Some(oldest)
     }
 
-    /// The server does not have it after all (its Parse failed, or was skipped).
-    pub fn remove(&mut self, id: u32) {
-        self.used.remove(&id);
+    /// Notes the place of the Parse just sent.
+    pub fn placed(&mut self, id: u32, place: u32) {
+        if let Some(u) = self.used.get_mut(&id) {
+            u.place = place;
+        }
+    }
+
+    /// Where its Parse stands among the server's requests.
+    pub fn place(&self, id: u32) -> Option<u32> {
+        self.used.get(&id).map(|u| u.place)
+    }
+
+    /// The Parse at `place` failed or was skipped. Another may have been sent since.
+    pub fn parse_dropped(&mut self, id: u32, place: u32) {
+        if self.place(id) == Some(place) {
+            self.used.remove(&id);
+        }
     }
 
     /// The server has been reset.
@@ -129,10 +152,11 @@ impl ServerStatements {
         }
     }
 
-    /// A Close of the statement was skipped: the server may have it.
+    /// A Close of the statement was skipped: the server may have it, unless it has been prepared since.
     pub fn not_closed(&mut self, id: u32) {
-        self.used.remove(&id);
-        self.doubtful.insert(id);
+        if !self.used.contains_key(&id) {
+            self.doubtful.insert(id);
+        }
     }
 
     /// Whether the statement must be closed before it is prepared (again). The doubt ends with this.

@@ -127,9 +127,9 @@ pub struct Tracker {
     /// An error came inside an extended-protocol sequence: the server skips to Sync.
     failed: bool,
     copy: Copy,
-    /// Place of the last request pushed, and of the last that ends in ReadyForQuery.
+    /// Place of the last request pushed, and of the last Sync (a Query may be skipped after an error).
     last: u32,
-    last_ending: u32,
+    last_sync: u32,
     /// An ErrorResponse came that nothing asked for, or a `Skip` Query failed: never pool this server.
     tainted: bool,
     /// Entries that the server skipped because of an error, for the caller to undo.
@@ -149,8 +149,8 @@ impl Tracker {
             return;
         }
         self.last = self.last.wrapping_add(1);
-        if matches!(entry.request, Request::Sync | Request::Query | Request::Function) {
-            self.last_ending = self.last;
+        if entry.request == Request::Sync {
+            self.last_sync = self.last;
         }
         // The server knows nothing of a fake: it stays as settled as it was.
         self.settled &= entry.action == Action::Fake;
@@ -218,7 +218,7 @@ impl Tracker {
     /// Whether what became of the request at `place` is not known yet, though a Sync behind it has been sent: the
     /// answer comes by itself, and what is sent now is no longer skipped together with it.
     pub fn undecided(&self, place: u32) -> bool {
-        self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)) && before(place, self.last_ending))
+        self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)) && before(place, self.last_sync))
     }
 
     /// Entries behind the one that is being answered.
