@@ -16,7 +16,7 @@ use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
 use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{Frame, HEADER};
+use crate::wire::{Frame, HEADER, TxStatus};
 
 /// SQL text kept for insight when it does not fit a buffer; the lexer looks no further.
 pub const MAX_GATHERED: usize = 64 * 1024;
@@ -34,8 +34,8 @@ pub struct Scratch {
 pub enum Event {
     /// A Query's text.
     Query(Range<usize>),
-    /// A Query's text too long for the buffer is complete in the session.
-    Gathered,
+    /// A Query's text that did not come in one piece, or is longer than the buffer.
+    Gathered(Vec<u8>),
     /// A Parse.
     Parse {
         /// Statement name.
@@ -107,6 +107,8 @@ enum Taken {
     Yes,
     /// It must be in the buffer as a whole (or this much of it) first.
     NeedsMore(usize),
+    /// It depends on an answer that is on its way: the client is not read until it has come.
+    Wait,
 }
 
 impl Session {
@@ -156,7 +158,12 @@ impl Session {
 
     /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
     fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || !server.tracker.releasable() {
+        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || self.in_message.left > 0 {
+            return;
+        }
+        // Inside a transaction only what a RESET there has undone: it is rolled back together with it.
+        let in_transaction = self.restoring && server.tracker.answered() && server.tracker.status() == TxStatus::Transaction;
+        if !server.tracker.releasable() && !in_transaction {
             return;
         }
         let mut sql = Vec::new();
@@ -194,6 +201,10 @@ impl Session {
                     self.in_message.forward = true;
                 }
                 Ok(Taken::NeedsMore(total)) => return (at, total, None),
+                Ok(Taken::Wait) => {
+                    self.held = true;
+                    return (at, 0, None);
+                }
                 Err(stop) => return (at, 0, Some(stop)),
             }
         }
@@ -210,7 +221,7 @@ impl Session {
             let room = MAX_GATHERED.saturating_sub(text.len());
             text.extend_from_slice(&data[at..at + n.min(room)]);
             if self.in_message.left == 0 {
-                events.push(Event::Gathered);
+                events.extend(self.gathered.take().map(Event::Gathered));
             }
         }
         at + n
@@ -228,7 +239,7 @@ impl Session {
         let whole = range.len() == frame.len;
         let request = match frame.tag {
             tag::QUERY => {
-                self.begin_query(data, &range, whole, events);
+                self.begin_query(data, &range, whole, server, events);
                 Some(Request::Query)
             }
             tag::SYNC => {
@@ -259,13 +270,18 @@ impl Session {
         Ok(Taken::Yes)
     }
 
-    fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, events: &mut Vec<Event>) {
+    fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, server: &mut Server, events: &mut Vec<Event>) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
-        if let Some(sql) = data.get(text.clone())
-            && about_databases(sql)
-        {
-            self.w.process.pools.make_way(sql);
+        if let Some(sql) = data.get(text.clone()) {
+            if about_databases(sql) {
+                self.w.process.pools.make_way(sql);
+            }
+            if self.shares_statements() && forgets_statements(sql) {
+                server.statements.doubt();
+                self.names().close_all();
+                self.forgetting = true;
+            }
         }
         if whole {
             let nul = usize::from(data[text.clone()].last() == Some(&0));
@@ -297,6 +313,9 @@ impl Session {
         if p.name.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement name is too long"));
         }
+        if self.undecided(p.name, server) {
+            return Ok(Taken::Wait);
+        }
         if p.name.is_empty() || !self.shares_statements() {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
@@ -307,6 +326,9 @@ impl Session {
         } else {
             self.parse_shared(&p, server, plan, data);
         }
+        if self.shares_statements() && forgets_statements(p.sql) {
+            server.statements.doubt();
+        }
         if about_databases(p.sql) {
             self.w.process.pools.make_way(p.sql);
         }
@@ -315,9 +337,22 @@ impl Session {
         Ok(Taken::Yes)
     }
 
+    /// Whether what the name means depends on answers that are on their way: the Parse or Close before may have been
+    /// skipped, and this message will not be.
+    fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
+        !name.is_empty() && self.shares_statements() && self.names.as_ref().and_then(|n| n.place(name)).is_some_and(|place| server.tracker.undecided(place))
+    }
+
     /// A named statement in transaction pooling: one text, one name at servers.
     fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
         let shared = self.pool.shared.statements.intern(p.rest);
+        if self.names().full() {
+            // Too many to remember: this one stays with its server, and the session too.
+            self.pin("more prepared statements than pgsluice keeps for a client");
+            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+            names::put_parse(plan.inject(data), p.name, p.rest);
+            return;
+        }
         let Ok(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
             // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
             if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.clone()) {
@@ -328,13 +363,18 @@ impl Session {
             return;
         };
         let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
-        if server.statements.has(shared.id) {
+        if server.tracker.status() == TxStatus::Failed {
+            // PostgreSQL refuses it there (25P02) unless it ends the transaction: let it decide.
+            server.statements.doubt_one(shared.id);
+        }
+        if !has(shared.id, server) {
+            self.send_parse(&shared, entry(Action::Forward), server, plan, data);
+        } else {
             // The plan must know that something was left out.
             plan.inject(data);
             server.tracker.push(entry(Action::Fake));
-        } else {
-            self.send_parse(&shared, entry(Action::Forward), server, plan, data);
         }
+        self.names().placed(p.name, server.tracker.last_place());
     }
 
     /// A Parse too long to be kept: it goes through, and a named one ties the session to its server.
@@ -367,6 +407,9 @@ impl Session {
         };
         if b.portal.len() > MAX_NAME || b.statement.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement or portal name is too long"));
+        }
+        if self.undecided(b.statement, server) {
+            return Ok(Taken::Wait);
         }
         self.stats().binds.add(1);
         let shared = match b.statement {
@@ -401,11 +444,15 @@ impl Session {
         if let Target::Statement(name) = target
             && !name.is_empty()
         {
+            if self.undecided(name, server) {
+                return Ok(Taken::Wait);
+            }
             if self.shares_statements() {
-                if close {
+                if close && (self.pins.reason().is_none() || self.names().is_shared(name)) {
                     let registration = self.names().close(name);
                     plan.inject(data);
                     server.tracker.push(Entry { registration, ..Entry::new(Request::Close, Action::Fake) });
+                    self.names().placed(name, server.tracker.last_place());
                     return Ok(Taken::Yes);
                 }
                 if let Some(shared) = self.names().get(name).and_then(|n| n.shared.clone()) {
@@ -426,7 +473,7 @@ impl Session {
 
     /// Sends a Parse ahead when the server lacks the statement.
     fn ensure(&mut self, shared: &server::Statement, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        if !server.statements.has(shared.id) {
+        if !has(shared.id, server) {
             let entry = Entry { statement: shared.id, ..Entry::new(Request::Parse, Action::Skip) };
             self.send_parse(shared, entry, server, plan, data);
         }
@@ -434,12 +481,17 @@ impl Session {
 
     fn send_parse(&mut self, shared: &server::Statement, entry: Entry, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
         let out = plan.inject(data);
+        if server.statements.close_first(shared.id) {
+            names::put_statement(out, tag::CLOSE, &shared.name);
+            server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Close, Action::Skip) });
+        }
         if let Some(old) = server.statements.insert(shared.id, self.pool.settings.max_prepared_statements) {
             names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
             server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
         }
         names::put_parse(out, &shared.name, &shared.rest);
         server.tracker.push(entry);
+        server.statements.placed(shared.id, server.tracker.last_place());
         self.stats().server_parses.add(1);
     }
 }
@@ -454,6 +506,31 @@ fn about_databases(sql: &[u8]) -> bool {
     let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
     let verb = words.next().unwrap_or_default();
     [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
+}
+
+/// Whether the server has the statement for sure: a Parse whose fate is open is closed and sent again.
+fn has(id: u32, server: &mut Server) -> bool {
+    if server.statements.place(id).is_some_and(|place| server.tracker.undecided(place)) {
+        server.statements.doubt_one(id);
+    }
+    server.statements.has(id)
+}
+
+/// Whether a text begins with `DEALLOCATE ALL`, `DEALLOCATE PREPARE ALL` or `DISCARD ALL`: what is pipelined behind it
+/// must not count on the statements the server has now. (Not told here: seen when it has succeeded.)
+fn forgets_statements(sql: &[u8]) -> bool {
+    let sql = sql.trim_ascii_start();
+    if sql.first().map(u8::to_ascii_lowercase) != Some(b'd') {
+        return false;
+    }
+    let mut words = sql.split(|b| b.is_ascii_whitespace() || matches!(b, b';' | 0)).filter(|w| !w.is_empty());
+    let verb = words.next().unwrap_or_default();
+    let deallocate = verb.eq_ignore_ascii_case(b"deallocate");
+    let mut what = words.next().unwrap_or_default();
+    if deallocate && what.eq_ignore_ascii_case(b"prepare") {
+        what = words.next().unwrap_or_default();
+    }
+    (deallocate || verb.eq_ignore_ascii_case(b"discard")) && what.eq_ignore_ascii_case(b"all")
 }
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {

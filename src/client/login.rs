@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
-use super::session::{Session, farewell};
+use super::session::{Resets, Session, farewell};
 use super::{Worker, observe};
 use crate::auth::{self, ClientAuth};
 use crate::config::{AuthMethod, ListenAddr, PoolMode};
@@ -413,6 +413,10 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         lex,
         made_temp: false,
         skip_to_sync: false,
+        forgetting: false,
+        held: false,
+        resets: Resets::default(),
+        restoring: false,
         server_fatal: false,
         answered: 0,
         begun: 0,

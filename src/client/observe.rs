@@ -31,11 +31,10 @@ impl Session {
                     self.observe_query(&data[text], at);
                     self.insight.synced();
                 }
-                Event::Gathered => {
-                    if let Some(text) = self.gathered.take() {
-                        self.observe_query(&text, at);
-                        self.insight.synced();
-                    }
+                Event::Gathered(text) => {
+                    // A short text that came in pieces has its NUL too.
+                    self.observe_query(text.strip_suffix(&[0]).unwrap_or(&text), at);
+                    self.insight.synced();
                 }
                 Event::Parse { name, sql } => self.observe_parse(&data[name], &data[sql], now),
                 Event::Bind { portal, statement, parameters } => self.observe_bind(data, portal, statement, parameters),
@@ -55,6 +54,7 @@ impl Session {
         let lex = self.lex;
         let mut begun = self.begun;
         let (mut pin, mut effects) = (None, 0);
+        let resets = &mut self.resets;
         let insight = &mut self.insight;
         let pins = &mut self.pins;
         let was_free = pins.reason().is_none();
@@ -63,6 +63,11 @@ impl Session {
             effects |= statement.effects;
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
             ties.cursors(statement.effects, sql, pins);
+            if statement.effects & effect::RESET != 0
+                && let Some(name) = sql::set_target(RawSql(sql.0), lex)
+            {
+                resets.note(&name);
+            }
             insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
             begun += 1;
         });
@@ -99,6 +104,11 @@ impl Session {
         }
         if let Some(reason) = lasting {
             self.pin(reason);
+        }
+        if meta.statement.effects & effect::RESET != 0
+            && let Some(name) = sql::set_target(RawSql(text), lex)
+        {
+            self.resets.note(&name);
         }
         self.names().learn(name, meta);
     }

@@ -12,7 +12,7 @@ use crate::server::Server;
 use crate::wire::error::{self, ErrorFields, sqlstate};
 use crate::wire::tag::backend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{Frame, HEADER, TxStatus, control, frame};
+use crate::wire::{Frame, HEADER, Severity, TxStatus, control, frame};
 
 /// Scratch for a batch that is changed on its way.
 #[derive(Default)]
@@ -46,7 +46,11 @@ impl Session {
                 return Ok(at);
             }
             let body = &data[at + HEADER..(at + have).max(at + HEADER)];
-            let forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
+            let own = server.tracker.in_own_query();
+            let mut forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
+            if own {
+                forward |= self.note_own(f.tag, body)?;
+            }
             self.answered += f.len as u64;
             if interesting(f.tag) {
                 self.note(f.tag, body, forward, server, now)?;
@@ -73,6 +77,21 @@ impl Session {
         }
     }
 
+    /// An answer to parameters set anew for this client. Whether it is for the client after all.
+    fn note_own(&mut self, t: u8, body: &[u8]) -> Result<bool, Stop> {
+        match t {
+            // What comes behind would run under other parameters than the client's.
+            tag::ERROR => Err(Stop::Protocol(crate::server::connect::fields_of(body, Severity::Fatal).hint("pgsluice could not set this session's parameters on another server connection."))),
+            tag::READY_FOR_QUERY => {
+                self.restoring = false;
+                Ok(false)
+            }
+            // The client has been told the server's default; now it is told its own value.
+            tag::PARAMETER_STATUS => Ok(self.restoring),
+            _ => Ok(false),
+        }
+    }
+
     /// The few messages that mean something to us.
     fn note(&mut self, t: u8, body: &[u8], forward: bool, server: &mut Server, now: u64) -> Result<(), Stop> {
         match t {
@@ -82,11 +101,8 @@ impl Session {
                 self.begun = self.begun.saturating_sub(1);
                 self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
                 if t == tag::COMMAND_COMPLETE {
-                    match body.first() {
-                        Some(b'D') => self.note_discard(body, server),
-                        Some(b'C') => self.note_close(body),
-                        _ => {}
-                    }
+                    self.note_close(body);
+                    self.note_reset(body, server);
                 }
             }
             tag::ERROR => {
@@ -106,6 +122,15 @@ impl Session {
         let status = server.tracker.status();
         if server.tracker.has_dropped() {
             self.undo_dropped(server);
+        }
+        if forward && self.resets.done {
+            self.follow_resets(server);
+        }
+        if server.tracker.answered() {
+            if std::mem::take(&mut self.forgetting) {
+                self.names().reopen_all();
+            }
+            self.resets.names.clear();
         }
         if forward {
             self.answered = 0;
@@ -132,18 +157,19 @@ impl Session {
     /// Requests the server skipped because of an error never happened.
     fn undo_dropped(&mut self, server: &mut Server) {
         let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
-        for e in dropped {
+        // The last first: a Close and the Parse behind it.
+        for e in dropped.into_iter().rev() {
             match (e.request, e.action) {
                 (Request::Parse, action) => {
                     if action != Action::Fake && e.statement != 0 {
-                        server.statements.remove(e.statement);
+                        server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);
                     }
                 }
                 (Request::Close, Action::Skip) => {
-                    server.statements.insert(e.statement, usize::MAX);
+                    server.statements.not_closed(e.statement);
                 }
                 (Request::Close, Action::Fake) => self.names().close_dropped(e.registration),
                 _ => {}
@@ -180,15 +206,50 @@ impl Session {
         }
     }
 
-    fn note_discard(&mut self, body: &[u8], server: &mut Server) {
-        if matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
-            server.statements.clear();
-            self.names().clear();
+    /// Statements or parameters were reset: at the server to *its* defaults, not to what this client began with.
+    fn note_reset(&mut self, body: &[u8], server: &mut Server) {
+        let discard = body == b"DISCARD ALL\0";
+        if discard || body == b"DEALLOCATE ALL\0" {
+            // What was pipelined behind it is not touched by it.
+            let (mut statements, mut registrations) = (Vec::new(), Vec::new());
+            for e in server.tracker.behind_head().filter(|e| e.request == Request::Parse) {
+                registrations.push(e.registration);
+                if e.action != Action::Fake {
+                    statements.push(e.statement);
+                }
+            }
+            server.statements.clear_but(&statements);
+            self.names().clear_but(&registrations);
+            self.forgetting = false;
         }
-        if body == b"DISCARD ALL\0" {
-            server.params = self.pool.shared.params.intern(crate::server::ParamSet::default());
-            self.params = Arc::clone(&self.startup);
+        if discard {
+            self.resets.done = true;
+            self.resets.note("all");
+        } else if matches!(body, b"RESET\0" | b"SET\0") && !self.resets.names.is_empty() {
+            self.resets.done = true;
         }
+    }
+
+    /// After the reports of what was reset (they come with ReadyForQuery): the client's startup values come back with
+    /// its next batch.
+    fn follow_resets(&mut self, server: &mut Server) {
+        let resets = std::mem::take(&mut self.resets);
+        if !self.follows_parameters() || self.startup.is_empty() {
+            return;
+        }
+        let mut params = (*self.params).clone();
+        for name in &resets.names {
+            if &**name == "all" {
+                params = (*self.startup).clone();
+            } else if let Some(value) = self.startup.get(name) {
+                params = params.with(name, value);
+            }
+        }
+        let shared = &self.pool.shared.params;
+        self.params = shared.intern(params);
+        // Which of them the server still has is not worth knowing: all are set anew.
+        server.params = shared.intern(crate::server::ParamSet::default());
+        self.restoring = true;
     }
 
     /// Sends a digested batch to the client; what it does not take now is kept.
@@ -197,6 +258,11 @@ impl Session {
             return Ok(());
         }
         self.stats().sent.add(bytes.len() as u64);
+        if !self.unsent.is_empty() {
+            // Behind what the client has not taken yet.
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
         let sent = self.socket.try_send(bytes).map_err(|_| Stop::ClientGone)?;
         if sent < bytes.len() {
             self.unsent.extend_from_slice(&bytes[sent..]);

@@ -11,6 +11,7 @@ use super::alarm::Reason;
 use super::inbound::Plan;
 use super::registry::ClientState;
 use super::session::{Session, Stop, farewell};
+use crate::net::buffer::SIZE;
 use crate::net::clock::now_us;
 use crate::pool::Checkout;
 use crate::server::Server;
@@ -30,6 +31,7 @@ impl Session {
         self.transaction_us = now;
         self.server_fatal = false;
         let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
+        self.set_alarm(&server, now);
         let mut slot = Some(server);
         let result = match first {
             Ok(()) => poll_fn(|cx| self.poll_linked(&mut slot, cx)).await,
@@ -79,7 +81,8 @@ impl Session {
                 }
             }
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
-            if server.unsent.is_empty() && !server.tracker.full() {
+            // What pgsluice answers itself waits in `unsent`: bounded, because then the client is not read.
+            if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !self.held {
                 moved |= self.poll_client(server, cx)?;
             }
             if !moved {
@@ -112,6 +115,7 @@ impl Session {
             Poll::Ready(Err(e)) => return Err(Stop::ServerLost(e.to_string())),
         };
         input.received(n);
+        self.held = false;
         let now = now_us();
         let w = Rc::clone(&self.w);
         let mut batch = w.batch.borrow_mut();

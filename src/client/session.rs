@@ -50,6 +50,24 @@ impl Stop {
 /// Time allowed to tell a client why its session ends.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Parameters that statements under way return to their defaults.
+#[derive(Default)]
+pub(super) struct Resets {
+    /// Lower-case names; `all`.
+    pub(super) names: Vec<Box<str>>,
+    /// One of them has succeeded.
+    pub(super) done: bool,
+}
+
+impl Resets {
+    /// A statement resets `name`. Bounded: more than one session sets are all.
+    pub(super) fn note(&mut self, name: &str) {
+        if self.names.len() < crate::server::params::MAX_PARAMS {
+            self.names.push(name.into());
+        }
+    }
+}
+
 /// A logged-in client.
 pub struct Session {
     pub(super) w: Rc<Worker>,
@@ -79,6 +97,14 @@ pub struct Session {
     pub(super) made_temp: bool,
     /// Messages are dropped up to the next Sync: an error was answered without a server.
     pub(super) skip_to_sync: bool,
+    /// A DEALLOCATE ALL or DISCARD ALL is under way: the client's names are free if it succeeds.
+    pub(super) forgetting: bool,
+    /// The next message waits for an answer of the server.
+    pub(super) held: bool,
+    /// RESETs under way.
+    pub(super) resets: Resets,
+    /// After a RESET the startup values are being set anew; the client is told them.
+    pub(super) restoring: bool,
     /// The server announced its end (FATAL): the client has been told.
     pub(super) server_fatal: bool,
     /// Bytes answered to the statement that runs.

@@ -33,6 +33,8 @@ pub struct Named {
     pub registration: u32,
     /// A Close is under way.
     pub closing: bool,
+    /// Place of its last Parse or Close among the server's requests.
+    pub place: u32,
     /// For insight.
     pub meta: Meta,
 }
@@ -40,7 +42,8 @@ pub struct Named {
 /// Names of one client. Boxed on first use.
 #[derive(Default)]
 pub struct Names {
-    named: HashMap<Box<[u8]>, Named, RandomState>,
+    /// By name, the latest last: the ones before are being closed, and come back when the server skips the Close.
+    named: HashMap<Box<[u8]>, Vec<Named>, RandomState>,
     /// The unnamed statement.
     pub unnamed: Meta,
     portal: Meta,
@@ -51,67 +54,107 @@ pub struct Names {
 impl Names {
     /// The statement behind a name.
     pub fn get(&mut self, name: &[u8]) -> Option<&mut Named> {
-        self.named.get_mut(name).filter(|n| !n.closing)
+        self.named.get_mut(name)?.last_mut().filter(|n| !n.closing)
     }
 
     /// Registers a Parse. `Err` when the name is in use (42P05) or there are too many names.
     pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Result<u32, ()> {
-        let taken = self.named.get(name).is_some_and(|n| !n.closing);
+        let taken = self.get(name).is_some();
         if taken || self.named.len() >= MAX_NAMES {
             return Err(());
         }
         self.next = self.next.wrapping_add(1).max(1);
-        self.named.insert(name.into(), Named { shared, registration: self.next, closing: false, meta: Meta::default() });
+        let named = Named { shared, registration: self.next, closing: false, place: 0, meta: Meta::default() };
+        self.named.entry_ref(name).or_default().push(named);
         Ok(self.next)
     }
 
     /// Replaces whatever the name meant (names passed through: the server decides).
     pub fn replace(&mut self, name: &[u8]) {
         if self.named.len() < MAX_NAMES {
-            self.named.insert(name.into(), Named { shared: None, registration: 0, closing: false, meta: Meta::default() });
+            self.named.insert(name.into(), vec![Named { shared: None, registration: 0, closing: false, place: 0, meta: Meta::default() }]);
+        }
+    }
+
+    /// Where the last Parse or Close of a name stands among the server's requests.
+    pub fn place(&self, name: &[u8]) -> Option<u32> {
+        self.named.get(name)?.last().map(|n| n.place)
+    }
+
+    /// Notes the place of the Parse or Close of a name just pushed.
+    pub fn placed(&mut self, name: &[u8], place: u32) {
+        if let Some(n) = self.named.get_mut(name).and_then(|all| all.last_mut()) {
+            n.place = place;
         }
     }
 
     /// A Close was seen: the name is free again once it is answered. Returns its registration.
     pub fn close(&mut self, name: &[u8]) -> u32 {
-        self.named.get_mut(name).map_or(0, |n| {
+        self.named.get_mut(name).and_then(|all| all.last_mut()).map_or(0, |n| {
             n.closing = true;
             n.registration
         })
     }
 
+    fn keep(&mut self, keep: impl Fn(&Named) -> bool) {
+        self.named.retain(|_, all| {
+            all.retain(&keep);
+            !all.is_empty()
+        });
+    }
+
     /// A Close was answered.
     pub fn closed(&mut self, registration: u32) {
-        self.named.retain(|_, n| n.registration != registration || !n.closing);
+        self.keep(|n| n.registration != registration || !n.closing);
     }
 
     /// The server skipped the Close: the name stays.
     pub fn close_dropped(&mut self, registration: u32) {
-        if let Some(n) = self.named.values_mut().find(|n| n.registration == registration) {
+        if let Some(n) = self.named.values_mut().flatten().find(|n| n.registration == registration) {
             n.closing = false;
         }
     }
 
     /// The Parse failed or was skipped: the name was never made.
     pub fn parse_dropped(&mut self, registration: u32) {
-        self.named.retain(|_, n| n.registration != registration);
+        self.keep(|n| n.registration != registration);
     }
 
-    /// DISCARD ALL, DEALLOCATE ALL.
-    pub fn clear(&mut self) {
-        self.named.clear();
+    /// DEALLOCATE ALL or DISCARD ALL succeeded: only the registrations behind it are left.
+    pub fn clear_but(&mut self, later: &[u32]) {
+        self.keep(|n| later.contains(&n.registration));
+    }
+
+    /// A DEALLOCATE ALL or DISCARD ALL is about to be sent: names are free, if it succeeds.
+    pub fn close_all(&mut self) {
+        self.named.values_mut().flatten().for_each(|n| n.closing = true);
+    }
+
+    /// It failed.
+    pub fn reopen_all(&mut self) {
+        self.named.values_mut().flatten().for_each(|n| n.closing = false);
+    }
+
+    /// Whether the name is one that no server but the client's own knows.
+    pub fn is_shared(&self, name: &[u8]) -> bool {
+        self.named.get(name).and_then(|all| all.last()).is_some_and(|n| n.shared.is_some())
+    }
+
+    /// Whether there is no room for another name.
+    pub fn full(&self) -> bool {
+        self.named.len() >= MAX_NAMES
     }
 
     /// What is known of a statement by name.
     pub fn meta(&self, name: &[u8]) -> Meta {
-        if name.is_empty() { self.unnamed } else { self.named.get(name).map(|n| n.meta).unwrap_or_default() }
+        if name.is_empty() { self.unnamed } else { self.named.get(name).and_then(|all| all.last()).map(|n| n.meta).unwrap_or_default() }
     }
 
     /// Learns the analysis of a statement.
     pub fn learn(&mut self, name: &[u8], meta: Meta) {
         if name.is_empty() {
             self.unnamed = meta;
-        } else if let Some(n) = self.named.get_mut(name) {
+        } else if let Some(n) = self.named.get_mut(name).and_then(|all| all.last_mut()) {
             n.meta = meta;
         }
     }
@@ -154,6 +197,17 @@ mod tests {
         let second = n.insert(b"s", None).unwrap();
         n.closed(first);
         assert_eq!(n.get(b"s").map(|n| n.registration), Some(second));
+    }
+
+    #[test]
+    fn a_name_that_was_to_be_replaced_comes_back_when_the_server_skips_all() {
+        let mut n = Names::default();
+        let first = n.insert(b"s", None).unwrap();
+        n.close(b"s");
+        let second = n.insert(b"s", None).unwrap();
+        n.close_dropped(first);
+        n.parse_dropped(second);
+        assert_eq!(n.get(b"s").map(|n| n.registration), Some(first));
     }
 
     #[test]

@@ -213,8 +213,12 @@ impl Pool {
                 Err(_) => Object::take(self.wait_in_line().await?),
             };
             if Arc::ptr_eq(&other.server.startup, startup) {
-                self.put_idle(other, now_us());
-                continue;
+                // Taken as it is: put back, it would go to the next in line, who would do the same.
+                let mut other = Some(other);
+                match poll_fn(|cx| Poll::Ready(other.take().and_then(|o| self.accept(cx, o, worker, client)))).await {
+                    Some(c) => return Ok(c),
+                    None => continue,
+                }
             }
             let Pooled { server, mut slot } = *other;
             if let Some(info) = slot.info.take() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::connect::{ConnectError, Messages, fields_of};
 use super::{ParamSet, Server, note};
-use crate::wire::tag::backend;
+use crate::wire::tag::{backend, frontend};
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{ErrorFields, Severity, TxStatus, control, names};
+use crate::wire::{ErrorFields, Severity, TxStatus, control, frame, names};
 
 /// Time allowed to drain and clean one server.
 pub const CLEAN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,6 +56,13 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
             // Only the client could end it in good order.
             return Err(CleanError::Partial);
         }
+        if server.tracker.wants_sync() {
+            // The client left in the middle of a pipeline.
+            let mut sync = Vec::new();
+            frame::put(&mut sync, frontend::SYNC, |_| {});
+            server.socket.send_all(&sync).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+            server.tracker.push(Entry::new(Request::Sync, Action::Skip));
+        }
         server.key.mark();
         let key = std::sync::Arc::clone(&server.key);
         tokio::spawn(async move { key.deliver().await });
@@ -71,7 +78,7 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
         server.params = std::sync::Arc::new(ParamSet::default());
         server.dirty = false;
     }
-    if server.dirty || server.tracker.status() != TxStatus::Idle {
+    if server.dirty || server.tracker.status() != TxStatus::Idle || server.tracker.tainted() {
         return Err(CleanError::Failed("state was left behind".to_owned()));
     }
     Ok(server)
@@ -117,8 +124,11 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
             _ => {}
         }
         server.tracker.answer(tag, &body).map_err(|e| CleanError::Failed(e.to_string()))?;
-        for dropped in server.tracker.take_dropped() {
-            server.statements.remove(dropped.statement);
+        for dropped in server.tracker.take_dropped().rev() {
+            match dropped.request {
+                Request::Close if dropped.action == Action::Skip => server.statements.not_closed(dropped.statement),
+                _ => server.statements.parse_dropped(dropped.statement, dropped.place),
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// Longest Parse that is shared; longer ones stay with the server that got them.
 pub const MAX_SHARED: usize = 64 * 1024;
@@ -67,10 +67,21 @@ impl StatementCache {
     }
 }
 
+/// A statement that a server has.
+#[derive(Clone, Copy)]
+struct Used {
+    /// When it was last used, by the statements' own clock.
+    at: u32,
+    /// Place of its Parse among the server's requests.
+    place: u32,
+}
+
 /// Which shared statements a server has, with the time of their last use.
 #[derive(Default)]
 pub struct ServerStatements {
-    used: HashMap<u32, u32, FixedState>,
+    used: HashMap<u32, Used, FixedState>,
+    /// It had these; a DEALLOCATE ALL or DISCARD ALL under way may take them. Closed before they are prepared again.
+    doubtful: HashSet<u32, FixedState>,
     clock: u32,
 }
 
@@ -79,8 +90,8 @@ impl ServerStatements {
     pub fn has(&mut self, id: u32) -> bool {
         self.clock = self.clock.wrapping_add(1);
         match self.used.get_mut(&id) {
-            Some(t) => {
-                *t = self.clock;
+            Some(u) => {
+                u.at = self.clock;
                 true
             }
             None => false,
@@ -90,24 +101,73 @@ impl ServerStatements {
     /// Notes a Parse sent to the server. Returns the statement to close when there are more than `max`.
     pub fn insert(&mut self, id: u32, max: usize) -> Option<u32> {
         self.clock = self.clock.wrapping_add(1);
-        self.used.insert(id, self.clock);
-        if self.used.len() <= max.max(1) {
+        self.used.insert(id, Used { at: self.clock, place: 0 });
+        if self.used.len() + self.doubtful.len() <= max.max(1) {
             return None;
         }
+        if let Some(id) = self.doubtful.iter().next().copied() {
+            self.doubtful.remove(&id);
+            return Some(id);
+        }
         let clock = self.clock;
-        let oldest = self.used.iter().max_by_key(|(_, t)| clock.wrapping_sub(**t)).map(|(id, _)| *id)?;
+        let oldest = self.used.iter().max_by_key(|(_, u)| clock.wrapping_sub(u.at)).map(|(id, _)| *id)?;
         self.used.remove(&oldest);
         Some(oldest)
     }
 
-    /// The server does not have it after all (its Parse failed, or was skipped).
-    pub fn remove(&mut self, id: u32) {
-        self.used.remove(&id);
+    /// Notes the place of the Parse just sent.
+    pub fn placed(&mut self, id: u32, place: u32) {
+        if let Some(u) = self.used.get_mut(&id) {
+            u.place = place;
+        }
     }
 
-    /// DISCARD ALL, DEALLOCATE ALL.
+    /// Where its Parse stands among the server's requests.
+    pub fn place(&self, id: u32) -> Option<u32> {
+        self.used.get(&id).map(|u| u.place)
+    }
+
+    /// The Parse at `place` failed or was skipped. Another may have been sent since.
+    pub fn parse_dropped(&mut self, id: u32, place: u32) {
+        if self.place(id) == Some(place) {
+            self.used.remove(&id);
+        }
+    }
+
+    /// The server has been reset.
     pub fn clear(&mut self) {
         self.used.clear();
+        self.doubtful.clear();
+    }
+
+    /// A DEALLOCATE ALL or DISCARD ALL is about to be sent: whether it succeeds is not known yet.
+    pub fn doubt(&mut self) {
+        self.doubtful.extend(self.used.drain().map(|(id, _)| id));
+    }
+
+    /// The same of one statement.
+    pub fn doubt_one(&mut self, id: u32) {
+        if self.used.remove(&id).is_some() {
+            self.doubtful.insert(id);
+        }
+    }
+
+    /// A Close of the statement was skipped: the server may have it, unless it has been prepared since.
+    pub fn not_closed(&mut self, id: u32) {
+        if !self.used.contains_key(&id) {
+            self.doubtful.insert(id);
+        }
+    }
+
+    /// Whether the statement must be closed before it is prepared (again). The doubt ends with this.
+    pub fn close_first(&mut self, id: u32) -> bool {
+        self.doubtful.remove(&id)
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL succeeded: only what was sent behind it is left.
+    pub fn clear_but(&mut self, later: &[u32]) {
+        self.used.retain(|id, _| later.contains(id));
+        self.doubtful.clear();
     }
 
     /// How many it has.

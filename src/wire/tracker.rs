@@ -90,12 +90,14 @@ pub struct Entry {
     pub statement: u32,
     /// Parse and Close: the client's registration that this made or ends; 0 for none.
     pub registration: u32,
+    /// Its place among all requests to the server; given by [`Tracker::push`].
+    pub(crate) place: u32,
 }
 
 impl Entry {
     /// An entry about no shared statement.
     pub fn new(request: Request, action: Action) -> Self {
-        Entry { request, action, statement: 0, registration: 0 }
+        Entry { request, action, statement: 0, registration: 0, place: 0 }
     }
 }
 
@@ -125,6 +127,9 @@ pub struct Tracker {
     /// An error came inside an extended-protocol sequence: the server skips to Sync.
     failed: bool,
     copy: Copy,
+    /// Place of the last request pushed, and of the last Sync (a Query may be skipped after an error).
+    last: u32,
+    last_sync: u32,
     /// An ErrorResponse came that nothing asked for, or a `Skip` Query failed: never pool this server.
     tainted: bool,
     /// Entries that the server skipped because of an error, for the caller to undo.
@@ -139,9 +144,17 @@ impl Tracker {
 
     /// Notes a request about to be sent (or, for `Fake`, not sent).
     pub fn push(&mut self, entry: Entry) {
+        if entry.request == Request::CopyEnd && self.copy != Copy::In && !self.expected.iter().any(|e| matches!(e.request, Request::Query | Request::Execute)) {
+            // Too late: the COPY has failed and been answered. PostgreSQL ignores it, and says nothing.
+            return;
+        }
+        self.last = self.last.wrapping_add(1);
+        if entry.request == Request::Sync {
+            self.last_sync = self.last;
+        }
         // The server knows nothing of a fake: it stays as settled as it was.
         self.settled &= entry.action == Action::Fake;
-        self.expected.push_back(entry);
+        self.expected.push_back(Entry { place: self.last, ..entry });
     }
 
     /// Whether the client must not be read until answers have come.
@@ -195,6 +208,35 @@ impl Tracker {
     /// Entries the server skipped since the last call, in order.
     pub fn take_dropped(&mut self) -> std::vec::Drain<'_, Entry> {
         self.dropped.drain(..)
+    }
+
+    /// The place of the last request pushed.
+    pub fn last_place(&self) -> u32 {
+        self.last
+    }
+
+    /// Whether what became of the request at `place` is not known yet, though a Sync behind it has been sent: the
+    /// answer comes by itself, and what is sent now is no longer skipped together with it.
+    pub fn undecided(&self, place: u32) -> bool {
+        self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)) && before(place, self.last_sync))
+    }
+
+    /// Entries behind the one that is being answered.
+    pub fn behind_head(&self) -> impl Iterator<Item = &Entry> {
+        self.expected.iter().skip(1)
+    }
+
+    /// Whether the request that is answered now is one of pgsluice's own SETs.
+    pub fn in_own_query(&self) -> bool {
+        self.head_is(Request::Query, Action::Skip)
+    }
+
+    /// Whether a request was sent without Sync or Query behind it: its answers may never come by themselves.
+    pub fn wants_sync(&self) -> bool {
+        match self.expected.back() {
+            Some(e) => !matches!(e.request, Request::Sync | Request::Query | Request::Function),
+            None => !self.settled,
+        }
     }
 
     /// Whether [`Self::take_dropped`] has anything.
@@ -355,6 +397,10 @@ impl Tracker {
         }
         Err(Desync(b'Z'))
     }
+}
+
+fn before(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a).wrapping_sub(1) < u32::MAX / 2
 }
 
 #[cfg(test)]
