@@ -162,7 +162,8 @@ impl Session {
     fn has_whole_message(&self) -> bool {
         let Some(input) = &self.input else { return false };
         match crate::wire::Frame::peek(input.filled()) {
-            Ok(Some(f)) => input.filled().len() >= f.len,
+            // A long one waits with its beginning when that depended on an answer.
+            Ok(Some(f)) => input.filled().len() >= f.len || input.is_full(),
             Ok(None) => false,
             Err(_) => true,
         }

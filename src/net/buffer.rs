@@ -49,6 +49,11 @@ impl Lent {
         self.start == self.end
     }
 
+    /// Whether there is no room to receive into.
+    pub fn is_full(&self) -> bool {
+        self.end - self.start == self.data.len()
+    }
+
     /// The first `n` bytes have been used.
     pub fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.end - self.start);

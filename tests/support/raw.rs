@@ -102,6 +102,14 @@ impl Client {
         }
     }
 
+    /// How long one write may wait.
+    pub fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(limit)),
+            Stream::Unix(stream) => stream.set_write_timeout(Some(limit)),
+        }
+    }
+
     // === Sending ===
 
     /// Any bytes.
