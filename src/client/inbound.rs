@@ -363,8 +363,8 @@ impl Session {
             return;
         };
         let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
-        if server.tracker.status() == TxStatus::Failed {
-            // PostgreSQL refuses it there (25P02) unless it ends the transaction: let it decide.
+        if !server.tracker.surely_not_failed() {
+            // In a failed transaction PostgreSQL refuses it (25P02) unless it ends the transaction: let it decide.
             server.statements.doubt_one(shared.id);
         }
         if !has(shared.id, server) {

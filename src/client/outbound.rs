@@ -130,6 +130,7 @@ impl Session {
                 self.names().reopen_all();
             }
             self.resets.names.clear();
+            server.statements.settled();
         }
         if forward {
             self.answered = 0;
