@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::inbound::Plan;
+use super::plan::Plan;
 use super::session::{Session, Stop};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
