@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -58,7 +57,6 @@ fn large_results_and_copies_stream_in_constant_memory() {
     let grown = growth(&pooler, || {
         // Many rows; then rows of 20 MB each.
         client.send(&raw::query("SELECT repeat('r', 10000) FROM generate_series(1, 10000)")).unwrap();
-        assert!(client.is_silent(Duration::ZERO) || true);
         assert!(drink(&mut client) > 100_000_000);
         client.send(&raw::query("SELECT repeat('r', 20000000) FROM generate_series(1, 5)")).unwrap();
         assert!(drink(&mut client) > 100_000_000);
@@ -146,12 +144,8 @@ fn closes_of_a_client_that_does_not_read_are_answered_in_order_and_bounded() {
         assert_eq!(raw::tags(&second), format!("{}2DCZ", "313".repeat(2_000)));
         // Closes without end, never read.
         let storm = raw::close(b'S', "nothing").repeat(10_000);
-        let mut stream = TcpStream::connect(pooler.address()).unwrap();
-        drop(stream.write(&[]));
-        client.set_timeout(Duration::from_secs(1)).unwrap();
         let sent = flood(&mut client, &storm, 64 * MB);
         assert!(sent < 64 * MB, "it stops reading a client that does not read: {sent}");
-        let _ = stream.read(&mut []);
     });
     assert!(grown < 8 * MB, "grew by {grown} bytes");
     // The server comes back.

@@ -154,6 +154,8 @@ fn pipelines_that_wait_in_vain_get_one_ready_for_each_sync() {
 #[test]
 fn pipelines_through_one_server_keep_every_value() {
     let pooler = setup(1).env("PGSLUICE_QUERY_WAIT_TIMEOUT", "50ms").start();
+    // From here on a login needs no server.
+    wait_for("the first server", || pooler.try_client("app", PASSWORD, DATABASE).ok());
     let refused = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for number in 0..6u64 {

@@ -70,8 +70,8 @@ const QUERIES: &[&str] = &[
     "CLOSE c",
     "DECLARE h CURSOR WITH HOLD FOR SELECT n FROM generate_series(1, 9) n",
     "FETCH 3 FROM h",
-    "LISTEN ch",
-    "NOTIFY ch, 'payload'",
+    "LISTEN ch_{t}",
+    "NOTIFY ch_{t}, 'payload'",
     "UNLISTEN *",
     "CREATE TEMP TABLE tt (a int)",
     "INSERT INTO tt VALUES (1)",
@@ -108,7 +108,7 @@ const STATEMENTS: &[(&str, &[&str])] = &[
     ("SELECT set_config('TimeZone', $1, false)", &["Asia/Kolkata"]),
     ("COPY {t} TO STDOUT", &[]),
     ("SELECT 1; SELECT 2", &[]),
-    ("LISTEN ch", &[]),
+    ("LISTEN ch_{t}", &[]),
     ("SELECT length($1::text)", &["@long"]),
 ];
 

@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::plan::Plan;
 use super::session::{Session, Stop};
+use super::texts::{about_databases, forgets_statements};
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
 use crate::server::{self, Server};
@@ -56,49 +58,6 @@ pub enum Event {
     Execute(Range<usize>),
     /// A Sync.
     Sync,
-}
-
-/// What goes out: the input as it is while nothing is changed, a copy from the first change on.
-pub struct Plan<'a> {
-    out: &'a mut Vec<u8>,
-    plain: Range<usize>,
-    copied: bool,
-}
-
-impl<'a> Plan<'a> {
-    /// An empty plan over scratch.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        out.clear();
-        Plan { out, plain: 0..0, copied: false }
-    }
-
-    /// `input[range]` goes out as it is.
-    #[inline]
-    pub fn keep(&mut self, input: &[u8], range: Range<usize>) {
-        if self.copied {
-            self.out.extend_from_slice(&input[range]);
-        } else if self.plain.is_empty() {
-            self.plain = range;
-        } else if self.plain.end == range.start {
-            self.plain.end = range.end;
-        } else {
-            self.inject(input).extend_from_slice(&input[range]);
-        }
-    }
-
-    /// Something of ours goes out here: append it to what is returned.
-    pub fn inject(&mut self, input: &[u8]) -> &mut Vec<u8> {
-        if !self.copied {
-            self.copied = true;
-            self.out.extend_from_slice(&input[std::mem::take(&mut self.plain)]);
-        }
-        self.out
-    }
-
-    /// All that goes out.
-    pub fn bytes<'b>(&'b self, input: &'b [u8]) -> &'b [u8] {
-        if self.copied { self.out } else { &input[self.plain.clone()] }
-    }
 }
 
 /// What became of one message.
@@ -363,8 +322,8 @@ impl Session {
             return;
         };
         let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
-        if server.tracker.status() == TxStatus::Failed {
-            // PostgreSQL refuses it there (25P02) unless it ends the transaction: let it decide.
+        if !server.tracker.surely_not_failed() {
+            // In a failed transaction PostgreSQL refuses it (25P02) unless it ends the transaction: let it decide.
             server.statements.doubt_one(shared.id);
         }
         if !has(shared.id, server) {
@@ -496,18 +455,6 @@ impl Session {
     }
 }
 
-/// Whether a text begins with `CREATE DATABASE`, `ALTER DATABASE` or `DROP DATABASE`. Asked before it is sent, of every
-/// text: the first byte decides nearly always.
-fn about_databases(sql: &[u8]) -> bool {
-    let sql = sql.trim_ascii_start();
-    if !matches!(sql.first().map(u8::to_ascii_lowercase), Some(b'c' | b'a' | b'd')) {
-        return false;
-    }
-    let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
-    let verb = words.next().unwrap_or_default();
-    [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
-}
-
 /// Whether the server has the statement for sure: a Parse whose fate is open is closed and sent again.
 fn has(id: u32, server: &mut Server) -> bool {
     if server.statements.place(id).is_some_and(|place| server.tracker.undecided(place)) {
@@ -516,60 +463,9 @@ fn has(id: u32, server: &mut Server) -> bool {
     server.statements.has(id)
 }
 
-/// Whether a text begins with `DEALLOCATE ALL`, `DEALLOCATE PREPARE ALL` or `DISCARD ALL`: what is pipelined behind it
-/// must not count on the statements the server has now. (Not told here: seen when it has succeeded.)
-fn forgets_statements(sql: &[u8]) -> bool {
-    let sql = sql.trim_ascii_start();
-    if sql.first().map(u8::to_ascii_lowercase) != Some(b'd') {
-        return false;
-    }
-    let mut words = sql.split(|b| b.is_ascii_whitespace() || matches!(b, b';' | 0)).filter(|w| !w.is_empty());
-    let verb = words.next().unwrap_or_default();
-    let deallocate = verb.eq_ignore_ascii_case(b"deallocate");
-    let mut what = words.next().unwrap_or_default();
-    if deallocate && what.eq_ignore_ascii_case(b"prepare") {
-        what = words.next().unwrap_or_default();
-    }
-    (deallocate || verb.eq_ignore_ascii_case(b"discard")) && what.eq_ignore_ascii_case(b"all")
-}
-
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {
     if frame.len > MAX_SHORT {
         return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "message is too long for its type")));
     }
     Ok(Taken::NeedsMore(frame.len))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn untouched_input_is_sent_without_a_copy() {
-        let input = b"abcdef";
-        let mut out = Vec::new();
-        let mut p = Plan::new(&mut out);
-        p.keep(input, 0..2);
-        p.keep(input, 2..6);
-        assert_eq!(p.bytes(input).as_ptr(), input.as_ptr());
-        assert_eq!(p.bytes(input), b"abcdef");
-    }
-
-    #[test]
-    fn statements_about_databases_are_told_apart() {
-        assert!(about_databases(b"DROP DATABASE x") && about_databases(b"  create\ndatabase y TEMPLATE z"));
-        assert!(!about_databases(b"DROP TABLE database") && !about_databases(b"SELECT 1") && !about_databases(b""));
-    }
-
-    #[test]
-    fn a_gap_or_an_injection_keeps_the_order() {
-        let input = b"abcdef";
-        let mut out = Vec::new();
-        let mut p = Plan::new(&mut out);
-        p.keep(input, 0..2);
-        p.inject(input).extend_from_slice(b"--");
-        p.keep(input, 3..4);
-        p.keep(input, 5..6);
-        assert_eq!(p.bytes(input), b"ab--df");
-    }
 }

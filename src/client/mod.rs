@@ -6,6 +6,7 @@
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
+//! | [`plan`] | what a batch becomes on its way |
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
 //! | [`pins`] | what ties a client to its server |
@@ -20,11 +21,13 @@ pub mod login;
 pub mod observe;
 pub mod outbound;
 pub mod pins;
+pub mod plan;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
 pub mod session;
 pub mod statements;
+mod texts;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::inbound::Plan;
+use super::plan::Plan;
 use super::session::{Session, Stop};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
@@ -131,6 +131,7 @@ impl Session {
                 self.names().reopen_all();
             }
             self.resets.names.clear();
+            server.statements.settled();
         }
         if forward {
             self.answered = 0;

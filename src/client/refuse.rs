@@ -2,6 +2,7 @@
 //! Sync, and sends exactly one ReadyForQuery per Sync or Query (design, invariant 2).
 
 use super::session::{Session, Stop};
+use crate::net::buffer::SIZE;
 use crate::wire::error::ErrorFields;
 use crate::wire::tag::frontend as tag;
 use crate::wire::{Frame, TxStatus, control};
@@ -39,6 +40,8 @@ impl Session {
                 // Late data of a COPY that has failed, and a Flush with nothing to flush.
                 tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => self.drop_message(frame),
                 _ if self.skip_to_sync => self.drop_message(frame),
+                // No server is held for a message that may never be complete.
+                _ if frame.len <= SIZE && input.filled().len() < frame.len => return Ok(false),
                 _ => return Ok(true),
             }
         }

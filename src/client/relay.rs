@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::alarm::Reason;
-use super::inbound::Plan;
+use super::plan::Plan;
 use super::registry::ClientState;
 use super::session::{Session, Stop, farewell};
 use crate::net::buffer::SIZE;

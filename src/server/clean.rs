@@ -2,12 +2,16 @@
 //!
 //! Works on a server that nobody holds, off the hot path, with a deadline; on any doubt the server is closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::connect::{ConnectError, Messages, fields_of};
-use super::{ParamSet, Server, note};
+use super::{ParamSet, Server, ServerKey, note};
 use crate::wire::tag::{backend, frontend};
-use crate::wire::tracker::{Action, Entry, Request};
+use crate::net::Socket;
+use crate::wire::tracker::{Action, Entry, Request, Tracker};
 use crate::wire::{ErrorFields, Severity, TxStatus, control, frame, names};
 
 /// Time allowed to drain and clean one server.
@@ -53,20 +57,18 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
     }
     if !server.tracker.answered() {
         if server.tracker.copying_in() {
-            // Only the client could end it in good order.
-            return Err(CleanError::Partial);
-        }
-        if server.tracker.wants_sync() {
+            end_copy(&mut server.socket, &mut server.tracker).await?;
+        } else if server.tracker.wants_sync() {
             // The client left in the middle of a pipeline.
             let mut sync = Vec::new();
             frame::put(&mut sync, frontend::SYNC, |_| {});
             server.socket.send_all(&sync).await.map_err(|e| CleanError::Failed(e.to_string()))?;
             server.tracker.push(Entry::new(Request::Sync, Action::Skip));
         }
-        server.key.mark();
-        let key = std::sync::Arc::clone(&server.key);
-        tokio::spawn(async move { key.deliver().await });
+        let key = Arc::clone(&server.key);
+        let canceling = Canceling::start(&key);
         server = drain(server).await?.0;
+        drop(canceling);
         server.key.settled().await;
     }
     if server.tracker.status() != TxStatus::Idle {
@@ -75,13 +77,52 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
     if server.dirty && !reset.is_empty() {
         server = run(server, reset.as_bytes()).await?;
         server.statements.clear();
-        server.params = std::sync::Arc::new(ParamSet::default());
+        server.params = Arc::new(ParamSet::default());
         server.dirty = false;
     }
     if server.dirty || server.tracker.status() != TxStatus::Idle || server.tracker.tainted() {
         return Err(CleanError::Failed("state was left behind".to_owned()));
     }
     Ok(server)
+}
+
+/// Cancels again and again while it lives: a cancel that arrives before the query it means is lost. No cancel begins
+/// once it is dropped; the one under way is waited for with [`ServerKey::settled`].
+struct Canceling {
+    _stop: oneshot::Sender<()>,
+}
+
+impl Canceling {
+    fn start(key: &Arc<ServerKey>) -> Self {
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let key = Arc::clone(key);
+        key.mark();
+        tokio::spawn(async move {
+            let mut pause = Duration::from_millis(20);
+            loop {
+                // What it came to is seen in the answers.
+                let _ = key.deliver().await;
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause *= 2;
+                key.mark();
+            }
+        });
+        Canceling { _stop: stop }
+    }
+}
+
+/// Ends a COPY from a client that has gone: CopyFail, and a Sync for the extended protocol (one Z more for the simple).
+async fn end_copy(socket: &mut Socket, tracker: &mut Tracker) -> Result<(), CleanError> {
+    let mut out = Vec::new();
+    frame::put(&mut out, frontend::COPY_FAIL, |b| b.extend_from_slice(b"client disconnected\0"));
+    frame::put(&mut out, frontend::SYNC, |_| {});
+    tracker.push(Entry::new(Request::CopyEnd, Action::Skip));
+    tracker.push(Entry::new(Request::Sync, Action::Skip));
+    socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))
 }
 
 /// Reads and drops answers until everything asked has been answered.
@@ -124,6 +165,10 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
             _ => {}
         }
         server.tracker.answer(tag, &body).map_err(|e| CleanError::Failed(e.to_string()))?;
+        if tag == backend::COPY_IN_RESPONSE {
+            // A COPY does not notice a cancel while it waits for data.
+            end_copy(&mut io.socket, &mut server.tracker).await?;
+        }
         for dropped in server.tracker.take_dropped().rev() {
             match dropped.request {
                 Request::Close if dropped.action == Action::Skip => server.statements.not_closed(dropped.statement),

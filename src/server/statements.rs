@@ -82,6 +82,8 @@ pub struct ServerStatements {
     used: HashMap<u32, Used, FixedState>,
     /// It had these; a DEALLOCATE ALL or DISCARD ALL under way may take them. Closed before they are prepared again.
     doubtful: HashSet<u32, FixedState>,
+    /// Closes of these are under way and may yet be skipped.
+    evicted: Vec<u32>,
     clock: u32,
 }
 
@@ -107,11 +109,13 @@ impl ServerStatements {
         }
         if let Some(id) = self.doubtful.iter().next().copied() {
             self.doubtful.remove(&id);
+            self.evicted.push(id);
             return Some(id);
         }
         let clock = self.clock;
         let oldest = self.used.iter().max_by_key(|(_, u)| clock.wrapping_sub(u.at)).map(|(id, _)| *id)?;
         self.used.remove(&oldest);
+        self.evicted.push(oldest);
         Some(oldest)
     }
 
@@ -138,6 +142,7 @@ impl ServerStatements {
     pub fn clear(&mut self) {
         self.used.clear();
         self.doubtful.clear();
+        self.evicted.clear();
     }
 
     /// A DEALLOCATE ALL or DISCARD ALL is about to be sent: whether it succeeds is not known yet.
@@ -161,7 +166,14 @@ impl ServerStatements {
 
     /// Whether the statement must be closed before it is prepared (again). The doubt ends with this.
     pub fn close_first(&mut self, id: u32) -> bool {
-        self.doubtful.remove(&id)
+        let before = self.evicted.len();
+        self.evicted.retain(|e| *e != id);
+        self.doubtful.remove(&id) || self.evicted.len() < before
+    }
+
+    /// Everything asked of the server has been answered: Closes too.
+    pub fn settled(&mut self) {
+        self.evicted.clear();
     }
 
     /// DEALLOCATE ALL or DISCARD ALL succeeded: only what was sent behind it is left.

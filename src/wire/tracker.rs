@@ -130,6 +130,8 @@ pub struct Tracker {
     /// Place of the last request pushed, and of the last Sync (a Query may be skipped after an error).
     last: u32,
     last_sync: u32,
+    /// Place of the client's last Sync, Query or FunctionCall.
+    last_ending: u32,
     /// An ErrorResponse came that nothing asked for, or a `Skip` Query failed: never pool this server.
     tainted: bool,
     /// Entries that the server skipped because of an error, for the caller to undo.
@@ -151,6 +153,9 @@ impl Tracker {
         self.last = self.last.wrapping_add(1);
         if entry.request == Request::Sync {
             self.last_sync = self.last;
+        }
+        if matches!(entry.request, Request::Sync | Request::Query | Request::Function) && entry.action == Action::Forward {
+            self.last_ending = self.last;
         }
         // The server knows nothing of a fake: it stays as settled as it was.
         self.settled &= entry.action == Action::Fake;
@@ -208,6 +213,11 @@ impl Tracker {
     /// Entries the server skipped since the last call, in order.
     pub fn take_dropped(&mut self) -> std::vec::Drain<'_, Entry> {
         self.dropped.drain(..)
+    }
+
+    /// Whether the transaction is known not to have failed: nothing is under way that could change it.
+    pub fn surely_not_failed(&self) -> bool {
+        self.status != TxStatus::Failed && self.expected.front().is_none_or(|e| before(self.last_ending, e.place))
     }
 
     /// The place of the last request pushed.

@@ -283,3 +283,30 @@ fn statements_the_server_skipped_are_reported() {
     let dropped: Vec<_> = t.take_dropped().collect();
     assert_eq!(dropped.iter().map(|e| e.statement).collect::<Vec<_>>(), [0, 9]);
 }
+
+#[test]
+fn a_copy_done_that_comes_too_late_keeps_no_server() {
+    let mut t = Tracker::new();
+    t.push(Entry::new(Request::Query, Action::Forward));
+    for (tag, body) in [(b'G', &b""[..]), (b'E', b""), (b'Z', b"I")] {
+        t.answer(tag, body).unwrap();
+    }
+    assert!(t.releasable());
+    t.push(Entry::new(Request::CopyEnd, Action::Forward));
+    assert!(t.releasable(), "PostgreSQL says nothing to it");
+}
+
+#[test]
+fn what_a_sync_behind_has_not_decided_is_open() {
+    let mut t = Tracker::new();
+    t.push(Entry::new(Request::Parse, Action::Forward));
+    let parse = t.last_place();
+    assert!(!t.undecided(parse), "what follows is skipped together with it");
+    t.push(Entry::new(Request::Sync, Action::Forward));
+    assert!(t.undecided(parse));
+    t.answer(b'1', b"").unwrap();
+    assert!(!t.undecided(parse), "it has been answered");
+    assert!(!t.surely_not_failed(), "the Sync may tell of a failed transaction");
+    t.answer(b'Z', b"E").unwrap();
+    assert!(!t.surely_not_failed());
+}

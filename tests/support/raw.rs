@@ -232,6 +232,11 @@ impl Client {
         matches!(peeked, Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
+    /// Bytes outside of messages: the answer to a request for encryption.
+    pub fn read_raw(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_exact(bytes)
+    }
+
     fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read_exact(bytes),

@@ -1,0 +1,173 @@
+//! Rules of the house that no compiler checks: layers, where `unsafe` and `pgwire` may be, sizes, characters; and the
+//! fuzz corpora, replayed.
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module by layer; imports point downward only (src/lib.rs).
+const LAYERS: &[(&str, u8)] = &[
+    ("wire", 0),
+    ("sql", 0),
+    ("net", 1),
+    ("auth", 1),
+    ("insight", 1),
+    ("config", 1),
+    ("server", 2),
+    ("pool", 3),
+    ("cancel", 3),
+    ("client", 4),
+    ("admin", 5),
+    ("http", 5),
+    ("app", 6),
+    ("cli", 7),
+    ("main", 7),
+];
+
+/// Layer 1 is four modules side by side; these alone of them may look at each other.
+const BESIDE: &[(&str, &str)] = &[("config", "auth"), ("auth", "config"), ("insight", "config"), ("net", "config"), ("http", "admin"), ("admin", "http")];
+
+/// Most lines of a source file; above it a file wants to be two.
+const MAX_LINES: usize = 500;
+
+/// Files that are longer, with the length they may have at most.
+const LONG: &[(&str, usize)] = &[
+    ("src/sql/lexer.rs", 530),
+    ("src/sql/tests/rows.rs", 800),
+    ("src/auth/tests.rs", 600),
+    ("src/insight/tests/scenarios.rs", 600),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![root().join(dir)];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The part of a source file before its tests, without comments.
+fn code(name: &str, text: &str) -> String {
+    if name.contains("/tests") || name.ends_with("_tests.rs") {
+        return String::new();
+    }
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..end].lines().map(|l| l.split_once("//").map_or(l, |(before, _)| before)).collect::<Vec<_>>().join("\n")
+}
+
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(m, _)| *m == module).map(|(_, l)| *l)
+}
+
+/// The top-level module of a source file: `src/wire/frame.rs` is in `wire`.
+fn module(name: &str) -> &str {
+    name.strip_prefix("src/").unwrap().split(['/', '.']).next().unwrap()
+}
+
+#[test]
+fn imports_point_downward() {
+    for (name, text) in files("src", "rs") {
+        let own = module(&name);
+        if own == "lib" {
+            continue;
+        }
+        let own_layer = layer(own).unwrap_or_else(|| panic!("{name}: give {own} a layer"));
+        for (at, _) in code(&name, &text).match_indices("crate::") {
+            let text = code(&name, &text);
+            let other: String = text[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if other == own || other.is_empty() {
+                continue;
+            }
+            let Some(other_layer) = layer(&other) else { continue };
+            let beside = BESIDE.contains(&(own, &*other)) || own == "cancel" && other == "pool" || own == "pool" && other == "cancel";
+            assert!(other_layer < own_layer || (other_layer == own_layer && beside), "{name} (layer {own_layer}) imports {other} (layer {other_layer})");
+        }
+        if own_layer == 0 {
+            assert!(!code(&name, &text).contains("tokio"), "{name}: wire and sql know no tokio");
+        }
+        if own == "insight" {
+            for other in ["wire", "net", "auth"] {
+                assert!(!code(&name, &text).contains(&format!("crate::{other}::")), "{name}: insight knows sql and its configuration only");
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_and_pgwire_are_where_they_belong() {
+    for (name, text) in files("src", "rs") {
+        let code = code(&name, &text);
+        if name != "src/net/socket.rs" {
+            assert!(!code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"), "{name}: unsafe");
+        }
+        if name != "src/wire/control.rs" {
+            assert!(!code.contains("pgwire::"), "{name}: pgwire");
+        }
+        assert!(!code.contains(".unwrap()"), "{name}: unwrap");
+    }
+}
+
+#[test]
+fn sources_are_ascii_and_not_too_long() {
+    for (name, text) in files("src", "rs") {
+        // Tests hold other characters on purpose, and one module draws itself in a comment.
+        assert!(code(&name, &text).is_ascii(), "{name}: not ASCII");
+        let lines = text.lines().count();
+        let most = LONG.iter().find(|(n, _)| *n == name).map_or(MAX_LINES, |(_, most)| *most);
+        assert!(lines <= most, "{name}: {lines} lines, {most} at most");
+    }
+    for (name, _) in LONG {
+        assert!(root().join(name).exists(), "{name} is gone: take it off the list");
+    }
+}
+
+#[test]
+fn a_module_says_what_it_is_for() {
+    for (name, text) in files("src", "rs") {
+        assert!(text.starts_with("//!"), "{name}: opens with its purpose");
+    }
+}
+
+/// As cargo-fuzz would, without it.
+#[test]
+fn fuzz_corpora_hold() {
+    let targets: [(&str, fn(&[u8])); 8] = [
+        ("frame", pgsluice::wire::frame::fuzz_frame),
+        ("startup", pgsluice::wire::startup::fuzz_startup),
+        ("control", pgsluice::wire::control::fuzz_control),
+        ("names", pgsluice::wire::names::fuzz_names),
+        ("lexer", pgsluice::sql::fuzz_lexer),
+        ("tags", pgsluice::sql::fuzz_tags),
+        ("sasl", pgsluice::auth::fuzz_sasl),
+        ("userlist", pgsluice::config::fuzz_userlist),
+    ];
+    for (target, run) in targets {
+        assert!(root().join(format!("tests/fuzz/fuzz_targets/{target}.rs")).exists());
+        let mut seeds = 0;
+        for entry in fs::read_dir(root().join("tests/fuzz/corpus").join(target)).unwrap() {
+            let data = fs::read(entry.unwrap().path()).unwrap();
+            run(&data);
+            // And every beginning of it.
+            for end in (0..data.len()).step_by(1 + data.len() / 64) {
+                run(&data[..end]);
+            }
+            seeds += 1;
+        }
+        assert!(seeds > 0, "{target} has no seeds");
+    }
+}
