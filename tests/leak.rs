@@ -12,7 +12,8 @@ use support::{raw, skip};
 /// What every token begins with: one search finds them all.
 const TOKEN: &str = "zqxj5ecret";
 
-/// Statements with `@` where a token goes. Some fail, with the value in the error's message or DETAIL.
+/// Statements with `@` where a token goes: every kind of literal. (Names of tables and columns are no literals, and are
+/// shown: advice needs them.) Some fail, with the value in the error's message or DETAIL.
 const STATEMENTS: &[&str] = &[
     "SELECT '@'",
     "SELECT E'@\\n', U&'@', N'@', $$@$$, $tag$@$tag$",
@@ -26,8 +27,6 @@ const STATEMENTS: &[&str] = &[
     "UPDATE leak_t SET name = '@' WHERE name LIKE '%@%'",
     "SELECT '@'::int",
     "SELECT '@",
-    "SELECT \"@\" FROM leak_t",
-    "SELECT * FROM \"@\"",
     "SET application_name = '@'",
     "SET TimeZone = '@'",
     "SET leak.x = '@'",
@@ -106,7 +105,10 @@ fn no_token_gets_out() {
         let _ = broken.read_to_end();
         for path in ["/metrics", "/api/findings", "/api/fingerprints", "/"] {
             match support::pooler::http_get(pooler.http_address(), path) {
-                Ok((_, body)) => assert!(!body.contains(TOKEN), "{path} tells a token"),
+                Ok((_, body)) => {
+                    let told = body.lines().find(|l| l.contains(TOKEN));
+                    assert!(told.is_none(), "{path} tells a token: {told:?}");
+                }
                 Err(e) => skip(&format!("{path} is not served: {e}")),
             }
         }
@@ -115,7 +117,11 @@ fn no_token_gets_out() {
                 for what in ["CLIENTS", "SERVERS", "POOLS", "FINGERPRINTS", "NPLUSONE", "STATS", "CONFIG"] {
                     match console.simple(&format!("SHOW {what}")) {
                         // What clients call themselves is shown on purpose.
-                        Ok(rows) if what != "CLIENTS" && what != "SERVERS" => assert!(!raw::text(&rows).contains(TOKEN), "SHOW {what}"),
+                        Ok(rows) if what != "CLIENTS" && what != "SERVERS" => {
+                            let text = raw::text(&rows);
+                            let told = text.find(TOKEN).map(|at| text[at.saturating_sub(120)..].chars().take(200).collect::<String>());
+                            assert!(told.is_none(), "SHOW {what} tells a token: {told:?}");
+                        }
                         Ok(_) => {}
                         Err(e) if e.code().is_empty() => {
                             skip("the console does not answer");

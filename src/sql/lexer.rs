@@ -223,7 +223,11 @@ impl<'s> Lexer<'s> {
                     };
                 }
                 DOLLAR => return self.dollar(),
-                _ => return self.punct(Kind::Other, 1),
+                _ => {
+                    // No SQL has such a byte outside of literals: whatever this is, none of it may be shown.
+                    self.doubt = true;
+                    return self.punct(Kind::Other, 1);
+                }
             }
         }
     }

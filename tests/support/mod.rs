@@ -91,19 +91,20 @@ pub fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The seed of this run's randomness: `PGSLUICE_SEED`, else the clock. Printed, so that a failure can be repeated.
+/// The seed of a run without `PGSLUICE_SEED`: always the same, so that a change is judged by what it changed.
+const FIXED_SEED: u64 = 20_261_122;
+
+/// The seed of this run's randomness: `PGSLUICE_SEED` (`clock` for another one each time), else a fixed one. Printed,
+/// so that a failure can be repeated.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
-        let seed = std::env::var("PGSLUICE_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| {
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap()
-                    .as_nanos() as u64
-            });
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let seed = match std::env::var("PGSLUICE_SEED").as_deref() {
+            Ok("clock") => clock(),
+            Ok(number) => number.parse().expect("PGSLUICE_SEED is a number, or clock"),
+            Err(_) => FIXED_SEED,
+        };
         eprintln!("seed: PGSLUICE_SEED={seed}");
         seed
     })
