@@ -162,3 +162,21 @@ fn an_n_plus_one_is_found_logged_and_counted() {
     );
     assert!(!pooler.metrics().contains("secret name"));
 }
+
+#[test]
+fn djangos_iterator_ties_a_server_only_while_its_cursor_is_open() {
+    let cluster = cluster::shared();
+    let pooler = Setup::url(cluster, "app")
+        .env("PGSLUICE_POOL_SIZE", "1")
+        .env("PGSLUICE_QUERY_WAIT_TIMEOUT", "500ms")
+        .start();
+    let mut a = pooler.client("app");
+    let mut b = pooler.client("app");
+    let declare = "DECLARE \"_django_curs_1_sync_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT generate_series(1, 5)";
+    a.simple(declare).unwrap();
+    // The cursor lives in one server: the neighbour waits in vain, the owner reads on.
+    assert!(b.simple("SELECT 1").is_err());
+    assert_eq!(a.simple("FETCH FORWARD 2 FROM \"_django_curs_1_sync_1\"").unwrap().len(), 2);
+    a.simple("CLOSE \"_django_curs_1_sync_1\"").unwrap();
+    assert!(b.simple("SELECT 1").is_ok(), "the server is shared again");
+}

@@ -62,8 +62,16 @@ fn check(name: &str, sql: impl Fn(&mut raw::Client), limit: f64) {
     for _ in 0..20 {
         sql(&mut client); // the server is connected, its statements are prepared
     }
-    let counted = count(&pooler, || (0..TRANSACTIONS).for_each(|_| sql(&mut client)));
-    let Some(counts) = counted else { return };
+    // strace has been seen to say "attached" and then count nothing: such a count says nothing of the pooler.
+    let mut counts = BTreeMap::new();
+    for _ in 0..3 {
+        let counted = count(&pooler, || (0..TRANSACTIONS).for_each(|_| sql(&mut client)));
+        let Some(counted) = counted else { return };
+        counts = counted;
+        if counts.values().sum::<f64>() > 3.0 {
+            break;
+        }
+    }
     let all: f64 = counts.values().sum();
     println!("{name}: {all:.2} a transaction: {counts:.2?}");
     // A little above the floor: the coarse timer and the sweeps of a second or two of strace's slowness.

@@ -1,4 +1,4 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP is said to do nothing yet.
 
 use std::io;
 
@@ -8,19 +8,39 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     term: Signal,
     int: Signal,
+    quit: Signal,
+    hup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    /// SIGTERM, SIGINT.
+    Drain,
+    /// SIGQUIT.
+    End,
 }
 
 impl Signals {
     /// Listens from now on.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for the next one. Cancel safe.
-    pub(super) async fn end_asked(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+    pub(super) async fn end_asked(&mut self) -> Asked {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return Asked::Drain,
+                _ = self.int.recv() => return Asked::Drain,
+                _ = self.quit.recv() => return Asked::End,
+                _ = self.hup.recv() => tracing::warn!("SIGHUP: reloading is not built yet; restart pgsluice to change its configuration"),
+            }
         }
     }
 }

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -86,11 +85,14 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
             Err(e) => return failed(&format!("cannot listen at {addr}: {e}")),
         }
     }
+    process.pools.warm();
     let mut signals = match signals::Signals::new() {
         Ok(s) => s,
         Err(e) => return failed(&format!("cannot listen for signals: {e}")),
     };
-    signals.end_asked().await;
+    if signals.end_asked().await == signals::Asked::End {
+        return ExitCode::from(if process.clients.count() == 0 { EXIT_OK } else { EXIT_CUT_OFF });
+    }
     super::drain(&process);
     // Dropping a listener closes it and removes its file: connects fail over to whoever is ready.
     for a in accepting {
@@ -106,7 +108,7 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
     let cut_off = tokio::select! {
         () = ended => false,
         () = tokio::time::sleep(deadline) => true,
-        () = signals.end_asked() => true,
+        _ = signals.end_asked() => true,
     };
     if cut_off {
         tracing::warn!(clients = process.clients.count(), "ending now: clients are cut off");
@@ -145,6 +147,7 @@ async fn sweep(worker: Rc<Worker>) {
         n = n.wrapping_add(1);
         if worker.id == 0 && n % 4 == 0 {
             worker.process.insight.sweep();
+            worker.process.pools.tick(now_us());
         }
     }
 }
@@ -186,12 +189,13 @@ fn start(worker: &Rc<Worker>, a: Accepted) {
     match Socket::new(a.fd) {
         Ok(socket) => {
             tokio::task::spawn_local(async move {
-                if let Outcome::Console(console) = serve(Rc::clone(&w), socket, a.peer, a.local).await {
-                    crate::admin::serve(w, *console).await;
+                match serve(Rc::clone(&w), socket, a.peer, a.local).await {
+                    Outcome::Done => {}
+                    Outcome::Session(session, server) => drop(tokio::task::spawn_local(session.run(server))),
+                    Outcome::Console(console) => crate::admin::serve(w, *console).await,
                 }
             });
         }
         Err(e) => tracing::error!(error = %e, "cannot register a connection"),
     }
-    let _ = worker.process.draining.load(Relaxed);
 }

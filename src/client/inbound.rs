@@ -407,7 +407,7 @@ impl Session {
                 return Ok(Taken::Wait);
             }
             if self.shares_statements() {
-                if close && (self.pinned.is_none() || self.names().is_shared(name)) {
+                if close && (self.pins.reason().is_none() || self.names().is_shared(name)) {
                     let registration = self.names().close(name);
                     plan.inject(data);
                     server.tracker.push(Entry { registration, ..Entry::new(Request::Close, Action::Fake) });

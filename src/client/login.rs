@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::session::{Resets, Session, farewell};
 use super::{Worker, observe};
@@ -29,6 +30,8 @@ pub const CONSOLE: [&str; 2] = ["pgsluice", "pgbouncer"];
 pub struct Console {
     /// Its socket.
     pub socket: Socket,
+    /// What it sent behind its login.
+    pub input: Vec<u8>,
     /// Its place among the clients.
     pub place: Place,
     /// May act, not only look.
@@ -37,8 +40,11 @@ pub struct Console {
 
 /// How a connection's login ended.
 pub enum Outcome {
-    /// It became a session (already over).
+    /// It is over.
     Done,
+    /// It became a session: run it in a task of its own, which is smaller than the login's, with the server it has
+    /// got already (session pooling).
+    Session(Box<Session>, Option<Checkout>),
     /// It is for the console.
     Console(Box<Console>),
 }
@@ -56,7 +62,7 @@ const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
 const ERROR: usize = 4;
 
-/// Serves one accepted connection to its end, or hands it to the console.
+/// Takes one accepted connection through its login.
 pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
@@ -65,8 +71,8 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let login = async {
         match Box::pin(login(&w, &mut io, &place)).await {
             Err(Failed::Told(result, fields)) => {
-                io.say(|out| control::error(out, &fields)).await;
                 w.process.clients.count_login(result, 0);
+                io.say(|out| control::error(out, &fields)).await;
                 None
             }
             Err(Failed::Silent) => None,
@@ -85,13 +91,10 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
         Ok(Some(ready)) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
-                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, place, admin })),
+                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin })),
                 Ready::Session(login) => {
-                    // A client that pipelines behind its login keeps what it sent.
                     let (session, server) = session(w, io, place, *login);
-                    // Its own box: what login needed is freed, and the task itself stays small.
-                    Box::pin(Box::new(session).run(server)).await;
-                    Outcome::Done
+                    Outcome::Session(Box::new(session), server)
                 }
             }
         }
@@ -406,8 +409,9 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         gathered: None,
         insight,
         alarm,
-        pinned: None,
+        pins: Pins::default(),
         lex,
+        made_temp: false,
         skip_to_sync: false,
         forgetting: false,
         held: false,

@@ -9,6 +9,7 @@
 //! | [`plan`] | what a batch becomes on its way |
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
+//! | [`pins`] | what ties a client to its server |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
 //! | [`alarm`] | deadlines, swept once in a while |
@@ -19,6 +20,7 @@ pub mod inbound;
 pub mod login;
 pub mod observe;
 pub mod outbound;
+pub mod pins;
 pub mod plan;
 pub mod refuse;
 pub mod registry;

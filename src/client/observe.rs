@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::inbound::Event;
+use super::pins::Pins;
 use super::session::Session;
 use super::statements::Meta;
 use crate::config::PoolMode;
@@ -52,12 +53,16 @@ impl Session {
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
         let mut begun = self.begun;
-        let mut pin = None;
+        let (mut pin, mut effects) = (None, 0);
         let resets = &mut self.resets;
         let insight = &mut self.insight;
+        let pins = &mut self.pins;
+        let was_free = pins.reason().is_none();
         let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
+            effects |= statement.effects;
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
+            ties.cursors(statement.effects, sql, pins);
             if statement.effects & effect::RESET != 0
                 && let Some(name) = sql::set_target(RawSql(sql.0), lex)
             {
@@ -67,6 +72,10 @@ impl Session {
             begun += 1;
         });
         self.begun = begun;
+        self.made_temp |= effects & effect::TEMP != 0;
+        if was_free && self.pins.reason().is_some() {
+            self.note_pinned();
+        }
         if let Some(reason) = pin {
             self.pin(reason);
         }
@@ -85,8 +94,15 @@ impl Session {
             let tags = insight.register(lens, statement, Text { sql, lex }, now);
             meta = Meta { statement: *statement, tags, known: true };
         });
+        self.made_temp |= meta.statement.effects & effect::TEMP != 0;
         let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
-        if let Some(reason) = ties.reason(meta.statement.effects, RawSql(text)) {
+        let was_free = self.pins.reason().is_none();
+        ties.cursors(meta.statement.effects, RawSql(text), &mut self.pins);
+        let lasting = ties.reason(meta.statement.effects, RawSql(text));
+        if was_free && self.pins.reason().is_some() {
+            self.note_pinned();
+        }
+        if let Some(reason) = lasting {
             self.pin(reason);
         }
         if meta.statement.effects & effect::RESET != 0
@@ -140,11 +156,19 @@ impl Ties<'_> {
             e if e & effect::LISTEN != 0 => Some("LISTEN"),
             e if e & effect::ADVISORY_LOCK != 0 => Some("a session-level advisory lock"),
             e if e & effect::TEMP != 0 => Some("a temporary table"),
-            e if e & effect::HOLD_CURSOR != 0 => Some("a cursor WITH HOLD"),
             e if e & effect::PREPARE != 0 => Some("SQL-level PREPARE"),
             e if e & effect::LOAD != 0 => Some("LOAD"),
             e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => Some("SET of a parameter that servers do not report"),
             _ => None,
+        }
+    }
+
+    /// Cursors WITH HOLD opened, and cursors closed.
+    fn cursors(&self, effects: u16, text: RawSql<'_>, pins: &mut Pins) {
+        if self.follows && effects & effect::HOLD_CURSOR != 0 {
+            pins.declare(text.0);
+        } else if self.follows && effects & effect::UNDO != 0 {
+            pins.close(text.0);
         }
     }
 

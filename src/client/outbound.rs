@@ -101,6 +101,7 @@ impl Session {
                 self.begun = self.begun.saturating_sub(1);
                 self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
                 if t == tag::COMMAND_COMPLETE {
+                    self.note_close(body);
                     self.note_reset(body, server);
                 }
             }
@@ -145,6 +146,7 @@ impl Session {
         }
         if server.tracker.answered() {
             self.begun = 0;
+            self.pins.settled();
             server.info.set_tx(status.byte(), now);
         }
         if self.pool.settings.pool_mode == PoolMode::Statement && status != TxStatus::Idle {
@@ -190,6 +192,18 @@ impl Session {
                 self.params = self.pool.shared.params.intern(self.params.with(&name.to_ascii_lowercase(), value));
                 server.params = Arc::clone(&self.params);
             }
+        }
+    }
+
+    /// A cursor was closed: the last one WITH HOLD unties the client.
+    fn note_close(&mut self, body: &[u8]) {
+        let free = match body {
+            b"CLOSE CURSOR\0" => self.pins.closed(),
+            b"CLOSE CURSOR ALL\0" => self.pins.closed_all(),
+            _ => return,
+        };
+        if free {
+            self.place.info.set_pinned(None);
         }
     }
 

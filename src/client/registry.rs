@@ -1,5 +1,6 @@
 //! Who is connected: for SHOW CLIENTS, metrics and `max_client_conn`.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use foldhash::fast::RandomState;
 
 use crate::config::ListenAddr;
 use crate::net::PeerAddr;
+use crate::pool::Histogram;
 
 /// States of a client, by PgBouncer's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,8 +122,21 @@ pub struct Clients {
     count: AtomicUsize,
     /// Logins by result: ok, auth, refused, timeout, error.
     pub logins: [AtomicU64; 5],
-    /// Microseconds of successful logins, and how many.
-    pub login_us: AtomicU64,
+    /// Time from accept to the first ReadyForQuery, of logins that succeeded.
+    pub login_time: Histogram,
+}
+
+/// Clients of one (database, user) by state.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Without a server.
+    pub idle: usize,
+    /// With a server.
+    pub active: usize,
+    /// Waiting for one.
+    pub waiting: usize,
+    /// Of all these, pinned to their server.
+    pub pinned: usize,
 }
 
 /// Results of a login, for metrics.
@@ -174,13 +189,35 @@ impl Clients {
         all
     }
 
+    /// Logged-in clients by (database, user), and how many are still logging in (whose names are not proven).
+    pub fn tally(&self) -> (HashMap<(String, String), Tally>, usize) {
+        let mut tallies: HashMap<(String, String), Tally> = HashMap::new();
+        let mut login = 0;
+        for c in self.all() {
+            let state = c.state();
+            if state == ClientState::Login {
+                login += 1;
+                continue;
+            }
+            let Who { user, database, .. } = c.who();
+            let t = tallies.entry((database, user)).or_default();
+            match state {
+                ClientState::Active => t.active += 1,
+                ClientState::Waiting => t.waiting += 1,
+                ClientState::Idle | ClientState::Login => t.idle += 1,
+            }
+            t.pinned += usize::from(c.pinned().is_some());
+        }
+        (tallies, login)
+    }
+
     /// Counts a login by its place in [`LOGIN_RESULTS`].
     pub fn count_login(&self, result: usize, took_us: u64) {
         if let Some(n) = self.logins.get(result) {
             n.fetch_add(1, Relaxed);
         }
         if result == 0 {
-            self.login_us.fetch_add(took_us, Relaxed);
+            self.login_time.record_shared(took_us);
         }
     }
 }

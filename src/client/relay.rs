@@ -46,7 +46,7 @@ impl Session {
     /// Gives the server up when the session ends while it holds one.
     fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
         self.registration.slot.clear();
-        server.dirty |= self.pinned.is_some() || !self.follows_parameters();
+        server.dirty |= self.pins.leaves_state() || !self.follows_parameters();
         let half_a_message = self.in_message.left > 0 && self.in_message.forward;
         match result {
             Err(Stop::ServerLost(_) | Stop::Desync) => server.close(),
@@ -54,6 +54,8 @@ impl Session {
                 self.stats().abandoned.add(1);
                 server.close();
             }
+            // Only a new backend is as one that never had temporary objects (PREPARE TRANSACTION tells them apart).
+            _ if self.made_temp && !self.follows_parameters() => server.close(),
             Err(Stop::Terminate) | Ok(()) if server.releasable() => server.release(now_us()),
             _ => {
                 self.stats().abandoned.add(1);
@@ -169,7 +171,7 @@ impl Session {
 
     /// The release rule, the client's side: no part of a message is here, and nothing ties it to the server.
     fn may_release(&self, slot: &Option<Checkout>) -> bool {
-        self.pinned.is_none()
+        self.pins.reason().is_none()
             && self.follows_parameters()
             && self.in_message.left == 0
             && self.input.is_none()

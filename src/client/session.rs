@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use super::alarm::{Alarm, Reason};
+use super::pins::Pins;
 use super::registry::{ClientState, Place};
 use super::statements::Names;
 use super::{Worker, observe};
@@ -89,9 +90,11 @@ pub struct Session {
     pub(super) gathered: Option<Vec<u8>>,
     pub(super) insight: SessionInsight,
     pub(super) alarm: Rc<Alarm>,
-    /// Why the server is kept between transactions.
-    pub(super) pinned: Option<&'static str>,
+    /// What ties it to its server between transactions.
+    pub(super) pins: Pins,
     pub(super) lex: LexSettings,
+    /// Made a temporary object: its backend keeps a temporary schema that DISCARD ALL does not undo.
+    pub(super) made_temp: bool,
     /// Messages are dropped up to the next Sync: an error was answered without a server.
     pub(super) skip_to_sync: bool,
     /// A DEALLOCATE ALL or DISCARD ALL is under way: the client's names are free if it succeeds.
@@ -200,12 +203,15 @@ impl Session {
 
     /// Keeps the server until the client leaves.
     pub(super) fn pin(&mut self, reason: &'static str) {
-        if self.pinned.is_none() && self.follows_parameters() {
-            self.pinned = Some(reason);
-            self.place.info.set_pinned(Some(reason));
-            self.stats().pins.add(1);
-            tracing::debug!(target: "pgsluice::client", client = self.place.info.id, reason, "pinned to its server");
+        if self.follows_parameters() && self.pins.pin(reason) {
+            self.note_pinned();
         }
+    }
+
+    pub(super) fn note_pinned(&self) {
+        self.place.info.set_pinned(self.pins.reason());
+        self.stats().pins.add(1);
+        tracing::debug!(target: "pgsluice::client", client = self.place.info.id, reason = self.pins.reason(), "pinned to its server");
     }
 
     /// A parameter that changes how SQL text is read, or that we show.

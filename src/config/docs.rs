@@ -51,8 +51,8 @@ that holds the URL (a mounted secret).
 ## How values are written
 
 Durations are `250ms`, `5s`, `10min`, `1h`, `1d` or a number of seconds; lists are TOML lists, or one text with commas
-(the way of the environment). An unknown key or variable is an error, never ignored. *Reload* says whether a reload
-(SIGHUP or `RELOAD` on the console) can change the setting; the others need a restart.
+(the way of the environment). An unknown key or variable is an error, never ignored. A changed setting takes effect at
+the next start: there is no reload yet.
 ";
 
 const DATABASES: &str = "\
@@ -98,24 +98,22 @@ pub fn markdown() -> String {
     let mut out = String::from(INTRODUCTION);
     for (section, heading, text) in SECTIONS {
         out.push_str(&format!("\n## {heading}\n\n{text}\n\n"));
-        out.push_str("| key | default | reload | environment | meaning |\n|---|---|---|---|---|\n");
+        out.push_str("| key | default | environment | meaning |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.section == section) {
             let default = if key.default.is_empty() {
                 "none".into()
             } else {
                 format!("`{}`", key.default)
             };
-            let reload = if key.changeable { "yes" } else { "no" };
             let row = (
                 key.name,
                 default,
-                reload,
                 key.variable(),
                 key.doc.replace('|', "\\|"),
             );
             out.push_str(&format!(
-                "| `{}` | {} | {} | `{}` | {} |\n",
-                row.0, row.1, row.2, row.3, row.4
+                "| `{}` | {} | `{}` | {} |\n",
+                row.0, row.1, row.2, row.3
             ));
         }
     }

@@ -1,17 +1,21 @@
 //! `/metrics`, `/healthz`, `/readyz` on a thread of their own, so that a scrape never delays a query.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`server`] | the thread, its limits and routes |
+//! | [`health`] | alive, started, ready |
+//! | [`metrics`] | gathers one scrape |
+//! | [`families`] | the table of metric families |
+//! | [`page`] | Prometheus text |
+//! | [`process`] | memory, CPU, descriptors |
+//! | [`docs`] | `docs/metrics.md` |
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+pub mod docs;
+pub mod families;
+pub mod health;
+pub mod metrics;
+pub mod page;
+pub mod process;
+pub mod server;
 
-use crate::client::Process;
-
-/// Binds and serves on a thread of its own.
-///
-/// # Errors
-/// Those of `bind`.
-pub fn start(addr: SocketAddr, process: Arc<Process>) -> io::Result<()> {
-    let listener = std::net::TcpListener::bind(addr)?;
-    drop((listener, process));
-    Ok(())
-}
+pub use server::start;

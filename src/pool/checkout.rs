@@ -250,8 +250,10 @@ impl Pool {
             return Err(CheckoutError::Failed(e.fields(&self.target)));
         }
         let connecting = Connecting::new(self);
+        let began = now_us();
         let result = connect::connect(&self.target, startup, &self.shared.auth, worker).await;
         drop(connecting);
+        self.count_connect(worker, began, result.as_ref().map(|_| ()));
         match result {
             Ok(server) => {
                 let pooled = self.enroll(slot, server);

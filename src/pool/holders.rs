@@ -19,10 +19,11 @@ impl Pool {
                 _ => other += 1,
             }
         }
+        let session = self.settings.pool_mode == crate::config::PoolMode::Session;
         let mut parts = Vec::new();
         running.say("running a query", &mut parts);
         idle_tx.say("idle in transaction", &mut parts);
-        between.say("held by a session (session mode or pinned)", &mut parts);
+        between.say(if session { "held by a session" } else { "kept by pinned clients" }, &mut parts);
         if other > 0 {
             parts.push(format!("{other} being cleaned or opened"));
         }
@@ -32,8 +33,10 @@ impl Pool {
         let detail = format!("{} of {} server connections of {}/{}: {}.", servers.len(), self.settings.pool_size, self.database, self.user, parts.join(", "));
         let hint = if idle_tx.n * 2 > servers.len() {
             "Most are idle in transaction: move slow work (HTTP calls, e-mail) out of atomic() blocks; SHOW SERVERS lists them."
-        } else if between.n * 2 > servers.len() {
+        } else if between.n * 2 > servers.len() && session {
             "Most are kept by sessions: use pool_mode = \"transaction\", close idle connections, or raise pool_size."
+        } else if between.n * 2 > servers.len() {
+            "Most are kept by clients with session state; SHOW CLIENTS names the reason of each (column pinned)."
         } else {
             "Queries hold them: mend the slow ones (SHOW FINGERPRINTS, SHOW NPLUSONE) or raise pool_size."
         };

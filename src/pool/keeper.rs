@@ -43,7 +43,8 @@ impl Pool {
                 let now = now_us();
                 let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
-                let wanted = book.waiting.len().max(self.settings.min_pool_size.saturating_sub(open));
+                let floor = self.settings.min_pool_size.max(usize::from(self.warming()));
+                let wanted = book.waiting.len().max(floor.saturating_sub(open));
                 if wanted == 0 {
                     return TICK;
                 }
@@ -66,8 +67,10 @@ impl Pool {
         let pool = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let worker = crate::net::worker_id();
+            let began = now_us();
             let result = connect::connect(&pool.target, &pool.shared.params.intern(ParamSet::default()), &pool.shared.auth, worker).await;
             drop(connecting);
+            pool.count_connect(worker, began, result.as_ref().map(|_| ()));
             match result {
                 Ok(server) => {
                     let pooled = pool.enroll(slot, server);

@@ -7,6 +7,7 @@
 pub mod checkout;
 pub mod holders;
 pub mod keeper;
+pub mod period;
 pub mod registry;
 pub mod stats;
 pub mod welcome;
@@ -64,6 +65,8 @@ pub struct Pool {
     /// Wakes waiters to look at a failure.
     failure: Notify,
     keeper_runs: AtomicBool,
+    /// Asked to open a server before any client needs one, and none has been opened yet.
+    warming: AtomicBool,
     next_waiter: AtomicU64,
 }
 
@@ -158,6 +161,7 @@ impl Pool {
             wanted: Arc::default(),
             failure: Notify::new(),
             keeper_runs: AtomicBool::new(false),
+            warming: AtomicBool::new(false),
             next_waiter: AtomicU64::new(1),
         })
     }
@@ -188,6 +192,7 @@ impl Pool {
         }
         book.servers.push(Arc::clone(&server.info));
         book.failure = None;
+        self.warming.store(false, Relaxed);
         slot.info = Some(Arc::clone(&server.info));
         Box::new(Pooled { server, slot })
     }
@@ -203,6 +208,18 @@ impl Pool {
         now + life - spread * share / u64::from(u32::MAX)
     }
 
+    /// Opens a first server (or `min_pool_size`) now, and tries until that has worked. Call it on a worker.
+    pub fn warm(self: &Arc<Self>) {
+        self.warming.store(true, Relaxed);
+        keeper::ensure(self);
+        self.wanted.notify_one();
+    }
+
+    /// Whether [`Self::warm`] was called and the database has not been reached since.
+    pub fn warming(&self) -> bool {
+        self.warming.load(Relaxed)
+    }
+
     /// Notes a failed connect and tells waiters, unless open servers may still serve them.
     fn note_failure(&self, error: &ConnectError) {
         if error.is_callers_fault() {
@@ -216,6 +233,26 @@ impl Pool {
         self.failure.notify_waiters();
         tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %error.fields(&self.target).message,
             retry_ms = pause_us / 1000, "cannot open a server connection");
+    }
+
+    /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.
+    fn count_connect(&self, worker: usize, began_us: u64, result: Result<(), &ConnectError>) {
+        let Some(stats) = self.stats.get(worker) else { return };
+        let label = result.map_or_else(ConnectError::label, |()| "ok");
+        let i = stats::CONNECT_RESULTS.iter().position(|r| *r == label).unwrap_or(stats::CONNECT_RESULTS.len() - 1);
+        stats.connects[i].add(1);
+        if result.is_ok() {
+            stats.connect.record(now_us().saturating_sub(began_us));
+        }
+    }
+
+    /// Why the last attempt to open a server failed (a label of [`stats::CONNECT_RESULTS`]), if it did so within the
+    /// last `within_us`. Older failures say nothing: nobody may have tried since.
+    pub fn failed_within(&self, within_us: u64) -> Option<&'static str> {
+        let book = self.book();
+        let f = book.failure.as_ref()?;
+        let age = (now_us() + f.pause_us).saturating_sub(f.retry_us);
+        (age <= within_us).then(|| f.error.label())
     }
 
     /// The error to fail with at once: the last attempt failed, no server is open, and the back-off has not passed.
@@ -253,9 +290,20 @@ impl Pool {
         }
     }
 
+    /// Servers whose client is in a transaction and lets it idle.
+    pub fn idle_in_transaction(&self) -> usize {
+        let idle = |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
+        self.book().servers.iter().filter(idle).count()
+    }
+
     /// Its open servers.
     pub fn servers(&self) -> Vec<Arc<ServerInfo>> {
         self.book().servers.clone()
+    }
+
+    /// Database and user.
+    pub fn key(&self) -> period::Key {
+        (Arc::clone(&self.database), Arc::clone(&self.user))
     }
 
     /// Totals over workers.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::period::{Key, Periods};
 use super::{Pool, Shared};
 use crate::config::{Config, Database};
 use crate::server::Target;
@@ -23,13 +24,15 @@ pub enum Unknown {
 pub struct Pools {
     shared: Arc<Shared>,
     config: Arc<Config>,
-    pools: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Pool>>>,
+    pools: Mutex<HashMap<Key, Arc<Pool>>>,
+    /// What pools did in the last whole period, for averages.
+    pub periods: Periods,
 }
 
 impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
-        Pools { shared, config, pools: Mutex::default() }
+        Pools { shared, config, pools: Mutex::default(), periods: Periods::default() }
     }
 
     /// What pools share.
@@ -76,6 +79,25 @@ impl Pools {
             user: server_user.to_owned(),
             secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
             timeout: rule.pool.server_connect_timeout,
+        }
+    }
+
+    /// Looks at the clock; at the end of a period notes what every pool did in it.
+    pub fn tick(&self, now_us: u64) {
+        if self.periods.is_over(now_us) {
+            self.periods.end(now_us, self.all().iter().map(|p| (p.key(), p.totals())));
+        }
+    }
+
+    /// Opens servers before the first client comes, where it is known for whom: every named database, when there is
+    /// one user. Call it on a worker.
+    pub fn warm(&self) {
+        let mut users = self.config.auth.users.keys();
+        let (Some(user), None) = (users.next(), users.next()) else { return };
+        for database in self.config.databases.keys().filter(|d| *d != "*") {
+            if let Ok(pool) = self.get(database, user) {
+                pool.warm();
+            }
         }
     }
 

@@ -16,6 +16,11 @@ impl Count {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Adds `n` from any thread: for rare events with many writers. Never mixed with [`Self::add`].
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
     /// The value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -37,7 +42,24 @@ impl Histogram {
         self.buckets[i].add(1);
         self.sum_us.add(us);
     }
+
+    /// Records a duration from any thread: for rare events with many writers.
+    pub fn record_shared(&self, us: u64) {
+        let i = BUCKETS_US.iter().position(|b| us <= *b).unwrap_or(BUCKETS_US.len());
+        self.buckets[i].add_shared(1);
+        self.sum_us.add_shared(us);
+    }
+
+    /// What it counted so far.
+    pub fn totals(&self) -> HistogramTotals {
+        let mut t = HistogramTotals::default();
+        t.add(self);
+        t
+    }
 }
+
+/// Results of an attempt to open a server connection, for metrics ([`crate::server::ConnectError::label`]).
+pub const CONNECT_RESULTS: [&str; 5] = ["ok", "auth", "refused", "timeout", "error"];
 
 /// Counters of one pool on one worker.
 #[derive(Default)]
@@ -81,6 +103,10 @@ pub struct Stats {
     pub wait: Histogram,
     /// Time servers were assigned.
     pub checkout: Histogram,
+    /// Attempts to open a server connection, by place in [`CONNECT_RESULTS`].
+    pub connects: [Count; CONNECT_RESULTS.len()],
+    /// Time to open a server connection, of those that succeeded.
+    pub connect: Histogram,
 }
 
 /// Sums over workers.
@@ -124,6 +150,10 @@ pub struct Totals {
     pub wait: HistogramTotals,
     /// Bucket counts, not cumulative; the last is above every bound.
     pub checkout: HistogramTotals,
+    /// See [`Stats`].
+    pub connects: [u64; CONNECT_RESULTS.len()],
+    /// Bucket counts, not cumulative; the last is above every bound.
+    pub connect: HistogramTotals,
 }
 
 /// A histogram summed over workers.
@@ -141,6 +171,13 @@ impl HistogramTotals {
             *t += b.get();
         }
         self.sum_us += h.sum_us.get();
+    }
+
+    fn merge(&mut self, other: &HistogramTotals) {
+        for (t, b) in self.buckets.iter_mut().zip(other.buckets) {
+            *t += b;
+        }
+        self.sum_us += other.sum_us;
     }
 }
 
@@ -168,8 +205,60 @@ impl Totals {
             t.pins += s.pins.get();
             t.wait.add(&s.wait);
             t.checkout.add(&s.checkout);
+            for (t, n) in t.connects.iter_mut().zip(&s.connects) {
+                *t += n.get();
+            }
+            t.connect.add(&s.connect);
         }
         t
+    }
+
+    /// Every plain counter, for arithmetic on all of them.
+    fn counters(&mut self) -> [&mut u64; 17] {
+        [
+            &mut self.assignments,
+            &mut self.transactions,
+            &mut self.queries,
+            &mut self.received,
+            &mut self.sent,
+            &mut self.transaction_us,
+            &mut self.query_us,
+            &mut self.wait_us,
+            &mut self.client_parses,
+            &mut self.server_parses,
+            &mut self.binds,
+            &mut self.wait_timeouts,
+            &mut self.connect_failures,
+            &mut self.query_timeouts,
+            &mut self.idle_timeouts,
+            &mut self.abandoned,
+            &mut self.pins,
+        ]
+    }
+
+    /// Adds another pool's totals.
+    pub fn merge(&mut self, other: &Totals) {
+        let mut other = other.clone();
+        for (t, n) in self.counters().into_iter().zip(other.counters()) {
+            *t += *n;
+        }
+        for (t, n) in self.connects.iter_mut().zip(other.connects) {
+            *t += n;
+        }
+        self.wait.merge(&other.wait);
+        self.checkout.merge(&other.checkout);
+        self.connect.merge(&other.connect);
+    }
+
+    /// The plain counters' growth since `earlier`; histograms and connects are left as they are. Never below zero: a
+    /// pool that was dropped and made anew starts over.
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        let mut diff = self.clone();
+        let mut earlier = earlier.clone();
+        for (t, n) in diff.counters().into_iter().zip(earlier.counters()) {
+            *t = t.saturating_sub(*n);
+        }
+        diff
     }
 }
 

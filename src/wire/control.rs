@@ -31,7 +31,7 @@ fn put(out: &mut Vec<u8>, message: &impl Message) {
     }
 }
 
-/// ErrorResponse or, for [`Severity::Warning`], NoticeResponse.
+/// ErrorResponse or, for [`Severity::Warning`] and [`Severity::Notice`], NoticeResponse.
 pub fn error(out: &mut Vec<u8>, e: &ErrorFields) {
     // A NUL would end the field early and shift what follows.
     let clean = |s: &str| s.replace('\0', " ");
@@ -43,7 +43,7 @@ pub fn error(out: &mut Vec<u8>, e: &ErrorFields) {
     ];
     fields.extend(e.detail.as_ref().map(|d| (b'D', clean(d))));
     fields.extend(e.hint.as_ref().map(|h| (b'H', clean(h))));
-    if e.severity == Severity::Warning {
+    if matches!(e.severity, Severity::Warning | Severity::Notice) {
         put(out, &NoticeResponse::new(fields));
     } else {
         put(out, &ErrorResponse::new(fields));

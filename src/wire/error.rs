@@ -47,6 +47,8 @@ pub enum Severity {
     Fatal,
     /// Not an error: a notice.
     Warning,
+    /// Not an error and nothing to worry about.
+    Notice,
 }
 
 impl Severity {
@@ -56,6 +58,7 @@ impl Severity {
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
             Severity::Warning => "WARNING",
+            Severity::Notice => "NOTICE",
         }
     }
 }

@@ -1,0 +1,203 @@
+//! SHOW CLIENTS and SHOW SERVERS: one list of columns, as in PgBouncer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::admin::table::{Table, Value, row};
+use crate::client::{ClientInfo, ClientState, Process};
+use crate::config::ListenAddr;
+use crate::net::PeerAddr;
+use crate::net::clock::now_us;
+use crate::pool::Pool;
+use crate::server::{ServerInfo, ServerState};
+
+/// PgBouncer's columns, then ours.
+macro_rules! columns {
+    ($ours:literal) => {
+        concat!(
+            "type user database replication state addr #port local_addr #local_port connect_time request_time #wait ",
+            "#wait_us #close_needed ptr link #remote_pid tls application_name #prepared_statements #id ",
+            $ours
+        )
+    };
+}
+
+/// What a moment of the monotonic clock is on the wall.
+struct Now {
+    us: u64,
+    unix_us: u64,
+}
+
+impl Now {
+    fn read() -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Now {
+            us: now_us(),
+            unix_us: unix.map_or(0, |d| d.as_micros() as u64),
+        }
+    }
+
+    fn at(&self, us: u64) -> String {
+        utc(self.unix_us.saturating_sub(self.us.saturating_sub(us)) / 1_000_000)
+    }
+}
+
+/// `YYYY-MM-DD HH:MM:SS UTC`, as PgBouncer writes times.
+pub(super) fn utc(unix: u64) -> String {
+    // Days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC")
+}
+
+fn client_ptr(id: u64) -> String {
+    format!("c{id}")
+}
+
+fn server_ptr(id: u64) -> String {
+    format!("s{id}")
+}
+
+/// Address and port; a Unix socket is `unix`.
+fn address(peer: &PeerAddr) -> (String, u16) {
+    match peer {
+        PeerAddr::Tcp(a) => (a.ip().to_string(), a.port()),
+        PeerAddr::Unix => ("unix".to_owned(), 0),
+    }
+}
+
+fn local(addr: &ListenAddr) -> (String, u16) {
+    match addr {
+        ListenAddr::Tcp(a) => (a.ip().to_string(), a.port()),
+        ListenAddr::Unix(_) => ("unix".to_owned(), 0),
+    }
+}
+
+pub(super) fn clients(process: &Process) -> Table {
+    let mut table = Table::new(columns!("pinned"));
+    let now = Now::read();
+    for c in process.clients.all() {
+        table.push(client(&c, &now));
+    }
+    table
+}
+
+fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
+    let state = c.state();
+    let who = c.who();
+    // Before its password is proven, a name is only a claim.
+    let proven = state != ClientState::Login;
+    let waited = if state == ClientState::Waiting {
+        now.us.saturating_sub(c.since_us())
+    } else {
+        0
+    };
+    let (addr, port) = address(&c.peer);
+    let (local_addr, local_port) = local(&c.local);
+    let link = c.server();
+    row![
+        "C",
+        proven.then_some(who.user),
+        proven.then_some(who.database),
+        "none",
+        state.word(),
+        addr,
+        port,
+        local_addr,
+        local_port,
+        utc(c.connected_unix),
+        now.at(c.since_us()),
+        waited / 1_000_000,
+        waited % 1_000_000,
+        0_u64,
+        client_ptr(c.id),
+        if link == 0 {
+            String::new()
+        } else {
+            server_ptr(link)
+        },
+        0_u64,
+        "",
+        proven.then_some(who.application),
+        None::<u64>,
+        c.id,
+        c.pinned(),
+    ]
+}
+
+pub(super) fn servers(process: &Process) -> Table {
+    let mut table = Table::new(columns!("pinned transaction #transaction_us"));
+    let now = Now::read();
+    let clients: HashMap<u64, Arc<ClientInfo>> = process
+        .clients
+        .all()
+        .into_iter()
+        .map(|c| (c.id, c))
+        .collect();
+    for pool in process.pools.all() {
+        for s in pool.servers() {
+            let holder = clients.get(&s.client()).map(|c| &**c);
+            table.push(server(&pool, &s, holder, &now));
+        }
+    }
+    table
+}
+
+fn server(pool: &Pool, s: &ServerInfo, holder: Option<&ClientInfo>, now: &Now) -> Vec<Value> {
+    let active = s.state() == ServerState::Active;
+    let transaction = match s.tx() {
+        _ if !active => None,
+        b'Q' => Some("running"),
+        b'T' => Some("idle in transaction"),
+        b'E' => Some("idle in transaction (aborted)"),
+        _ => Some("idle"),
+    };
+    row![
+        "S",
+        &*pool.user,
+        &*pool.database,
+        "none",
+        s.state().word(),
+        pool.target.host.as_str(),
+        pool.target.port,
+        "",
+        0_u64,
+        utc(s.connected_unix),
+        now.at(s.since_us()),
+        0_u64,
+        0_u64,
+        u64::from(s.close_needed()),
+        server_ptr(s.id),
+        holder.map(|c| client_ptr(c.id)).unwrap_or_default(),
+        s.pid,
+        "",
+        s.application(),
+        s.statements(),
+        s.id,
+        holder.and_then(ClientInfo::pinned),
+        transaction,
+        transaction.map(|_| now.us.saturating_sub(s.tx_since_us())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_pgbouncer_writes_them() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_827_696), "2000-02-29 12:34:56 UTC");
+        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59 UTC");
+        assert_eq!(utc(4_107_542_400), "2100-03-01 00:00:00 UTC");
+    }
+}
