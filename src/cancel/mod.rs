@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use crate::auth::AuthError;
 use crate::server::ServerKey;
+use crate::server::cancel::Mark;
 
 /// A client's key, as BackendKeyData of protocol 3.0 carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,11 +44,8 @@ impl CancelSlot {
     }
 
     /// Marks the server for a cancel, if the client has one. Deliver what is returned.
-    fn mark(&self) -> Option<Arc<ServerKey>> {
-        let s = self.server.lock().ok()?;
-        let key = s.as_ref()?;
-        key.mark();
-        Some(Arc::clone(key))
+    fn mark(&self) -> Option<Mark> {
+        Some(self.server.lock().ok()?.as_ref()?.mark())
     }
 }
 
@@ -91,7 +89,6 @@ impl Cancels {
     }
 
     /// Cancels what the client with this key runs. Silent when there is nothing: PostgreSQL tells nothing either.
-    /// Not cancel safe: spawn it.
     pub async fn cancel(&self, pid: u32, secret: &[u8]) {
         let Ok(secret) = <[u8; 4]>::try_from(secret) else { return };
         let key = CancelKey { pid, secret: u32::from_be_bytes(secret) };

@@ -304,7 +304,7 @@ impl Session {
 
     /// A named statement in transaction pooling: one text, one name at servers.
     fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        let shared = self.pool.shared.statements.intern(p.rest);
+        let shared = self.pool.shared.statements.intern(p.rest, &self.params);
         if self.names().full() {
             // Too many to remember: this one stays with its server, and the session too.
             self.pin("more prepared statements than pgsluice keeps for a client");
@@ -343,6 +343,7 @@ impl Session {
         if end > 0 && self.shares_statements() {
             self.pin("a prepared statement too long to share");
         }
+        self.unread = true;
         server.tracker.push(Entry::new(Request::Parse, Action::Forward));
         plan.keep(data, range);
         Ok(Taken::Yes)

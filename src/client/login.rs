@@ -411,6 +411,8 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         alarm,
         pins: Pins::default(),
         lex,
+        cut: false,
+        unread: false,
         made_temp: false,
         skip_to_sync: false,
         forgetting: false,

@@ -4,14 +4,14 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::inbound::Event;
+use super::inbound::{Event, MAX_GATHERED};
 use super::pins::Pins;
 use super::session::Session;
 use super::statements::Meta;
 use crate::config::PoolMode;
 use crate::insight::{Begin, TagSet, Text, Times};
 use crate::pool::welcome::Welcomes;
-use crate::sql::{self, LexSettings, RawSql, effect};
+use crate::sql::{self, LexSettings, RawSql, effect, flag};
 
 /// Whether text in this client encoding can be lexed byte by byte: no second byte may be `\` or `'` (R22).
 pub fn safe_encoding(name: &str) -> bool {
@@ -53,7 +53,7 @@ impl Session {
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
         let mut begun = self.begun;
-        let (mut pin, mut effects) = (None, 0);
+        let (mut pin, mut effects, mut flags) = (None, 0, 0);
         let resets = &mut self.resets;
         let insight = &mut self.insight;
         let pins = &mut self.pins;
@@ -61,6 +61,7 @@ impl Session {
         let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             effects |= statement.effects;
+            flags |= statement.flags;
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
             ties.cursors(statement.effects, sql, pins);
             if statement.effects & effect::RESET != 0
@@ -73,6 +74,7 @@ impl Session {
         });
         self.begun = begun;
         self.made_temp |= effects & effect::TEMP != 0;
+        self.unread |= flags & flag::TRUNCATED != 0 || text.len() >= MAX_GATHERED;
         if was_free && self.pins.reason().is_some() {
             self.note_pinned();
         }
@@ -95,6 +97,7 @@ impl Session {
             meta = Meta { statement: *statement, tags, known: true };
         });
         self.made_temp |= meta.statement.effects & effect::TEMP != 0;
+        self.unread |= meta.statement.flags & flag::TRUNCATED != 0;
         let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
         let was_free = self.pins.reason().is_none();
         ties.cursors(meta.statement.effects, RawSql(text), &mut self.pins);

@@ -188,7 +188,7 @@ impl Session {
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return };
         if forward {
             self.heard_parameter(name, value);
-            if self.follows_parameters() && !fixed(name) {
+            if self.follows_parameters() && !crate::server::params::fixed(name) {
                 self.params = self.pool.shared.params.intern(self.params.with(&name.to_ascii_lowercase(), value));
                 server.params = Arc::clone(&self.params);
             }
@@ -239,17 +239,23 @@ impl Session {
             return;
         }
         let mut params = (*self.params).clone();
+        let mut known = (*server.params).clone();
         for name in &resets.names {
             if &**name == "all" {
                 params = (*self.startup).clone();
-            } else if let Some(value) = self.startup.get(name) {
-                params = params.with(name, value);
+                let names: Vec<String> = known.iter().chain(self.startup.iter()).map(|(n, _)| n.to_owned()).collect();
+                known = names.iter().fold(known, |k, n| k.with_unknown(n));
+            } else {
+                known = known.with_unknown(name);
+                if let Some(value) = self.startup.get(name) {
+                    params = params.with(name, value);
+                }
             }
         }
         let shared = &self.pool.shared.params;
         self.params = shared.intern(params);
-        // Which of them the server still has is not worth knowing: all are set anew.
-        server.params = shared.intern(crate::server::ParamSet::default());
+        // What a reset left (and whether it was rolled back) is not known: whoever comes next sets these anew.
+        server.params = shared.intern(known);
         self.restoring = true;
     }
 
@@ -294,7 +300,3 @@ fn interesting(t: u8) -> bool {
     matches!(t, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR | tag::PARAMETER_STATUS | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED)
 }
 
-/// Reported, but not for a client to set.
-fn fixed(name: &str) -> bool {
-    matches!(name, "is_superuser" | "session_authorization" | "in_hot_standby" | "server_version" | "server_encoding" | "integer_datetimes")
-}

@@ -47,6 +47,8 @@ impl Session {
     fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
         self.registration.slot.clear();
         server.dirty |= self.pins.leaves_state() || !self.follows_parameters();
+        self.cut |= server.in_message.left > 0 && server.in_message.forward;
+        server.dirty |= std::mem::take(&mut self.unread);
         let half_a_message = self.in_message.left > 0 && self.in_message.forward;
         match result {
             Err(Stop::ServerLost(_) | Stop::Desync) => server.close(),
@@ -120,7 +122,15 @@ impl Session {
         let w = Rc::clone(&self.w);
         let mut batch = w.batch.borrow_mut();
         let mut plan = Plan::new(&mut batch.out);
-        let used = self.digest_server(server, input.filled(), &mut plan, now)?;
+        let used = match self.digest_server(server, input.filled(), &mut plan, now) {
+            Ok(used) => used,
+            Err(stop) => {
+                // What came before the trouble is the client's.
+                let sent = self.send_client(plan.bytes(input.filled()));
+                w.buffers.give_back(input);
+                return Err(sent.err().unwrap_or(stop));
+            }
+        };
         if used == input.filled().len() && self.may_release(slot) {
             self.release(slot, now);
         } else if let Some(server) = slot.as_mut() {
@@ -179,10 +189,11 @@ impl Session {
     }
 
     fn release(&mut self, slot: &mut Option<Checkout>, now: u64) {
-        if let Some(server) = slot.take() {
+        if let Some(mut server) = slot.take() {
             self.registration.slot.clear();
             self.place.info.set_state(ClientState::Idle, 0, now);
             server.info.set_statements(server.statements.len() as u32);
+            server.dirty |= std::mem::take(&mut self.unread);
             server.release(now);
         }
     }
@@ -191,7 +202,8 @@ impl Session {
     fn set_alarm(&mut self, server: &Server, now: u64) {
         let t = &self.w.process.config.timeouts;
         if !server.tracker.answered() {
-            self.alarm.set(Reason::Query, now, t.query_timeout.as_micros() as u64);
+            // From the request on, however much its answer moves.
+            self.alarm.set(Reason::Query, self.request_us, t.query_timeout.as_micros() as u64);
         } else if server.tracker.status() != TxStatus::Idle {
             self.alarm.set(Reason::IdleTransaction, now, t.idle_transaction_timeout.as_micros() as u64);
         } else {

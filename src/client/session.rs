@@ -93,6 +93,11 @@ pub struct Session {
     /// What ties it to its server between transactions.
     pub(super) pins: Pins,
     pub(super) lex: LexSettings,
+    /// A server's message was forwarded in part and cannot be completed: nothing more can be said to the client, it
+    /// would be read as the rest of that message.
+    pub(super) cut: bool,
+    /// A text longer than is read may have left anything in the server's session: it is reset before it is shared.
+    pub(super) unread: bool,
     /// Made a temporary object: its backend keeps a temporary schema that DISCARD ALL does not undo.
     pub(super) made_temp: bool,
     /// Messages are dropped up to the next Sync: an error was answered without a server.
@@ -168,11 +173,8 @@ impl Session {
             }
             Stop::Protocol(fields) => Some(fields),
         };
-        if let Some(fields) = fields {
-            let mut out = Vec::new();
-            // Behind half a message an error could not be read.
-            control::error(&mut out, &fields);
-            self.unsent.extend_from_slice(&out);
+        if let Some(fields) = fields.filter(|_| !self.cut) {
+            control::error(&mut self.unsent, &fields);
         }
         if !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);

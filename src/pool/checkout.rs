@@ -121,13 +121,17 @@ impl Pool {
             }
         }
         // None of our own: the first other one, moved to this worker's reactor. The rest go back as they drop.
-        foreign.into_iter().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client))
+        foreign.into_iter().rev().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client))
     }
 
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
     fn accept(self: &Arc<Self>, cx: &mut Context<'_>, pooled: Box<Pooled>, worker: usize, client: u64) -> Option<Checkout> {
         let now = now_us();
         if pooled.server.info.close_needed() || pooled.server.expires_us <= now {
+            return None;
+        }
+        // What another worker's reactor has heard is lost with the move: ask the socket itself.
+        if pooled.server.worker != worker && pooled.server.socket.peer_closed() {
             return None;
         }
         let mut pooled = if pooled.server.worker == worker { pooled } else { rehome(pooled, worker)? };
@@ -169,9 +173,6 @@ impl Pool {
     /// The next idle server, first come, first served.
     async fn wait_in_line(self: &Arc<Self>) -> Result<Object<Box<Pooled>>, CheckoutError> {
         let id = self.next_waiter.fetch_add(1, Relaxed);
-        if let Some(e) = self.failing() {
-            return Err(CheckoutError::Failed(e.fields(&self.target)));
-        }
         self.book().waiting.push_back((id, now_us()));
         let _waiting = Waiting { pool: self, id };
         self.wanted.notify_one();
@@ -179,6 +180,10 @@ impl Pool {
         loop {
             let mut failed = std::pin::pin!(self.failure.notified());
             failed.as_mut().enable();
+            // Asked after listening: a failure between the two would be missed until the next one.
+            if let Some(e) = self.failing() {
+                return Err(CheckoutError::Failed(e.fields(&self.target)));
+            }
             let object = poll_fn(|cx| {
                 if let Poll::Ready(object) = get.as_mut().poll(cx) {
                     return Poll::Ready(object.ok());
@@ -188,9 +193,6 @@ impl Pool {
             .await;
             if let Some(object) = object {
                 return Ok(object);
-            }
-            if let Some(e) = self.failing() {
-                return Err(CheckoutError::Failed(e.fields(&self.target)));
             }
         }
     }

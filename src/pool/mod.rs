@@ -205,7 +205,7 @@ impl Pool {
         }
         let spread = life / 4;
         let share = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        now + life - spread * share / u64::from(u32::MAX)
+        now + life - (u128::from(spread) * u128::from(share) / u128::from(u32::MAX)) as u64
     }
 
     /// Opens a first server (or `min_pool_size`) now, and tries until that has worked. Call it on a worker.

@@ -106,7 +106,7 @@ impl Pools {
     /// (CountOtherDBBackends, procarray.c).
     pub fn make_way(&self, sql: &[u8]) {
         for pool in self.all() {
-            if memchr::memmem::find(sql, pool.target.dbname.as_bytes()).is_some() {
+            if names(sql, pool.target.dbname.as_bytes()) {
                 tracing::debug!(target: "pgsluice::pool", database = %pool.database, "closing idle servers: a statement drops, renames or copies their database");
                 pool.reconnect();
             }
@@ -118,5 +118,22 @@ impl Pools {
         let mut all: Vec<_> = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
         all
+    }
+}
+
+/// Whether `name` stands in `sql` as a word of its own.
+fn names(sql: &[u8], name: &[u8]) -> bool {
+    let word = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80);
+    memchr::memmem::find_iter(sql, name).any(|at| !word(at.checked_sub(1).and_then(|i| sql.get(i))) && !word(sql.get(at + name.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_database_is_named_by_a_whole_word() {
+        assert!(names(b"DROP DATABASE app", b"app") && names(b"DROP DATABASE \"app\" WITH (FORCE)", b"app"));
+        assert!(!names(b"DROP DATABASE test_app", b"app") && !names(b"DROP DATABASE apple", b"app"));
     }
 }

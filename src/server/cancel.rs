@@ -1,6 +1,7 @@
 //! Cancel requests to a server, and the mark that keeps a server from its next client while one is under way.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -36,26 +37,15 @@ impl ServerKey {
     }
 
     /// Marks a cancel as under way. Called with the lock of the slot that names this server, so that the client
-    /// cannot have lost it. End with [`Self::deliver`].
-    pub fn mark(&self) {
+    /// cannot have lost it.
+    pub fn mark(self: &Arc<Self>) -> Mark {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Mark { key: Arc::clone(self) }
     }
 
     /// Whether a cancel is under way.
     pub fn being_canceled(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) > 0
-    }
-
-    /// Sends the cancel request marked before and waits until the postmaster has closed the connection, which it
-    /// does after signalling the backend. Not cancel safe: spawn it.
-    ///
-    /// # Errors
-    /// Those of the connection, or a timeout; the mark is gone in every case.
-    pub async fn deliver(&self) -> io::Result<()> {
-        let result = tokio::time::timeout(CANCEL_TIMEOUT, self.send()).await;
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.delivered.notify_waiters();
-        result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     async fn send(&self) -> io::Result<()> {
@@ -77,5 +67,28 @@ impl ServerKey {
             }
             delivered.await;
         }
+    }
+}
+
+/// A cancel under way. While it lives its server is not handed on.
+pub struct Mark {
+    key: Arc<ServerKey>,
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.key.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.key.delivered.notify_waiters();
+    }
+}
+
+impl Mark {
+    /// Sends the cancel request and waits until the postmaster has closed the connection, which it does after
+    /// signalling the backend. Cancel safe for the mark; whether the request was sent is not known then.
+    ///
+    /// # Errors
+    /// Those of the connection, or a timeout.
+    pub async fn deliver(self) -> io::Result<()> {
+        tokio::time::timeout(CANCEL_TIMEOUT, self.key.send()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -96,19 +96,19 @@ impl Canceling {
     fn start(key: &Arc<ServerKey>) -> Self {
         let (stop, mut stopped) = oneshot::channel::<()>();
         let key = Arc::clone(key);
-        key.mark();
+        let mut mark = key.mark();
         tokio::spawn(async move {
             let mut pause = Duration::from_millis(20);
             loop {
                 // What it came to is seen in the answers.
-                let _ = key.deliver().await;
+                let _ = mark.deliver().await;
                 tokio::select! {
                     biased;
                     _ = &mut stopped => return,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause *= 2;
-                key.mark();
+                mark = key.mark();
             }
         });
         Canceling { _stop: stop }
@@ -160,6 +160,7 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
             backend::PARAMETER_STATUS => {
                 let (name, value) = control::read_parameter_status(&body).map_err(|e| CleanError::Failed(e.to_string()))?;
                 note(&mut server.reported, name, value);
+                follow(&mut server.params, name, value);
             }
             backend::ERROR if error.is_none() => error = Some(fields_of(&body, Severity::Fatal)),
             _ => {}
@@ -175,6 +176,15 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
                 _ => server.statements.parse_dropped(dropped.statement, dropped.place),
             }
         }
+    }
+}
+
+/// A parameter changed with nobody listening (its client had gone, or a ROLLBACK brought it back): the record follows.
+fn follow(params: &mut Arc<ParamSet>, name: &[u8], value: &[u8]) {
+    if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value))
+        && !super::params::fixed(name)
+    {
+        *params = Arc::new(params.with(&name.to_ascii_lowercase(), value));
     }
 }
 

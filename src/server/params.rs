@@ -36,6 +36,12 @@ impl ParamSet {
         set
     }
 
+    /// The same set with a value that no client can ask for: whatever the next one wants is set, or reset.
+    #[must_use]
+    pub fn with_unknown(&self, name: &str) -> Self {
+        self.with(name, "\0")
+    }
+
     /// The value of a lower-case name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|v| &**v)
@@ -50,6 +56,11 @@ impl ParamSet {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (&**k, &**v))
     }
+}
+
+/// Reported, but not for a client to set.
+pub fn fixed(name: &str) -> bool {
+    matches!(name, "is_superuser" | "session_authorization" | "in_hot_standby" | "server_version" | "server_encoding" | "integer_datetimes")
 }
 
 /// Appends to `out` the SQL that makes a server with `from` one with `to`. One simple Query: all of it or nothing.
@@ -94,10 +105,12 @@ fn quote(out: &mut Vec<u8>, q: u8, text: &str) {
 fn literal(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"E'");
     for b in text.bytes() {
-        if matches!(b, b'\'' | b'\\') {
-            out.push(b'\\');
+        match b {
+            b'\'' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+            // Bytes of the server's encoding, as in a startup packet, whatever client_encoding is.
+            0x80.. => out.extend_from_slice(format!("\\x{b:02x}").as_bytes()),
+            _ => out.push(b),
         }
-        out.push(b);
     }
     out.push(b'\'');
 }
@@ -145,6 +158,16 @@ mod tests {
     #[test]
     fn values_cannot_end_their_literal() {
         assert_eq!(sql(&[], &[("x", r"a'b\")]), r"SELECT pg_catalog.set_config(E'x',E'a\'b\\',false)");
+    }
+
+    #[test]
+    fn an_unknown_value_is_always_set_anew() {
+        let known = ParamSet::from_pairs([("a", "1"), ("b", "2")]).with_unknown("a");
+        for (to, sql) in [(vec![("a", "1"), ("b", "2")], "SELECT pg_catalog.set_config(E'a',E'1',false)"), (vec![("b", "2")], "RESET \"a\";")] {
+            let mut out = Vec::new();
+            sync_sql(&known, &ParamSet::from_pairs(to), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), sql);
+        }
     }
 
     #[test]

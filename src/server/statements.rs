@@ -22,7 +22,12 @@ pub struct Statement {
     pub name: Box<[u8]>,
     /// SQL text, its NUL, and parameter types, as in Parse.
     pub rest: Box<[u8]>,
+    /// Values of [`READING`] it is prepared under.
+    reading: [Box<str>; READING.len()],
 }
+
+/// Parameters that decide what a statement's literals mean when it is prepared.
+const READING: [&str; 5] = ["client_encoding", "datestyle", "intervalstyle", "standard_conforming_strings", "timezone"];
 
 /// All shared statements of the process, by text.
 pub struct StatementCache {
@@ -38,16 +43,19 @@ impl Default for StatementCache {
 }
 
 impl StatementCache {
-    /// The statement with this text and these types.
-    pub fn intern(&self, rest: &[u8]) -> Arc<Statement> {
-        let hash = self.hasher.hash_one(rest);
+    /// The statement with this text and these types, as it is read under these parameters: literals of unknown type
+    /// get their value when a statement is prepared (parse_coerce.c, coerce_type), under the TimeZone of that moment.
+    pub fn intern(&self, rest: &[u8], params: &ParamSet) -> Arc<Statement> {
+        let reading = READING.map(|name| params.get(name).unwrap_or_default());
+        let hash = self.hasher.hash_one((rest, &reading));
         if let Some(known) = self.texts.get(&hash).and_then(|w| w.upgrade())
             && *known.rest == *rest
+            && known.reading.iter().map(|v| &**v).eq(reading)
         {
             return known;
         }
         let id = self.next.fetch_add(1, Relaxed);
-        let statement = Arc::new(Statement { id, name: format!("pgsluice_{id}").into_bytes().into(), rest: rest.into() });
+        let statement = Arc::new(Statement { id, name: format!("pgsluice_{id}").into_bytes().into(), rest: rest.into(), reading: reading.map(Box::from) });
         // Two texts of one hash take turns: each keeps its own name, only the sharing is lost.
         self.texts.insert(hash, Arc::downgrade(&statement));
         if self.texts.len() >= 4096 && self.texts.len().is_power_of_two() {
@@ -200,12 +208,15 @@ mod tests {
     #[test]
     fn one_text_is_one_statement_while_someone_names_it() {
         let cache = StatementCache::default();
-        let a = cache.intern(b"SELECT 1\0\0\0");
-        assert!(Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0")));
-        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\x01\0\0\0\x17")), "types count");
+        let none = ParamSet::default();
+        let a = cache.intern(b"SELECT 1\0\0\0", &none);
+        assert!(Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0", &none)));
+        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\x01\0\0\0\x17", &none)), "types count");
+        let tokyo = ParamSet::from_pairs([("TimeZone", "Asia/Tokyo")]);
+        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0", &tokyo)), "the time zone of its literals counts");
         let id = a.id;
         drop(a);
-        assert_ne!(cache.intern(b"SELECT 1\0\0\0").id, id, "a number is never reused");
+        assert_ne!(cache.intern(b"SELECT 1\0\0\0", &none).id, id, "a number is never reused");
     }
 
     #[test]

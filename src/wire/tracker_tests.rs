@@ -310,3 +310,13 @@ fn what_a_sync_behind_has_not_decided_is_open() {
     t.answer(b'Z', b"E").unwrap();
     assert!(!t.surely_not_failed());
 }
+
+#[test]
+fn a_fake_behind_a_sync_does_not_keep_the_server() {
+    let mut t = Tracker::new();
+    fwd(&mut t, &[Request::Query]);
+    t.push(Entry::new(Request::Close, Action::Fake));
+    hear(&mut t, b"CZ");
+    assert!(t.pop_fake().is_some());
+    assert!(t.releasable());
+}
