@@ -415,6 +415,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         skip_to_sync: false,
         forgetting: false,
         held: false,
+        cut_short: false,
         resets: Resets::default(),
         restoring: false,
         server_fatal: false,

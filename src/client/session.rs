@@ -105,6 +105,8 @@ pub struct Session {
     pub(super) resets: Resets,
     /// After a RESET the startup values are being set anew; the client is told them.
     pub(super) restoring: bool,
+    /// The client has got a part of a message whose rest is lost: nothing may stand behind it.
+    pub(super) cut_short: bool,
     /// The server announced its end (FATAL): the client has been told.
     pub(super) server_fatal: bool,
     /// Bytes answered to the statement that runs.
@@ -168,9 +170,9 @@ impl Session {
             }
             Stop::Protocol(fields) => Some(fields),
         };
-        if let Some(fields) = fields {
+        // Behind half a message an error would be taken for the rest of it: a wrong answer. The end must do.
+        if let Some(fields) = fields.filter(|_| !self.cut_short) {
             let mut out = Vec::new();
-            // Behind half a message an error could not be read.
             control::error(&mut out, &fields);
             self.unsent.extend_from_slice(&out);
         }
