@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
-use support::{raw, wait_for};
+use support::proxy::{Direction, Fault, Proxy};
+use support::{raw, seed, wait_for};
 
 const MB: usize = 1024 * 1024;
 
@@ -266,6 +267,31 @@ fn a_client_that_leaves_in_the_middle_of_anything_frees_its_server() {
     wait_for("the query to be cancelled", || {
         (cluster.psql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%left behind%' AND state = 'active' AND pid <> pg_backend_pid()") == "0").then_some(())
     });
+}
+
+/// An error put behind half a row would be read as the rest of the row.
+#[test]
+fn nothing_stands_behind_a_row_that_was_cut() {
+    let proxy = Proxy::start(cluster::shared().address(), seed());
+    let url = format!("postgres://app:{PASSWORD}@{}/{DATABASE}", proxy.address());
+    let pooler = Setup::default().env("DATABASE_URL", &url).env("PGSLUICE_POOL_SIZE", "1").start();
+    // RowDescription is 32 bytes, the row 20,011; an ErrorResponse would fill what is missing.
+    for cut in (19_600..20_040).step_by(40) {
+        let mut client = wait_for("service", || {
+            let mut client = pooler.try_client("app", PASSWORD, DATABASE).ok()?;
+            client.simple("SELECT 1").ok().map(|_| client)
+        });
+        proxy.set(Direction::ToClient, Fault::CutAfter(cut));
+        client.send(&raw::query("SELECT repeat('x', 20000)")).unwrap();
+        loop {
+            match client.read() {
+                Ok(m) if m.tag == b'T' => {}
+                Ok(m) => panic!("a message made of two: {} of {} bytes", m.tag as char, m.body.len()),
+                Err(_) => break,
+            }
+        }
+        proxy.heal();
+    }
 }
 
 #[test]

@@ -46,8 +46,8 @@ impl Session {
     /// Gives the server up when the session ends while it holds one.
     fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
         self.registration.slot.clear();
+        self.cut_short = server.in_message.left > 0 && server.in_message.forward;
         server.dirty |= self.pins.leaves_state() || !self.follows_parameters();
-        self.cut |= server.in_message.left > 0 && server.in_message.forward;
         server.dirty |= std::mem::take(&mut self.unread);
         let half_a_message = self.in_message.left > 0 && self.in_message.forward;
         match result {

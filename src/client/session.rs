@@ -93,9 +93,6 @@ pub struct Session {
     /// What ties it to its server between transactions.
     pub(super) pins: Pins,
     pub(super) lex: LexSettings,
-    /// A server's message was forwarded in part and cannot be completed: nothing more can be said to the client, it
-    /// would be read as the rest of that message.
-    pub(super) cut: bool,
     /// A text longer than is read may have left anything in the server's session: it is reset before it is shared.
     pub(super) unread: bool,
     /// Made a temporary object: its backend keeps a temporary schema that DISCARD ALL does not undo.
@@ -110,6 +107,8 @@ pub struct Session {
     pub(super) resets: Resets,
     /// After a RESET the startup values are being set anew; the client is told them.
     pub(super) restoring: bool,
+    /// The client has got a part of a message whose rest is lost: nothing may stand behind it.
+    pub(super) cut_short: bool,
     /// The server announced its end (FATAL): the client has been told.
     pub(super) server_fatal: bool,
     /// Bytes answered to the statement that runs.
@@ -173,8 +172,11 @@ impl Session {
             }
             Stop::Protocol(fields) => Some(fields),
         };
-        if let Some(fields) = fields.filter(|_| !self.cut) {
-            control::error(&mut self.unsent, &fields);
+        // Behind half a message an error would be taken for the rest of it: a wrong answer. The end must do.
+        if let Some(fields) = fields.filter(|_| !self.cut_short) {
+            let mut out = Vec::new();
+            control::error(&mut out, &fields);
+            self.unsent.extend_from_slice(&out);
         }
         if !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);

@@ -11,6 +11,8 @@ use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
+use super::ParamSet;
+
 /// Longest Parse that is shared; longer ones stay with the server that got them.
 pub const MAX_SHARED: usize = 64 * 1024;
 
