@@ -40,7 +40,12 @@ pub fn run(config: Arc<Config>) -> ExitCode {
 fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> {
     let auth = Arc::new(AuthContext::new()?);
     auth.learn_users(&config.auth.users);
-    let shared = Shared { auth: Arc::clone(&auth), params: Params::default(), statements: StatementCache::default(), workers: config.workers };
+    let shared = Shared {
+        auth: Arc::clone(&auth),
+        params: Params::default(),
+        statements: StatementCache::default(),
+        workers: config.workers,
+    };
     Ok(Arc::new(Process {
         pools: Pools::new(Arc::clone(&config), Arc::new(shared)),
         cancels: Arc::new(Cancels::default()),
@@ -49,7 +54,9 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> 
         insight: Insight::new(&config.insight),
         draining: AtomicBool::new(false),
         listening: Mutex::default(),
-        started_unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        started_unix: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
         config,
     }))
 }
@@ -57,7 +64,10 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> 
 /// A panic ends its session only, and its message might hold what no log may hold: the place alone is logged.
 fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
+        let place = info
+            .location()
+            .map(|l| format!("{}:{}", l.file(), l.line()))
+            .unwrap_or_default();
         tracing::error!(target: "pgsluice::panic", place, "a session ended by an internal error; please report this place");
     }));
 }

@@ -13,7 +13,10 @@ pub(super) struct Signals {
 impl Signals {
     /// Listens from now on.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next one. Cancel safe.

@@ -30,7 +30,9 @@ struct Accepted {
 }
 
 fn runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
 }
 
 /// Starts every worker, serves until a signal, and drains.
@@ -45,7 +47,9 @@ pub(super) fn run_all(process: &Arc<Process>) -> ExitCode {
     for id in 1..process.config.workers {
         let (send, receive) = mpsc::channel(DEALT);
         let process = Arc::clone(process);
-        let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || follow(id, process, literal_key, receive));
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || follow(id, process, literal_key, receive));
         match thread {
             Ok(_) => others.push(send),
             Err(e) => return failed(&format!("cannot start worker {id}: {e}")),
@@ -68,10 +72,18 @@ fn failed(why: &str) -> ExitCode {
 }
 
 /// Worker 0: accepts, waits for signals, drains.
-async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Sender<Accepted>>) -> ExitCode {
+async fn lead(
+    process: Arc<Process>,
+    literal_key: [u64; 2],
+    others: Vec<mpsc::Sender<Accepted>>,
+) -> ExitCode {
     let worker = Worker::new(0, Arc::clone(&process), literal_key);
     tokio::task::spawn_local(sweep(Rc::clone(&worker)));
-    let dealer = Rc::new(Dealer { worker, others, next: Cell::new(0) });
+    let dealer = Rc::new(Dealer {
+        worker,
+        others,
+        next: Cell::new(0),
+    });
     let mut accepting = Vec::new();
     for addr in &process.config.listen {
         match Listener::bind(addr, process.config.backlog) {
@@ -96,7 +108,11 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
         a.abort();
     }
     let deadline = process.config.timeouts.shutdown_timeout;
-    tracing::info!(clients = process.clients.count(), deadline_s = deadline.as_secs(), "draining: clients end between transactions");
+    tracing::info!(
+        clients = process.clients.count(),
+        deadline_s = deadline.as_secs(),
+        "draining: clients end between transactions"
+    );
     let ended = async {
         while process.clients.count() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -108,7 +124,10 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
         () = signals.end_asked() => true,
     };
     if cut_off {
-        tracing::warn!(clients = process.clients.count(), "ending now: clients are cut off");
+        tracing::warn!(
+            clients = process.clients.count(),
+            "ending now: clients are cut off"
+        );
         return ExitCode::from(EXIT_CUT_OFF);
     }
     tracing::info!("drained");
@@ -116,7 +135,12 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
 }
 
 /// Other workers: serve what they are dealt.
-fn follow(id: usize, process: Arc<Process>, literal_key: [u64; 2], mut dealt: mpsc::Receiver<Accepted>) {
+fn follow(
+    id: usize,
+    process: Arc<Process>,
+    literal_key: [u64; 2],
+    mut dealt: mpsc::Receiver<Accepted>,
+) {
     set_worker_id(id);
     let rt = match runtime() {
         Ok(rt) => rt,
@@ -171,7 +195,15 @@ impl Dealer {
 async fn accept(listener: Listener, dealer: Rc<Dealer>) {
     loop {
         match listener.accept().await {
-            Ok((fd, peer)) => dealer.deal(Accepted { fd, peer, local: listener.addr().clone() }).await,
+            Ok((fd, peer)) => {
+                dealer
+                    .deal(Accepted {
+                        fd,
+                        peer,
+                        local: listener.addr().clone(),
+                    })
+                    .await
+            }
             Err(e) => {
                 // Out of descriptors or memory: it passes, and asking again at once would only burn the CPU.
                 tracing::error!(error = %e, "accept failed");
@@ -188,7 +220,9 @@ fn start(worker: &Rc<Worker>, a: Accepted) {
             tokio::task::spawn_local(async move {
                 match serve(Rc::clone(&w), socket, a.peer, a.local).await {
                     Outcome::Done => {}
-                    Outcome::Session(session, server) => drop(tokio::task::spawn_local(session.run(server))),
+                    Outcome::Session(session, server) => {
+                        drop(tokio::task::spawn_local(session.run(server)))
+                    }
                     Outcome::Console(console) => crate::admin::serve(w, *console).await,
                 }
             });

@@ -69,7 +69,11 @@ impl<'a> Plan<'a> {
     /// An empty plan over scratch.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
         out.clear();
-        Plan { out, plain: 0..0, copied: false }
+        Plan {
+            out,
+            plain: 0..0,
+            copied: false,
+        }
     }
 
     /// `input[range]` goes out as it is.
@@ -90,14 +94,19 @@ impl<'a> Plan<'a> {
     pub fn inject(&mut self, input: &[u8]) -> &mut Vec<u8> {
         if !self.copied {
             self.copied = true;
-            self.out.extend_from_slice(&input[std::mem::take(&mut self.plain)]);
+            self.out
+                .extend_from_slice(&input[std::mem::take(&mut self.plain)]);
         }
         self.out
     }
 
     /// All that goes out.
     pub fn bytes<'b>(&'b self, input: &'b [u8]) -> &'b [u8] {
-        if self.copied { self.out } else { &input[self.plain.clone()] }
+        if self.copied {
+            self.out
+        } else {
+            &input[self.plain.clone()]
+        }
     }
 }
 
@@ -112,7 +121,9 @@ enum Taken {
 impl Session {
     /// Forwards what the client sent. Afterwards the input holds at most the beginning of a message.
     pub(super) fn forward_client(&mut self, server: &mut Server, now: u64) -> Result<(), Stop> {
-        let Some(mut input) = self.input.take() else { return Ok(()) };
+        let Some(mut input) = self.input.take() else {
+            return Ok(());
+        };
         let w = Rc::clone(&self.w);
         let mut scratch = w.scratch.borrow_mut();
         let Scratch { out, events } = &mut *scratch;
@@ -156,20 +167,31 @@ impl Session {
 
     /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
     fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || !server.tracker.releasable() {
+        if !self.follows_parameters()
+            || Arc::ptr_eq(&server.params, &self.params)
+            || !server.tracker.releasable()
+        {
             return;
         }
         let mut sql = Vec::new();
         server::params::sync_sql(&server.params, &self.params, &mut sql);
         if !sql.is_empty() {
             names::put_query(plan.inject(&[]), &sql);
-            server.tracker.push(Entry::new(Request::Query, Action::Skip));
+            server
+                .tracker
+                .push(Entry::new(Request::Query, Action::Skip));
         }
         server.params = Arc::clone(&self.params);
     }
 
     /// Steps over the messages in `data`. Returns the bytes used, the room that the next message needs, and why to stop.
-    fn scan(&mut self, data: &[u8], server: &mut Server, plan: &mut Plan<'_>, events: &mut Vec<Event>) -> (usize, usize, Option<Stop>) {
+    fn scan(
+        &mut self,
+        data: &[u8],
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> (usize, usize, Option<Stop>) {
         let mut at = 0;
         loop {
             if self.in_message.left > 0 {
@@ -200,7 +222,13 @@ impl Session {
     }
 
     /// The middle or end of a message that began in an earlier batch.
-    fn carry(&mut self, data: &[u8], at: usize, plan: &mut Plan<'_>, events: &mut Vec<Event>) -> usize {
+    fn carry(
+        &mut self,
+        data: &[u8],
+        at: usize,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> usize {
         let n = self.in_message.left.min(data.len() - at);
         if self.in_message.forward {
             plan.keep(data, at..at + n);
@@ -237,20 +265,29 @@ impl Session {
             }
             tag::PARSE => return self.parse(frame, data, range, server, plan, events),
             tag::BIND => return self.bind(frame, data, range, server, plan, events),
-            tag::DESCRIBE | tag::CLOSE => return self.describe_or_close(frame, data, range, server, plan),
+            tag::DESCRIBE | tag::CLOSE => {
+                return self.describe_or_close(frame, data, range, server, plan);
+            }
             tag::EXECUTE => {
                 if !whole {
                     return needs_short(frame);
                 }
-                let end = memchr::memchr(0, &data[range.start + HEADER..range.end]).ok_or_else(|| Stop::protocol("invalid Execute message"))?;
-                events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
+                let end = memchr::memchr(0, &data[range.start + HEADER..range.end])
+                    .ok_or_else(|| Stop::protocol("invalid Execute message"))?;
+                events.push(Event::Execute(
+                    range.start + HEADER..range.start + HEADER + end,
+                ));
                 Some(Request::Execute)
             }
             tag::FUNCTION_CALL => Some(Request::Function),
             tag::COPY_DONE | tag::COPY_FAIL => Some(Request::CopyEnd),
             tag::FLUSH | tag::COPY_DATA => None,
             tag::TERMINATE => return Err(Stop::Terminate),
-            other => return Err(Stop::protocol(format!("invalid frontend message type {other}"))),
+            other => {
+                return Err(Stop::protocol(format!(
+                    "invalid frontend message type {other}"
+                )));
+            }
         };
         if let Some(request) = request {
             server.tracker.push(Entry::new(request, Action::Forward));
@@ -259,7 +296,13 @@ impl Session {
         Ok(Taken::Yes)
     }
 
-    fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, events: &mut Vec<Event>) {
+    fn begin_query(
+        &mut self,
+        data: &[u8],
+        range: &Range<usize>,
+        whole: bool,
+        events: &mut Vec<Event>,
+    ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
         if let Some(sql) = data.get(text.clone())
@@ -293,7 +336,8 @@ impl Session {
             return self.parse_huge(data, range, server, plan);
         }
         let body = range.start + HEADER;
-        let p = Parse::read(&data[body..range.end]).map_err(|_| Stop::protocol("invalid Parse message"))?;
+        let p = Parse::read(&data[body..range.end])
+            .map_err(|_| Stop::protocol("invalid Parse message"))?;
         if p.name.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement name is too long"));
         }
@@ -301,7 +345,9 @@ impl Session {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
             }
-            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+            server
+                .tracker
+                .push(Entry::new(Request::Parse, Action::Forward));
             self.stats().server_parses.add(1);
             plan.keep(data, range.clone());
         } else {
@@ -311,23 +357,38 @@ impl Session {
             self.w.process.pools.make_way(p.sql);
         }
         let sql = body + p.name.len() + 1;
-        events.push(Event::Parse { name: body..body + p.name.len(), sql: sql..sql + p.sql.len() });
+        events.push(Event::Parse {
+            name: body..body + p.name.len(),
+            sql: sql..sql + p.sql.len(),
+        });
         Ok(Taken::Yes)
     }
 
     /// A named statement in transaction pooling: one text, one name at servers.
-    fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+    fn parse_shared(
+        &mut self,
+        p: &Parse<'_>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) {
         let shared = self.pool.shared.statements.intern(p.rest);
         let Ok(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
             // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
             if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.clone()) {
                 self.ensure(&taken, server, plan, data);
                 names::put_parse(plan.inject(data), &taken.name, p.rest);
-                server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+                server
+                    .tracker
+                    .push(Entry::new(Request::Parse, Action::Forward));
             }
             return;
         };
-        let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
+        let entry = |action| Entry {
+            statement: shared.id,
+            registration,
+            ..Entry::new(Request::Parse, action)
+        };
         if server.statements.has(shared.id) {
             // The plan must know that something was left out.
             plan.inject(data);
@@ -338,13 +399,22 @@ impl Session {
     }
 
     /// A Parse too long to be kept: it goes through, and a named one ties the session to its server.
-    fn parse_huge(&mut self, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+    fn parse_huge(
+        &mut self,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) -> Result<Taken, Stop> {
         let body = &data[range.start + HEADER..range.end];
-        let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
+        let end = memchr::memchr(0, body)
+            .ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
         if end > 0 && self.shares_statements() {
             self.pin("a prepared statement too long to share");
         }
-        server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+        server
+            .tracker
+            .push(Entry::new(Request::Parse, Action::Forward));
         plan.keep(data, range);
         Ok(Taken::Yes)
     }
@@ -366,12 +436,16 @@ impl Session {
             return Ok(Taken::NeedsMore(frame.len.min(SIZE)));
         };
         if b.portal.len() > MAX_NAME || b.statement.len() > MAX_NAME {
-            return Err(Stop::protocol("prepared statement or portal name is too long"));
+            return Err(Stop::protocol(
+                "prepared statement or portal name is too long",
+            ));
         }
         self.stats().binds.add(1);
         let shared = match b.statement {
             [] => None,
-            name if self.shares_statements() => self.names().get(name).and_then(|n| n.shared.clone()),
+            name if self.shares_statements() => {
+                self.names().get(name).and_then(|n| n.shared.clone())
+            }
             _ => None,
         };
         match shared {
@@ -384,20 +458,38 @@ impl Session {
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
             None => plan.keep(data, range.clone()),
         }
-        server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+        server
+            .tracker
+            .push(Entry::new(Request::Bind, Action::Forward));
         let portal = body..body + b.portal.len();
         let statement = portal.end + 1..portal.end + 1 + b.statement.len();
-        events.push(Event::Bind { portal, statement, parameters: body + b.prefix..range.end });
+        events.push(Event::Bind {
+            portal,
+            statement,
+            parameters: body + b.prefix..range.end,
+        });
         Ok(Taken::Yes)
     }
 
-    fn describe_or_close(&mut self, frame: Frame, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+    fn describe_or_close(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) -> Result<Taken, Stop> {
         if range.len() < frame.len {
             return needs_short(frame);
         }
-        let target = Target::read(&data[range.start + HEADER..range.end]).map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
+        let target = Target::read(&data[range.start + HEADER..range.end])
+            .map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
         let close = frame.tag == tag::CLOSE;
-        let request = if close { Request::Close } else { Request::Describe };
+        let request = if close {
+            Request::Close
+        } else {
+            Request::Describe
+        };
         if let Target::Statement(name) = target
             && !name.is_empty()
         {
@@ -405,7 +497,10 @@ impl Session {
                 if close {
                     let registration = self.names().close(name);
                     plan.inject(data);
-                    server.tracker.push(Entry { registration, ..Entry::new(Request::Close, Action::Fake) });
+                    server.tracker.push(Entry {
+                        registration,
+                        ..Entry::new(Request::Close, Action::Fake)
+                    });
                     return Ok(Taken::Yes);
                 }
                 if let Some(shared) = self.names().get(name).and_then(|n| n.shared.clone()) {
@@ -425,18 +520,40 @@ impl Session {
     }
 
     /// Sends a Parse ahead when the server lacks the statement.
-    fn ensure(&mut self, shared: &server::Statement, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+    fn ensure(
+        &mut self,
+        shared: &server::Statement,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) {
         if !server.statements.has(shared.id) {
-            let entry = Entry { statement: shared.id, ..Entry::new(Request::Parse, Action::Skip) };
+            let entry = Entry {
+                statement: shared.id,
+                ..Entry::new(Request::Parse, Action::Skip)
+            };
             self.send_parse(shared, entry, server, plan, data);
         }
     }
 
-    fn send_parse(&mut self, shared: &server::Statement, entry: Entry, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+    fn send_parse(
+        &mut self,
+        shared: &server::Statement,
+        entry: Entry,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) {
         let out = plan.inject(data);
-        if let Some(old) = server.statements.insert(shared.id, self.pool.settings.max_prepared_statements) {
+        if let Some(old) = server
+            .statements
+            .insert(shared.id, self.pool.settings.max_prepared_statements)
+        {
             names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
-            server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
+            server.tracker.push(Entry {
+                statement: old,
+                ..Entry::new(Request::Close, Action::Skip)
+            });
         }
         names::put_parse(out, &shared.name, &shared.rest);
         server.tracker.push(entry);
@@ -448,17 +565,28 @@ impl Session {
 /// text: the first byte decides nearly always.
 fn about_databases(sql: &[u8]) -> bool {
     let sql = sql.trim_ascii_start();
-    if !matches!(sql.first().map(u8::to_ascii_lowercase), Some(b'c' | b'a' | b'd')) {
+    if !matches!(
+        sql.first().map(u8::to_ascii_lowercase),
+        Some(b'c' | b'a' | b'd')
+    ) {
         return false;
     }
     let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
     let verb = words.next().unwrap_or_default();
-    [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
+    [b"create".as_slice(), b"alter", b"drop"]
+        .iter()
+        .any(|v| verb.eq_ignore_ascii_case(v))
+        && words
+            .next()
+            .is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
 }
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {
     if frame.len > MAX_SHORT {
-        return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "message is too long for its type")));
+        return Err(Stop::Protocol(ErrorFields::fatal(
+            sqlstate::PROTOCOL_VIOLATION,
+            "message is too long for its type",
+        )));
     }
     Ok(Taken::NeedsMore(frame.len))
 }
@@ -480,8 +608,15 @@ mod tests {
 
     #[test]
     fn statements_about_databases_are_told_apart() {
-        assert!(about_databases(b"DROP DATABASE x") && about_databases(b"  create\ndatabase y TEMPLATE z"));
-        assert!(!about_databases(b"DROP TABLE database") && !about_databases(b"SELECT 1") && !about_databases(b""));
+        assert!(
+            about_databases(b"DROP DATABASE x")
+                && about_databases(b"  create\ndatabase y TEMPLATE z")
+        );
+        assert!(
+            !about_databases(b"DROP TABLE database")
+                && !about_databases(b"SELECT 1")
+                && !about_databases(b"")
+        );
     }
 
     #[test]

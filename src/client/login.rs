@@ -66,7 +66,10 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
-    let mut io = Io { socket, buf: Vec::new() };
+    let mut io = Io {
+        socket,
+        buf: Vec::new(),
+    };
     let login = async {
         match Box::pin(login(&w, &mut io, &place)).await {
             Err(Failed::Told(result, fields)) => {
@@ -78,19 +81,32 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
             Ok(ready) => Some(ready),
         }
     };
-    let ready = if limit.is_zero() { Ok(login.await) } else { tokio::time::timeout(limit, Box::pin(login)).await };
+    let ready = if limit.is_zero() {
+        Ok(login.await)
+    } else {
+        tokio::time::timeout(limit, Box::pin(login)).await
+    };
     match ready {
         Ok(None) => Outcome::Done,
         Err(_) => {
             w.process.clients.count_login(TIMEOUT, 0);
             let fields = ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout");
-            let _ = tokio::time::timeout(Duration::from_secs(1), io.say(|out| control::error(out, &fields))).await;
+            let _ = tokio::time::timeout(
+                Duration::from_secs(1),
+                io.say(|out| control::error(out, &fields)),
+            )
+            .await;
             Outcome::Done
         }
         Ok(Some(ready)) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
-                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin })),
+                Ready::Console { admin } => Outcome::Console(Box::new(Console {
+                    socket: io.socket,
+                    input: io.buf,
+                    place,
+                    admin,
+                })),
                 Ready::Session(login) => {
                     let (session, server) = session(w, io, place, *login);
                     Outcome::Session(Box::new(session), server)
@@ -123,7 +139,11 @@ struct Io {
 impl Io {
     async fn fill(&mut self) -> Result<(), Failed> {
         let mut chunk = [0u8; 1024];
-        let n = self.socket.recv(&mut chunk).await.map_err(|_| Failed::Silent)?;
+        let n = self
+            .socket
+            .recv(&mut chunk)
+            .await
+            .map_err(|_| Failed::Silent)?;
         if n == 0 {
             return Err(Failed::Silent);
         }
@@ -140,8 +160,11 @@ impl Io {
     /// The body of the next `p` message.
     async fn password(&mut self) -> Result<Vec<u8>, Failed> {
         loop {
-            let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
-            if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
+            let violation =
+                |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
+            if let Some(f) =
+                Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))?
+            {
                 if f.tag != frontend::PASSWORD {
                     return Err(violation("expected password response"));
                 }
@@ -161,21 +184,38 @@ impl Io {
 
 async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
     let s = first_packets(w, io).await?;
-    place.info.set_who(Who { user: s.user.clone(), database: s.database.clone(), application: parameter(&s, "application_name") });
+    place.info.set_who(Who {
+        user: s.user.clone(),
+        database: s.database.clone(),
+        application: parameter(&s, "application_name"),
+    });
     if s.minor > 0 || !s.unknown_options.is_empty() {
-        io.say(|out| control::negotiate(out, s.unknown_options.clone())).await;
+        io.say(|out| control::negotiate(out, s.unknown_options.clone()))
+            .await;
     }
     let console = CONSOLE.contains(&s.database.as_str());
     if w.process.draining.load(Relaxed) && !console {
         return Err(Failed::Told(REFUSED, farewell()));
     }
     if w.process.clients.count() > w.process.config.max_client_conn && !console {
-        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
-            .hint("Raise max_client_conn, or close idle connections.")));
+        return Err(Failed::Told(
+            REFUSED,
+            ErrorFields::fatal(
+                sqlstate::TOO_MANY_CONNECTIONS,
+                "no more connections allowed (max_client_conn)",
+            )
+            .hint("Raise max_client_conn, or close idle connections."),
+        ));
     }
     if s.replication.is_some() {
-        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
-            .hint("Connect replication directly to PostgreSQL.")));
+        return Err(Failed::Told(
+            REFUSED,
+            ErrorFields::fatal(
+                sqlstate::NOT_SUPPORTED,
+                "replication connections are not supported by pgsluice yet",
+            )
+            .hint("Connect replication directly to PostgreSQL."),
+        ));
     }
     authenticate(w, io, &s).await?;
     if console {
@@ -185,13 +225,19 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Fail
 }
 
 fn parameter(s: &Startup, name: &str) -> String {
-    s.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
+    s.parameters
+        .iter()
+        .rev()
+        .find(|(n, _)| n == name)
+        .map(|(_, v)| v.clone())
+        .unwrap_or_default()
 }
 
 /// Reads up to the StartupMessage. Encryption is refused (`N`); bytes already behind such a request were sent before
 /// the answer was known and are an attack or a bug (CVE-2021-23214).
 async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
-    let violation = |m: String| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
+    let violation =
+        |m: String| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
     let (mut ssl, mut gss) = (false, false);
     loop {
         let len = loop {
@@ -204,7 +250,9 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
         match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
             First::Ssl if !ssl => ssl = true,
             First::GssEnc if !gss => gss = true,
-            First::Ssl | First::GssEnc => return Err(violation("encryption was already refused".to_owned())),
+            First::Ssl | First::GssEnc => {
+                return Err(violation("encryption was already refused".to_owned()));
+            }
             First::Cancel { pid, secret } => {
                 let cancels = Arc::clone(&w.process.cancels);
                 // The client waits for the connection to close, which it takes for "delivered".
@@ -214,7 +262,9 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
             First::Startup(s) => return Ok(s),
         }
         if !io.buf.is_empty() {
-            return Err(violation("received unencrypted data after an encryption request".to_owned()));
+            return Err(violation(
+                "received unencrypted data after an encryption request".to_owned(),
+            ));
         }
         io.socket.send_all(b"N").await.map_err(|_| Failed::Silent)?;
     }
@@ -223,8 +273,11 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
 async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
     let method = w.process.config.auth.method;
     let secret = w.process.config.auth.users.get(&s.user);
-    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
-    let (mut machine, mut ask) = ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+    let internal =
+        |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
+    let (mut machine, mut ask) =
+        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret)
+            .map_err(|e| internal(&e))?;
     loop {
         let message = match &ask {
             auth::Ask::Ok => control::Ask::Ok,
@@ -264,31 +317,59 @@ fn refused(w: &Rc<Worker>, s: &Startup, method: AuthMethod) -> Failed {
     tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
     let _ = w;
     let (code, message) = if method == AuthMethod::Trust {
-        (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
+        (
+            sqlstate::INVALID_AUTHORIZATION,
+            format!("user \"{}\" is not known to pgsluice", s.user),
+        )
     } else {
-        (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
+        (
+            sqlstate::INVALID_PASSWORD,
+            format!("password authentication failed for user \"{}\"", s.user),
+        )
     };
     Failed::Told(AUTH, ErrorFields::fatal(code, message))
 }
 
-async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Ready, Failed> {
+async fn welcome_console(
+    w: &Rc<Worker>,
+    io: &mut Io,
+    place: &Place,
+    s: &Startup,
+) -> Result<Ready, Failed> {
     let admin = w.process.config.admin_users.contains(&s.user);
     if !admin && !w.process.config.stats_users.contains(&s.user) {
-        return Err(Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" may not use the console", s.user))
-            .hint("Add the user to admin_users or stats_users.")));
+        return Err(Failed::Told(
+            AUTH,
+            ErrorFields::fatal(
+                sqlstate::INVALID_AUTHORIZATION,
+                format!("user \"{}\" may not use the console", s.user),
+            )
+            .hint("Add the user to admin_users or stats_users."),
+        ));
     }
     place.info.set_state(ClientState::Active, 0, now_us());
     let secret: [u8; 8] = auth::random().map_err(|_| Failed::Silent)?;
     io.say(|out| {
         control::authentication(out, &control::Ask::Ok);
         let version = concat!(env!("CARGO_PKG_VERSION"), "/pgsluice");
-        for (n, v) in [("server_version", version), ("client_encoding", "UTF8"), ("server_encoding", "UTF8"), ("DateStyle", "ISO, MDY"),
-            ("TimeZone", "UTC"), ("standard_conforming_strings", "on"), ("is_superuser", "off"), ("integer_datetimes", "on")]
-        {
+        for (n, v) in [
+            ("server_version", version),
+            ("client_encoding", "UTF8"),
+            ("server_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "UTC"),
+            ("standard_conforming_strings", "on"),
+            ("is_superuser", "off"),
+            ("integer_datetimes", "on"),
+        ] {
             control::parameter_status(out, n.as_bytes(), v.as_bytes());
         }
         let [a, b, c, d, ..] = secret;
-        control::backend_key(out, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff, u32::from_be_bytes([d, c, b, a]));
+        control::backend_key(
+            out,
+            u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff,
+            u32::from_be_bytes([d, c, b, a]),
+        );
         control::ready(out, TxStatus::Idle);
     })
     .await;
@@ -301,13 +382,23 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
             .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
         Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
     })?;
-    let startup = w.process.pools.shared().params.intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
-    let (reported, server) = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
+    let startup = w.process.pools.shared().params.intern(ParamSet::from_pairs(
+        s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())),
+    ));
+    let (reported, server) = reported(w, &pool, place, &startup)
+        .await
+        .map_err(|fields| Failed::Told(ERROR, fields))?;
     // In session pooling the process id a client is told is its backend's: pg_backend_pid() agrees with it.
-    let registration = w.process.cancels.register(server.as_ref().map(|s| s.key.pid())).map_err(|_| Failed::Silent)?;
+    let registration = w
+        .process
+        .cancels
+        .register(server.as_ref().map(|s| s.key.pid()))
+        .map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
-    let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
+    let application = startup
+        .get("application_name")
+        .filter(|_| pool.settings.pool_mode != PoolMode::Session);
     for (name, value) in reported.iter() {
         let value = match application {
             Some(a) if &**name == b"application_name" => clean_application(a),
@@ -319,34 +410,60 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
     control::ready(&mut out, TxStatus::Idle);
     io.socket.send_all(&out).await.map_err(|_| Failed::Silent)?;
     place.info.set_state(ClientState::Idle, 0, now_us());
-    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
+    Ok(Ready::Session(Box::new(LoggedIn {
+        pool,
+        startup,
+        registration,
+        reported,
+        server,
+    })))
 }
 
 /// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
 fn clean_application(name: &str) -> Vec<u8> {
-    name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
+    name.bytes()
+        .take(63)
+        .map(|b| if (32..127).contains(&b) { b } else { b'?' })
+        .collect()
 }
 
 /// What servers report under these parameters: known, or asked of a server, which proves that it takes them. In session
 /// pooling the server stays with the client.
-async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc<ParamSet>) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
+async fn reported(
+    w: &Rc<Worker>,
+    pool: &Arc<Pool>,
+    place: &Place,
+    startup: &Arc<ParamSet>,
+) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
     let session = pool.settings.pool_mode == PoolMode::Session;
     let shared = &w.process.pools.shared().params;
-    let key = if session { Arc::clone(startup) } else { shared.intern(startup.without("application_name")) };
+    let key = if session {
+        Arc::clone(startup)
+    } else {
+        shared.intern(startup.without("application_name"))
+    };
     if !session && let Some(known) = pool.welcomes.get(&key) {
         return Ok((known, None));
     }
     place.info.set_state(ClientState::Waiting, 0, now_us());
     let wait = pool.settings.query_wait_timeout;
     let checkout = Box::pin(pool.checkout(w.id, place.info.id, startup));
-    let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
+    let server = if wait.is_zero() {
+        Ok(checkout.await)
+    } else {
+        tokio::time::timeout(wait, checkout).await
+    };
     let server = match server {
         Ok(Ok(server)) => server,
         Ok(Err(CheckoutError::Failed(fields))) => return Err(fields),
         Err(_) => {
             pool.stats[w.id].wait_timeouts.add(1);
             let (detail, hint) = pool.holders();
-            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout").detail(detail).hint(hint));
+            return Err(
+                ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
+                    .detail(detail)
+                    .hint(hint),
+            );
         }
     };
     if session {
@@ -370,12 +487,21 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
             server.release(now_us());
             Err(fields)
         }
-        Err(e) => Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {e}"))),
+        Err(e) => Err(ErrorFields::fatal(
+            sqlstate::CONNECTION_FAILURE,
+            format!("server connection failed: {e}"),
+        )),
     }
 }
 
 fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Option<Checkout>) {
-    let value = |name: &[u8]| login.reported.iter().find(|(n, _)| **n == *name).map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+    let value = |name: &[u8]| {
+        login
+            .reported
+            .iter()
+            .find(|(n, _)| **n == *name)
+            .map(|(_, v)| String::from_utf8_lossy(v).into_owned())
+    };
     let lex = LexSettings {
         standard_conforming_strings: value(b"standard_conforming_strings").map(|v| v == "on"),
         safe_encoding: value(b"client_encoding").is_none_or(|v| observe::safe_encoding(&v)),

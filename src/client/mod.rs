@@ -100,7 +100,8 @@ impl Worker {
 
     /// The sweep, a few times a second: wakes sessions whose deadline has passed; all of them when draining.
     pub fn sweep(self: &Rc<Self>, now_us: u64) {
-        self.alarms.sweep(now_us, self.process.draining.load(Relaxed));
+        self.alarms
+            .sweep(now_us, self.process.draining.load(Relaxed));
         self.lens.borrow_mut().tick(now_us);
     }
 }

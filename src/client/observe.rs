@@ -15,15 +15,38 @@ use crate::sql::{self, LexSettings, RawSql, effect};
 /// Whether text in this client encoding can be lexed byte by byte: no second byte may be `\` or `'` (R22).
 pub fn safe_encoding(name: &str) -> bool {
     let name = name.trim_matches('\'').to_ascii_uppercase();
-    !["SJIS", "SHIFT_JIS", "MSKANJI", "SHIFTJIS", "WIN932", "WINDOWS932", "BIG5", "WIN950", "WINDOWS950", "GBK", "WIN936", "WINDOWS936", "UHC", "WIN949",
-        "WINDOWS949", "GB18030", "JOHAB", "SHIFT_JIS_2004", "SJIS2004"]
+    ![
+        "SJIS",
+        "SHIFT_JIS",
+        "MSKANJI",
+        "SHIFTJIS",
+        "WIN932",
+        "WINDOWS932",
+        "BIG5",
+        "WIN950",
+        "WINDOWS950",
+        "GBK",
+        "WIN936",
+        "WINDOWS936",
+        "UHC",
+        "WIN949",
+        "WINDOWS949",
+        "GB18030",
+        "JOHAB",
+        "SHIFT_JIS_2004",
+        "SJIS2004",
+    ]
     .contains(&name.as_str())
 }
 
 impl Session {
     /// Looks at what was forwarded, in order.
     pub(super) fn observe(&mut self, data: &[u8], events: &mut Vec<Event>, now: u64) {
-        let at = Times { received_us: self.received_us.min(now), server_us: self.server_us.max(self.received_us), sent_us: self.server_us.max(now) };
+        let at = Times {
+            received_us: self.received_us.min(now),
+            server_us: self.server_us.max(self.received_us),
+            sent_us: self.server_us.max(now),
+        };
         for e in events.drain(..) {
             match e {
                 Event::Query(text) => {
@@ -37,7 +60,11 @@ impl Session {
                     }
                 }
                 Event::Parse { name, sql } => self.observe_parse(&data[name], &data[sql], now),
-                Event::Bind { portal, statement, parameters } => self.observe_bind(data, portal, statement, parameters),
+                Event::Bind {
+                    portal,
+                    statement,
+                    parameters,
+                } => self.observe_bind(data, portal, statement, parameters),
                 Event::Execute(portal) => self.observe_execute(&data[portal], at),
                 Event::Sync => self.insight.synced(),
             }
@@ -55,11 +82,24 @@ impl Session {
         let mut begun = self.begun;
         let (mut pin, mut effects) = (None, 0);
         let insight = &mut self.insight;
-        let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
+        let ties = Ties {
+            follows: self.pool.settings.pool_mode != PoolMode::Session,
+            welcomes: &self.pool.welcomes,
+            lex,
+        };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             effects |= statement.effects;
             pin = pin.or_else(|| ties.reason(statement.effects, sql));
-            insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
+            insight.begin(
+                lens,
+                &Begin {
+                    statement: *statement,
+                    text: Some(Text { sql, lex }),
+                    tags: TagSet::default(),
+                    at,
+                    pipelined: begun > 0,
+                },
+            );
             begun += 1;
         });
         self.begun = begun;
@@ -78,24 +118,44 @@ impl Session {
         let lex = self.lex;
         let mut meta = Meta::default();
         let insight = &mut self.insight;
-        w.analyzer.borrow_mut().analyze(RawSql(text), lex, |statement, sql| {
-            let tags = insight.register(lens, statement, Text { sql, lex }, now);
-            meta = Meta { statement: *statement, tags, known: true };
-        });
+        w.analyzer
+            .borrow_mut()
+            .analyze(RawSql(text), lex, |statement, sql| {
+                let tags = insight.register(lens, statement, Text { sql, lex }, now);
+                meta = Meta {
+                    statement: *statement,
+                    tags,
+                    known: true,
+                };
+            });
         self.made_temp |= meta.statement.effects & effect::TEMP != 0;
-        let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
+        let ties = Ties {
+            follows: self.follows_parameters(),
+            welcomes: &self.pool.welcomes,
+            lex,
+        };
         if let Some(reason) = ties.reason(meta.statement.effects, RawSql(text)) {
             self.pin(reason);
         }
         self.names().learn(name, meta);
     }
 
-    fn observe_bind(&mut self, data: &[u8], portal: Range<usize>, statement: Range<usize>, parameters: Range<usize>) {
+    fn observe_bind(
+        &mut self,
+        data: &[u8],
+        portal: Range<usize>,
+        statement: Range<usize>,
+        parameters: Range<usize>,
+    ) {
         if !self.looks_at_sql() {
             return;
         }
         let mut meta = self.names().meta(&data[statement]);
-        meta.statement.literals = self.w.lens.borrow().bind_literals(meta.statement.literals, &data[parameters]);
+        meta.statement.literals = self
+            .w
+            .lens
+            .borrow()
+            .bind_literals(meta.statement.literals, &data[parameters]);
         self.names().bind(&data[portal], meta);
     }
 
@@ -103,7 +163,13 @@ impl Session {
         self.stats().queries.add(1);
         let meta = self.names().portal(portal);
         if meta.known {
-            let begin = Begin { statement: meta.statement, text: None, tags: meta.tags, at, pipelined: self.begun > 0 };
+            let begin = Begin {
+                statement: meta.statement,
+                text: None,
+                tags: meta.tags,
+                at,
+                pipelined: self.begun > 0,
+            };
             self.insight.begin(&mut self.w.lens.borrow_mut(), &begin);
         }
         self.begun += 1;
@@ -136,7 +202,9 @@ impl Ties<'_> {
             e if e & effect::HOLD_CURSOR != 0 => Some("a cursor WITH HOLD"),
             e if e & effect::PREPARE != 0 => Some("SQL-level PREPARE"),
             e if e & effect::LOAD != 0 => Some("LOAD"),
-            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => Some("SET of a parameter that servers do not report"),
+            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => {
+                Some("SET of a parameter that servers do not report")
+            }
             _ => None,
         }
     }
@@ -144,13 +212,20 @@ impl Ties<'_> {
     /// A parameter that servers report (GUC_REPORT) follows its client: the report tells its value.
     fn only_reported(&self, text: RawSql<'_>) -> bool {
         if let Some(name) = sql::set_target(text, self.lex) {
-            return name == "all" || self.welcomes.reports(if name == "time zone" { "timezone" } else { &name });
+            return name == "all"
+                || self.welcomes.reports(if name == "time zone" {
+                    "timezone"
+                } else {
+                    &name
+                });
         }
         let mut rest = text.0;
         let mut found = false;
         while let Some(at) = memchr::memmem::find(&rest.to_ascii_lowercase(), b"set_config") {
             rest = &rest[at + b"set_config".len()..];
-            let Some(name) = first_argument(rest) else { return false };
+            let Some(name) = first_argument(rest) else {
+                return false;
+            };
             if !self.welcomes.reports(&name) {
                 return false;
             }
@@ -162,7 +237,11 @@ impl Ties<'_> {
 
 /// The name in `('name', ...`; `None` when the argument is not a plain literal.
 fn first_argument(rest: &[u8]) -> Option<String> {
-    let rest = rest.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start().strip_prefix(b"'")?;
+    let rest = rest
+        .trim_ascii_start()
+        .strip_prefix(b"(")?
+        .trim_ascii_start()
+        .strip_prefix(b"'")?;
     let end = memchr::memchr(b'\'', rest)?;
     Some(String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase())
 }
@@ -175,17 +254,31 @@ mod tests {
     fn djangos_time_zone_is_followed_and_other_parameters_pin() {
         let welcomes = Welcomes::default();
         welcomes.learn_reported([(b"TimeZone".as_slice(), b"UTC".as_slice())]);
-        let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
-        let ties = Ties { follows: true, welcomes: &welcomes, lex };
+        let lex = LexSettings {
+            standard_conforming_strings: Some(true),
+            safe_encoding: true,
+        };
+        let ties = Ties {
+            follows: true,
+            welcomes: &welcomes,
+            lex,
+        };
         for (sql, pins) in [
             ("SELECT set_config('TimeZone', 'UTC', false)", false),
             ("SELECT set_config('TimeZone', $1, false)", false),
-            ("SELECT set_config('timezone', 'UTC', false), set_config('work_mem', '1MB', false)", true),
+            (
+                "SELECT set_config('timezone', 'UTC', false), set_config('work_mem', '1MB', false)",
+                true,
+            ),
             ("SET TIME ZONE 'UTC'", false),
             ("SET work_mem = '1MB'", true),
             ("SELECT set_config(name, 'x', false) FROM t", true),
         ] {
-            assert_eq!(ties.reason(effect::SET, RawSql(sql.as_bytes())).is_some(), pins, "{sql}");
+            assert_eq!(
+                ties.reason(effect::SET, RawSql(sql.as_bytes())).is_some(),
+                pins,
+                "{sql}"
+            );
         }
     }
 

@@ -24,7 +24,13 @@ pub struct Batch {
 impl Session {
     /// Digests what the server sent into `batch` (empty when the input goes as it is). Returns the range of the
     /// server's input, or the batch, to send; the caller sends, then consumes `used`.
-    pub(super) fn digest_server(&mut self, server: &mut Server, data: &[u8], plan: &mut Plan<'_>, now: u64) -> Result<usize, Stop> {
+    pub(super) fn digest_server(
+        &mut self,
+        server: &mut Server,
+        data: &[u8],
+        plan: &mut Plan<'_>,
+        now: u64,
+    ) -> Result<usize, Stop> {
         let mut at = 0;
         loop {
             if server.in_message.left > 0 {
@@ -40,13 +46,18 @@ impl Session {
                 continue;
             }
             self.answer_fakes(server, plan, data);
-            let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else { return Ok(at) };
+            let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else {
+                return Ok(at);
+            };
             let have = f.len.min(data.len() - at);
             if have < f.len && f.len <= SIZE && held_back(f.tag) {
                 return Ok(at);
             }
             let body = &data[at + HEADER..(at + have).max(at + HEADER)];
-            let forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
+            let forward = server
+                .tracker
+                .answer(f.tag, body)
+                .map_err(|_| Stop::Desync)?;
             self.answered += f.len as u64;
             if interesting(f.tag) {
                 self.note(f.tag, body, forward, server, now)?;
@@ -65,7 +76,11 @@ impl Session {
     /// Puts the answers to requests that no server was told of where they belong.
     pub(super) fn answer_fakes(&mut self, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
         while let Some(e) = server.tracker.pop_fake() {
-            let complete = if e.request == Request::Parse { tag::PARSE_COMPLETE } else { tag::CLOSE_COMPLETE };
+            let complete = if e.request == Request::Parse {
+                tag::PARSE_COMPLETE
+            } else {
+                tag::CLOSE_COMPLETE
+            };
             frame::put(plan.inject(data), complete, |_| {});
             if e.request == Request::Close {
                 self.names().closed(e.registration);
@@ -74,20 +89,33 @@ impl Session {
     }
 
     /// The few messages that mean something to us.
-    fn note(&mut self, t: u8, body: &[u8], forward: bool, server: &mut Server, now: u64) -> Result<(), Stop> {
+    fn note(
+        &mut self,
+        t: u8,
+        body: &[u8],
+        forward: bool,
+        server: &mut Server,
+        now: u64,
+    ) -> Result<(), Stop> {
         match t {
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if forward => {
-                let rows = if t == tag::COMMAND_COMPLETE { control::rows(body) } else { 0 };
+                let rows = if t == tag::COMMAND_COMPLETE {
+                    control::rows(body)
+                } else {
+                    0
+                };
                 let bytes = std::mem::take(&mut self.answered);
                 self.begun = self.begun.saturating_sub(1);
-                self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
+                self.insight
+                    .complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
                 if t == tag::COMMAND_COMPLETE && body.first() == Some(&b'D') {
                     self.note_discard(body, server);
                 }
             }
             tag::ERROR => {
                 if forward {
-                    self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
+                    self.insight
+                        .failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
                 }
                 self.server_fatal |= error::is_fatal(body);
             }
@@ -105,12 +133,17 @@ impl Session {
         }
         if forward {
             self.answered = 0;
-            self.insight.ready(&mut self.w.lens.borrow_mut(), status.byte(), now);
-            self.stats().query_us.add(now.saturating_sub(self.request_us));
+            self.insight
+                .ready(&mut self.w.lens.borrow_mut(), status.byte(), now);
+            self.stats()
+                .query_us
+                .add(now.saturating_sub(self.request_us));
             self.request_us = now;
             if status == TxStatus::Idle {
                 self.stats().transactions.add(1);
-                self.stats().transaction_us.add(now.saturating_sub(self.transaction_us));
+                self.stats()
+                    .transaction_us
+                    .add(now.saturating_sub(self.transaction_us));
                 self.transaction_us = now;
             }
         }
@@ -119,7 +152,10 @@ impl Session {
             server.info.set_tx(status.byte(), now);
         }
         if self.pool.settings.pool_mode == PoolMode::Statement && status != TxStatus::Idle {
-            return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode")));
+            return Err(Stop::Protocol(ErrorFields::fatal(
+                sqlstate::NOT_SUPPORTED,
+                "transaction blocks not allowed in statement pooling mode",
+            )));
         }
         Ok(())
     }
@@ -148,16 +184,24 @@ impl Session {
 
     /// A reported parameter changed: it is the client's wish from now on, and the server has it.
     fn note_parameter(&mut self, body: &[u8], forward: bool, server: &mut Server) {
-        let Ok((name, value)) = control::read_parameter_status(body) else { return };
+        let Ok((name, value)) = control::read_parameter_status(body) else {
+            return;
+        };
         server.report(name, value);
         if name == b"application_name" {
             server.info.set_application(value);
         }
-        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return;
+        };
         if forward {
             self.heard_parameter(name, value);
             if self.follows_parameters() && !fixed(name) {
-                self.params = self.pool.shared.params.intern(self.params.with(&name.to_ascii_lowercase(), value));
+                self.params = self
+                    .pool
+                    .shared
+                    .params
+                    .intern(self.params.with(&name.to_ascii_lowercase(), value));
                 server.params = Arc::clone(&self.params);
             }
         }
@@ -169,7 +213,11 @@ impl Session {
             self.names().clear();
         }
         if body == b"DISCARD ALL\0" {
-            server.params = self.pool.shared.params.intern(crate::server::ParamSet::default());
+            server.params = self
+                .pool
+                .shared
+                .params
+                .intern(crate::server::ParamSet::default());
             self.params = Arc::clone(&self.startup);
         }
     }
@@ -203,14 +251,37 @@ impl Session {
 
 /// Messages that are looked at as a whole; they are short, or at most a buffer long.
 fn held_back(t: u8) -> bool {
-    !matches!(t, tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT)
+    !matches!(
+        t,
+        tag::DATA_ROW
+            | tag::COPY_DATA
+            | tag::ROW_DESCRIPTION
+            | tag::PARAMETER_DESCRIPTION
+            | tag::FUNCTION_RESULT
+    )
 }
 
 fn interesting(t: u8) -> bool {
-    matches!(t, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR | tag::PARAMETER_STATUS | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED)
+    matches!(
+        t,
+        tag::COMMAND_COMPLETE
+            | tag::READY_FOR_QUERY
+            | tag::ERROR
+            | tag::PARAMETER_STATUS
+            | tag::EMPTY_QUERY
+            | tag::PORTAL_SUSPENDED
+    )
 }
 
 /// Reported, but not for a client to set.
 fn fixed(name: &str) -> bool {
-    matches!(name, "is_superuser" | "session_authorization" | "in_hot_standby" | "server_version" | "server_encoding" | "integer_datetimes")
+    matches!(
+        name,
+        "is_superuser"
+            | "session_authorization"
+            | "in_hot_standby"
+            | "server_version"
+            | "server_encoding"
+            | "integer_datetimes"
+    )
 }

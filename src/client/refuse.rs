@@ -10,7 +10,9 @@ impl Session {
     /// Works off what needs no server. Whether something is left that does.
     pub(super) fn needs_server(&mut self) -> Result<bool, Stop> {
         loop {
-            let Some(input) = &mut self.input else { return Ok(false) };
+            let Some(input) = &mut self.input else {
+                return Ok(false);
+            };
             if self.in_message.left > 0 {
                 let n = self.in_message.left.min(input.filled().len());
                 input.consume(n);
@@ -30,14 +32,18 @@ impl Session {
             };
             match frame.tag {
                 tag::TERMINATE => return Err(Stop::Terminate),
-                t if !tag::known(t) => return Err(Stop::protocol(format!("invalid frontend message type {t}"))),
+                t if !tag::known(t) => {
+                    return Err(Stop::protocol(format!("invalid frontend message type {t}")));
+                }
                 tag::SYNC if self.skip_to_sync => {
                     self.skip_to_sync = false;
                     control::ready(&mut self.unsent, TxStatus::Idle);
                     self.drop_message(frame);
                 }
                 // Late data of a COPY that has failed, and a Flush with nothing to flush.
-                tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => self.drop_message(frame),
+                tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::FLUSH => {
+                    self.drop_message(frame)
+                }
                 _ if self.skip_to_sync => self.drop_message(frame),
                 _ => return Ok(true),
             }
@@ -47,7 +53,10 @@ impl Session {
     /// Answers the request at the front of the input with an error; the session goes on.
     pub(super) fn refuse(&mut self, error: &ErrorFields) {
         control::error(&mut self.unsent, error);
-        let front = self.input.as_ref().and_then(|i| Frame::peek(i.filled()).ok().flatten());
+        let front = self
+            .input
+            .as_ref()
+            .and_then(|i| Frame::peek(i.filled()).ok().flatten());
         let Some(frame) = front else { return };
         if matches!(frame.tag, tag::QUERY | tag::FUNCTION_CALL | tag::SYNC) {
             control::ready(&mut self.unsent, TxStatus::Idle);

@@ -69,7 +69,12 @@ pub struct Who {
 impl ClientInfo {
     /// State.
     pub fn state(&self) -> ClientState {
-        [ClientState::Idle, ClientState::Active, ClientState::Waiting, ClientState::Login][usize::from(self.state.load(Relaxed) & 3)]
+        [
+            ClientState::Idle,
+            ClientState::Active,
+            ClientState::Waiting,
+            ClientState::Login,
+        ][usize::from(self.state.load(Relaxed) & 3)]
     }
 
     /// Notes a change of state at `now_us`.
@@ -165,7 +170,9 @@ impl Clients {
     /// A place for a new client.
     pub fn enter(self: &Arc<Self>, peer: PeerAddr, local: ListenAddr, now_us: u64) -> Place {
         let id = self.next.fetch_add(1, Relaxed) + 1;
-        let connected_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let connected_unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let info = Arc::new(ClientInfo {
             id,
             peer,
@@ -179,7 +186,10 @@ impl Clients {
         });
         self.count.fetch_add(1, Relaxed);
         self.all.insert(id, Arc::clone(&info));
-        Place { clients: Arc::clone(self), info }
+        Place {
+            clients: Arc::clone(self),
+            info,
+        }
     }
 
     /// Everybody, in order of arrival.

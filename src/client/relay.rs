@@ -25,11 +25,15 @@ impl Session {
     pub(super) async fn linked(&mut self, mut server: Checkout) -> Result<(), Stop> {
         let now = self.server_us;
         self.registration.slot.set(&server.key);
-        self.place.info.set_state(ClientState::Active, server.info.id, now);
+        self.place
+            .info
+            .set_state(ClientState::Active, server.info.id, now);
         self.request_us = now;
         self.transaction_us = now;
         self.server_fatal = false;
-        let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
+        let first = self
+            .forward_client(&mut server, now)
+            .and_then(|()| self.flush_fakes(&mut server));
         let mut slot = Some(server);
         let result = match first {
             Ok(()) => poll_fn(|cx| self.poll_linked(&mut slot, cx)).await,
@@ -62,14 +66,20 @@ impl Session {
         }
     }
 
-    fn poll_linked(&mut self, slot: &mut Option<Checkout>, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll_linked(
+        &mut self,
+        slot: &mut Option<Checkout>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
         self.alarm.listen(cx);
         for _ in 0..TURNS {
             if self.may_release(slot) {
                 self.release(slot, now_us());
                 return Poll::Ready(Ok(()));
             }
-            let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            let Some(server) = slot.as_mut() else {
+                return Poll::Ready(Ok(()));
+            };
             let mut moved = poll_flush_server(server, cx)?;
             let client_takes = self.poll_flush_client(cx)?.is_ready();
             if client_takes {
@@ -78,7 +88,9 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            let Some(server) = slot.as_mut() else {
+                return Poll::Ready(Ok(()));
+            };
             if server.unsent.is_empty() && !server.tracker.full() {
                 moved |= self.poll_client(server, cx)?;
             }
@@ -91,8 +103,14 @@ impl Session {
     }
 
     /// Reads the server once and sends what it said to the client; gives it back in between when that is the end.
-    fn poll_server(&mut self, slot: &mut Option<Checkout>, cx: &mut Context<'_>) -> Result<Poll<()>, Stop> {
-        let Some(server) = slot.as_mut() else { return Ok(Poll::Pending) };
+    fn poll_server(
+        &mut self,
+        slot: &mut Option<Checkout>,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll<()>, Stop> {
+        let Some(server) = slot.as_mut() else {
+            return Ok(Poll::Pending);
+        };
         match server.socket.poll_readable(cx) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(r) => r.map_err(|e| Stop::ServerLost(e.to_string()))?,
@@ -107,7 +125,11 @@ impl Session {
                 }
                 return Ok(Poll::Pending);
             }
-            Poll::Ready(Ok(0)) => return Err(Stop::ServerLost("server closed the connection unexpectedly".to_owned())),
+            Poll::Ready(Ok(0)) => {
+                return Err(Stop::ServerLost(
+                    "server closed the connection unexpectedly".to_owned(),
+                ));
+            }
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => return Err(Stop::ServerLost(e.to_string())),
         };
@@ -156,7 +178,9 @@ impl Session {
 
     /// Whether the input can be worked on without reading more: it was left because the server was behind.
     fn has_whole_message(&self) -> bool {
-        let Some(input) = &self.input else { return false };
+        let Some(input) = &self.input else {
+            return false;
+        };
         match crate::wire::Frame::peek(input.filled()) {
             Ok(Some(f)) => input.filled().len() >= f.len,
             Ok(None) => false,
@@ -186,23 +210,33 @@ impl Session {
     fn set_alarm(&mut self, server: &Server, now: u64) {
         let t = &self.w.process.config.timeouts;
         if !server.tracker.answered() {
-            self.alarm.set(Reason::Query, now, t.query_timeout.as_micros() as u64);
+            self.alarm
+                .set(Reason::Query, now, t.query_timeout.as_micros() as u64);
         } else if server.tracker.status() != TxStatus::Idle {
-            self.alarm.set(Reason::IdleTransaction, now, t.idle_transaction_timeout.as_micros() as u64);
+            self.alarm.set(
+                Reason::IdleTransaction,
+                now,
+                t.idle_transaction_timeout.as_micros() as u64,
+            );
         } else {
-            self.alarm.set(Reason::Idle, now, t.client_idle_timeout.as_micros() as u64);
+            self.alarm
+                .set(Reason::Idle, now, t.client_idle_timeout.as_micros() as u64);
         }
     }
 
     fn check_alarm(&mut self, slot: &Option<Checkout>) -> Poll<Result<(), Stop>> {
-        let between = slot.as_ref().is_some_and(|s| s.releasable()) && self.in_message.left == 0 && self.input.is_none();
+        let between = slot.as_ref().is_some_and(|s| s.releasable())
+            && self.in_message.left == 0
+            && self.input.is_none();
         if self.alarm.draining() && between {
             return Poll::Ready(Err(Stop::Protocol(farewell())));
         }
         if !self.alarm.is_set() {
             return Poll::Pending;
         }
-        let Some(reason) = self.alarm.rang(now_us()) else { return Poll::Pending };
+        let Some(reason) = self.alarm.rang(now_us()) else {
+            return Poll::Pending;
+        };
         let fields = match reason {
             Reason::Query => {
                 self.stats().query_timeouts.add(1);
@@ -212,7 +246,9 @@ impl Session {
                 self.stats().idle_timeouts.add(1);
                 ErrorFields::fatal(sqlstate::IDLE_IN_TRANSACTION, "idle transaction timeout").hint("The transaction was rolled back; end transactions before slow work, or raise idle_transaction_timeout.")
             }
-            Reason::Idle | Reason::Wait => ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout"),
+            Reason::Idle | Reason::Wait => {
+                ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout")
+            }
         };
         Poll::Ready(Err(Stop::Protocol(fields)))
     }

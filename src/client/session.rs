@@ -131,13 +131,21 @@ impl Session {
             Stop::ServerLost(_) if self.server_fatal => None,
             Stop::ServerLost(why) => {
                 tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");
-                Some(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+                Some(
+                    ErrorFields::fatal(
+                        sqlstate::CONNECTION_FAILURE,
+                        "server closed the connection unexpectedly",
+                    )
                     .detail("The transaction that ran has been lost.")
-                    .hint("Connect again; pgsluice opens new server connections by itself."))
+                    .hint("Connect again; pgsluice opens new server connections by itself."),
+                )
             }
             Stop::Desync => {
                 tracing::error!(target: "pgsluice::server", database = %self.pool.database, "a server answered what was not asked; its connection is closed");
-                Some(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "lost synchronization with server"))
+                Some(ErrorFields::fatal(
+                    sqlstate::PROTOCOL_VIOLATION,
+                    "lost synchronization with server",
+                ))
             }
             Stop::Protocol(fields) => Some(fields),
         };
@@ -187,7 +195,9 @@ impl Session {
     /// A parameter that changes how SQL text is read, or that we show.
     pub(super) fn heard_parameter(&mut self, name: &str, value: &str) {
         match name {
-            "standard_conforming_strings" => self.lex.standard_conforming_strings = Some(value == "on"),
+            "standard_conforming_strings" => {
+                self.lex.standard_conforming_strings = Some(value == "on")
+            }
             "client_encoding" => self.lex.safe_encoding = observe::safe_encoding(value),
             "application_name" => {
                 self.insight.set_application(value);
@@ -205,7 +215,13 @@ impl Session {
             if self.needs_server()? {
                 return Ok(());
             }
-            let idle = self.w.process.config.timeouts.client_idle_timeout.as_micros() as u64;
+            let idle = self
+                .w
+                .process
+                .config
+                .timeouts
+                .client_idle_timeout
+                .as_micros() as u64;
             if idle > 0 {
                 self.alarm.set(Reason::Idle, now_us(), idle);
             } else {
@@ -233,7 +249,10 @@ impl Session {
             return Poll::Ready(Err(Stop::Protocol(farewell())));
         }
         if self.alarm.is_set() && self.alarm.rang(now_us()).is_some() {
-            return Poll::Ready(Err(Stop::Protocol(ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout"))));
+            return Poll::Ready(Err(Stop::Protocol(ErrorFields::fatal(
+                sqlstate::IDLE_SESSION,
+                "client_idle_timeout",
+            ))));
         }
         Poll::Pending
     }
@@ -245,7 +264,10 @@ impl Session {
             Some(input) => input.expand(&self.w.buffers),
             None => self.w.buffers.lend(),
         };
-        debug_assert!(!input.spare().is_empty(), "a full buffer holds a message that can be worked on");
+        debug_assert!(
+            !input.spare().is_empty(),
+            "a full buffer holds a message that can be worked on"
+        );
         let received = self.socket.poll_recv(cx, input.spare());
         let result = match received {
             Poll::Pending => Poll::Pending,
@@ -274,7 +296,10 @@ impl Session {
                 Poll::Ready(Err(_)) => return Err(Stop::ClientGone),
                 Poll::Ready(Ok(())) => {}
             }
-            let n = self.socket.try_send(&self.unsent).map_err(|_| Stop::ClientGone)?;
+            let n = self
+                .socket
+                .try_send(&self.unsent)
+                .map_err(|_| Stop::ClientGone)?;
             self.unsent.drain(..n);
             if self.unsent.is_empty() {
                 self.socket.written();
@@ -290,7 +315,8 @@ impl Session {
         if self.follows_parameters() {
             let pool = Arc::clone(&self.pool);
             let worker = self.w.id;
-            if let Some(c) = poll_fn(|cx| Poll::Ready(pool.try_checkout(cx, worker, client))).await {
+            if let Some(c) = poll_fn(|cx| Poll::Ready(pool.try_checkout(cx, worker, client))).await
+            {
                 self.stats().wait.record(0);
                 return Ok(Some(c));
             }
@@ -302,7 +328,11 @@ impl Session {
         let since = now_us();
         self.input = self.input.take().map(|i| i.shrink(&self.w.buffers));
         self.place.info.set_state(ClientState::Waiting, 0, since);
-        self.alarm.set(Reason::Wait, since, self.pool.settings.query_wait_timeout.as_micros() as u64);
+        self.alarm.set(
+            Reason::Wait,
+            since,
+            self.pool.settings.query_wait_timeout.as_micros() as u64,
+        );
         let pool = Arc::clone(&self.pool);
         let startup = Arc::clone(&self.startup);
         let mut checkout = Box::pin(pool.checkout(self.w.id, self.place.info.id, &startup));
@@ -349,14 +379,20 @@ impl Session {
         let (detail, hint) = self.pool.holders();
         tracing::warn!(target: "pgsluice::pool", database = %self.pool.database, user = %self.pool.user, waited_ms = waited_us / 1000, holders = %detail, "query_wait_timeout");
         ErrorFields::error(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
-            .detail(format!("Waited {:.1} s for a server connection. {detail}", waited_us as f64 / 1e6))
+            .detail(format!(
+                "Waited {:.1} s for a server connection. {detail}",
+                waited_us as f64 / 1e6
+            ))
             .hint(hint)
     }
 }
 
 /// What clients are told when pgsluice ends.
 pub fn farewell() -> ErrorFields {
-    ErrorFields::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+    ErrorFields::fatal(
+        sqlstate::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
 }
 
 #[cfg(test)]
@@ -367,10 +403,18 @@ mod tests {
     #[test]
     fn an_idle_session_stays_small() {
         println!("Session {} B", size_of::<Session>());
-        assert!(size_of::<Session>() <= 448, "Session has grown to {} bytes", size_of::<Session>());
+        assert!(
+            size_of::<Session>() <= 448,
+            "Session has grown to {} bytes",
+            size_of::<Session>()
+        );
         let future = |s: Box<Session>| s.run(None);
         println!("run future {} B", size_of_ret(future));
-        assert!(size_of_ret(future) <= 512, "the session's future has grown to {} bytes", size_of_ret(future));
+        assert!(
+            size_of_ret(future) <= 512,
+            "the session's future has grown to {} bytes",
+            size_of_ret(future)
+        );
     }
 
     fn size_of_ret<A, R>(_: impl Fn(A) -> R) -> usize {

@@ -55,20 +55,40 @@ impl Names {
     }
 
     /// Registers a Parse. `Err` when the name is in use (42P05) or there are too many names.
-    pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Result<u32, ()> {
+    pub fn insert(
+        &mut self,
+        name: &[u8],
+        shared: Option<Arc<server::Statement>>,
+    ) -> Result<u32, ()> {
         let taken = self.named.get(name).is_some_and(|n| !n.closing);
         if taken || self.named.len() >= MAX_NAMES {
             return Err(());
         }
         self.next = self.next.wrapping_add(1).max(1);
-        self.named.insert(name.into(), Named { shared, registration: self.next, closing: false, meta: Meta::default() });
+        self.named.insert(
+            name.into(),
+            Named {
+                shared,
+                registration: self.next,
+                closing: false,
+                meta: Meta::default(),
+            },
+        );
         Ok(self.next)
     }
 
     /// Replaces whatever the name meant (names passed through: the server decides).
     pub fn replace(&mut self, name: &[u8]) {
         if self.named.len() < MAX_NAMES {
-            self.named.insert(name.into(), Named { shared: None, registration: 0, closing: false, meta: Meta::default() });
+            self.named.insert(
+                name.into(),
+                Named {
+                    shared: None,
+                    registration: 0,
+                    closing: false,
+                    meta: Meta::default(),
+                },
+            );
         }
     }
 
@@ -82,12 +102,17 @@ impl Names {
 
     /// A Close was answered.
     pub fn closed(&mut self, registration: u32) {
-        self.named.retain(|_, n| n.registration != registration || !n.closing);
+        self.named
+            .retain(|_, n| n.registration != registration || !n.closing);
     }
 
     /// The server skipped the Close: the name stays.
     pub fn close_dropped(&mut self, registration: u32) {
-        if let Some(n) = self.named.values_mut().find(|n| n.registration == registration) {
+        if let Some(n) = self
+            .named
+            .values_mut()
+            .find(|n| n.registration == registration)
+        {
             n.closing = false;
         }
     }
@@ -104,7 +129,11 @@ impl Names {
 
     /// What is known of a statement by name.
     pub fn meta(&self, name: &[u8]) -> Meta {
-        if name.is_empty() { self.unnamed } else { self.named.get(name).map(|n| n.meta).unwrap_or_default() }
+        if name.is_empty() {
+            self.unnamed
+        } else {
+            self.named.get(name).map(|n| n.meta).unwrap_or_default()
+        }
     }
 
     /// Learns the analysis of a statement.
@@ -135,7 +164,11 @@ impl Names {
         if portal.is_empty() {
             self.portal
         } else {
-            self.portals.iter().find(|(n, _)| **n == *portal).map(|(_, m)| *m).unwrap_or_default()
+            self.portals
+                .iter()
+                .find(|(n, _)| **n == *portal)
+                .map(|(_, m)| *m)
+                .unwrap_or_default()
         }
     }
 }

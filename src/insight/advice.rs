@@ -219,26 +219,38 @@ fn is_deferred(child: &Shape, parent: &Shape) -> bool {
             .any(|column| !parent.columns.iter().any(|known| known.name == column.name))
 }
 
-/// The foreign key in the parent's columns that leads to the child's table: by name, or the only one.
-pub(super) fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
+/// The foreign key among a statement's own columns that is called like the child's table.
+pub(super) fn foreign_key(owner: &Described, child: &Described) -> Option<String> {
     let model = bare(child.table());
-    let keys: Vec<&str> = parent
-        .shape
-        .columns
-        .iter()
-        .filter_map(|column| column.name.strip_suffix("_id"))
-        .collect();
-    keys.iter()
-        .find(|stem| model == **stem || model.replace('_', "") == stem.replace('_', ""))
-        .or_else(|| {
-            keys.iter()
-                .find(|stem| model.ends_with(**stem) || stem.ends_with(model))
-        })
-        .or_else(|| keys.first().filter(|_| keys.len() == 1))
-        .map(|stem| (*stem).to_owned())
+    let keys = || references(owner);
+    keys()
+        .find(|stem| model == *stem || model.replace('_', "") == stem.replace('_', ""))
+        .or_else(|| keys().find(|stem| ends_with(model, stem) || ends_with(stem, model)))
+        .map(str::to_owned)
 }
 
-/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop.
+/// Columns of the statement's own table that look like foreign keys, without `_id`.
+fn references(owner: &Described) -> impl Iterator<Item = &str> {
+    let columns = owner.shape.columns.iter();
+    columns
+        .filter(|column| column.table.is_empty() || column.table == owner.table())
+        .filter_map(|column| column.name.strip_suffix("_id"))
+}
+
+/// `home_address` ends with the word `address`; `sandbox` does not end with the word `box`.
+fn ends_with(name: &str, word: &str) -> bool {
+    name.strip_suffix(word)
+        .is_some_and(|rest| rest.ends_with('_'))
+}
+
+/// The only foreign key of a statement's own table: the one meant, when another table's name tells nothing.
+pub(super) fn only_key(owner: &Described) -> Option<&str> {
+    let mut keys = references(owner);
+    keys.next().filter(|_| keys.next().is_none())
+}
+
+/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop; by the key's name,
+/// and if none fits, the parent when it has one foreign key only.
 pub(super) fn owner_of<'a>(
     child: &Described,
     parent: Option<&'a Described>,
@@ -252,6 +264,10 @@ pub(super) fn owner_of<'a>(
         .into_iter()
         .chain(others)
         .find(|owner| foreign_key(owner, child).is_some())
+        .or_else(|| {
+            let alone = along.iter().all(|other| other.table() == child.table());
+            parent.filter(|parent| alone && only_key(parent).is_some())
+        })
 }
 
 /// `shop_book` without the application: `book`.

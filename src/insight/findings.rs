@@ -113,7 +113,10 @@ pub(crate) struct Burst {
     pub(crate) kind: Kind,
     pub(crate) confidence: Confidence,
     pub(crate) severity: Severity,
+    /// Executions in one request.
     pub(crate) n: u32,
+    /// Requests that ran together; `queries` and `avoidable_us` are of all.
+    pub(crate) times: u32,
     pub(crate) queries: u64,
     pub(crate) avoidable_us: u64,
     pub(crate) parent: Option<Parent>,
@@ -169,7 +172,7 @@ impl Finding {
         if now != 0 && moved && now.abs_diff(before) * 10 <= now {
             self.tracked += 1;
         }
-        self.bursts += 1;
+        self.bursts += u64::from(burst.times);
         self.queries += burst.queries;
         self.max_n = self.max_n.max(burst.n);
         self.min_n = self.min_n.min(burst.n);
@@ -189,15 +192,15 @@ impl Finding {
 /// Adds a burst to the counters of its database.
 pub(crate) fn count(counts: &mut BurstCounts, burst: &Burst) {
     let (kind, confidence) = (burst.kind as usize, burst.confidence as usize);
-    counts.bursts[kind][confidence] += 1;
+    counts.bursts[kind][confidence] += u64::from(burst.times);
     counts.queries[kind] += burst.queries;
     counts.avoidable_us[kind][confidence] += burst.avoidable_us;
     let bucket = BURST
         .iter()
         .position(|bound| u64::from(burst.n) <= *bound)
         .unwrap_or(BURST.len());
-    counts.sizes[bucket] += 1;
-    counts.size_sum += u64::from(burst.n);
+    counts.sizes[bucket] += u64::from(burst.times);
+    counts.size_sum += u64::from(burst.n) * u64::from(burst.times);
 }
 
 /// The same on every instance and after every restart: FNV-1a over names and fingerprints.

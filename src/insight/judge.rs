@@ -77,6 +77,10 @@ const EXACT: f32 = 0.05;
 const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
 const LOOSE: f32 = 0.5;
+/// A client that waits this long between two executions of the same statement polls: inside one request, and where
+/// they may as well be requests.
+const POLL_US: u64 = 25_000;
+const POLL_UNSURE_US: u64 = 10_000;
 
 /// What is known of the unit around a run.
 pub(crate) struct Context<'a> {
@@ -148,6 +152,10 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     if run.streak < context.config.min_count {
         return Confidence::Low;
     }
+    // Work is taken off a queue one piece at a time, and read for that piece.
+    if run.is_claimed_work(context.config.min_count) {
+        return Confidence::Low;
+    }
     // Each turn changes data before the next read: a queue, an import, a guard. Only an exact parent makes it a loop over rows.
     if run.written * 10 >= (run.n - 1) * 9 {
         return if score <= EXACT {
@@ -211,6 +219,16 @@ fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
     })
 }
 
+/// The same statement again and again at leisure, next to nothing in between.
+fn is_poll(run: &Run, context: &Context<'_>) -> bool {
+    let leisure = if context.sure {
+        POLL_US
+    } else {
+        POLL_UNSURE_US
+    };
+    run.last - run.first < 2 * run.n && run.pace() > leisure
+}
+
 /// Pages read one after the other: each statement is already a set.
 fn is_scan(run: &Run) -> bool {
     let paged = flag::LIMIT | flag::ORDER_BY;
@@ -220,26 +238,46 @@ fn is_scan(run: &Run) -> bool {
 }
 
 fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
-    let close = run.last - run.first <= 2 * run.n;
-    let enough = run.n >= context.config.min_count && run.dup + 1 >= run.n;
-    (enough && (context.sure || close)).then_some(Verdict {
+    let config = context.config;
+    if run.n < config.min_count || run.dup + 1 < run.n {
+        return None;
+    }
+    let turns = run.last - run.first;
+    let explained = run.parent.is_some_and(|parent| parent.score <= MATCH);
+    let confidence = if run.streak < config.min_count
+        || run.is_claimed_work(config.min_count)
+        || is_poll(run, context)
+    {
+        // Asked now and then, or once a request.
+        Confidence::Low
+    } else if context.sure {
+        Confidence::High
+    } else if turns * 4 <= run.n * 5 || (turns <= 2 * run.n && explained) {
+        Confidence::Medium
+    } else {
+        // Along with other statements: as likely requests as turns of a loop.
+        Confidence::Low
+    };
+    let enough = confidence > Confidence::Low || run.n >= config.min_count_low_confidence;
+    (enough && (context.sure || turns <= 2 * run.n)).then_some(Verdict {
         kind: Kind::Duplicate,
-        confidence: if context.sure {
-            Confidence::High
-        } else {
-            Confidence::Medium
-        },
+        confidence,
     })
 }
 
 fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
-    let linked = run.parent.is_some_and(|parent| parent.score <= MATCH);
+    let linked = run.parent.is_some_and(|parent| {
+        parent.score <= MATCH && (context.sure || !is_request_cycle(run, &parent, context))
+    });
     let single = run.rows < 2 * u64::from(run.n);
     let enough =
         run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
-    (single && enough).then_some(Verdict {
+    let claimed = run.is_claimed_work(context.config.min_count);
+    (single && enough && !claimed).then_some(Verdict {
         kind: Kind::WriteLoop,
-        confidence: if linked {
+        confidence: if run.streak < context.config.min_count || (!linked && is_poll(run, context)) {
+            Confidence::Low
+        } else if linked {
             Confidence::High
         } else {
             Confidence::Medium

@@ -85,13 +85,20 @@ impl Insight {
             &fingerprints,
             kind,
         );
-        let n = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
-        let avoidable_us = group
+        let most = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
+        // Requests asked back to back without a mark between them are as many bursts.
+        let times = if context.sure || parent.is_none() {
+            1
+        } else {
+            group.runs[0].requests(context.config.min_count)
+        };
+        let n = most.div_ceil(times);
+        let avoidable_us: u64 = group
             .runs
             .iter()
             .map(|run| judge::avoidable_us(run, kind, origin.round_trip))
             .sum();
-        let severity = judge::severity(avoidable_us, n, confidence, kind);
+        let severity = judge::severity(avoidable_us / u64::from(times), n, confidence, kind);
         let epoch = epoch_seconds();
         let along = self.along(group, context);
         let along: Vec<&Described> = along.iter().map(|text| &**text).collect();
@@ -105,9 +112,13 @@ impl Insight {
             confidence,
             severity,
             n,
+            times,
             queries: group.runs.iter().map(|run| u64::from(run.n)).sum(),
             avoidable_us,
-            parent,
+            parent: parent.map(|parent| Parent {
+                rows: parent.rows / u64::from(times),
+                ..parent
+            }),
             relation,
             epoch,
             now: origin.now,
@@ -160,7 +171,7 @@ impl Insight {
                 database: place.0,
                 route: place.1,
                 application: origin.application,
-                n: run.n,
+                n: run.n.div_ceil(burst.times),
                 distinct: run.distinct(),
                 parent_rows: burst.parent.map(|p| p.rows),
                 fingerprint: Fingerprint(run.fingerprint),
@@ -243,7 +254,7 @@ impl Insight {
             .get(&burst.key)
             .is_some_and(|finding| finding.shown)
         {
-            findings.other.0 += 1;
+            findings.other.0 += u64::from(burst.times);
             findings.other.1 += burst.avoidable_us;
         }
         let Some(finding) = findings.by_key.get_mut(&burst.key) else {
@@ -313,10 +324,10 @@ fn log_finding(
                 parent = %Fingerprint(finding.parent.unwrap_or(0)),
                 tables = %tables,
                 relation = finding.relation.name(),
-                avoidable_ms = burst.avoidable_us as f64 / 1e3,
+                avoidable_ms = burst.avoidable_us as f64 / 1e3 / f64::from(burst.times),
                 advice = %finding.advice,
                 "{} queries that one could replace",
-                burst.queries
+                burst.queries / u64::from(burst.times)
             )
         };
     }

@@ -45,6 +45,8 @@ pub(crate) struct Parent {
     pub(crate) n: u32,
     /// Number of its first execution among the unit's statements.
     pub(crate) first: u32,
+    /// No SELECT explains how often it was executed itself: it begins a loop each time.
+    pub(crate) outermost: bool,
     /// No pause of the client between it and the loop.
     pub(crate) adjacent: bool,
     /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
@@ -80,6 +82,9 @@ pub(crate) struct Run {
     /// Executions that a write parted from the one before.
     pub(crate) written: u32,
     write_seen: u32,
+    /// Executions that taking work off a queue (SKIP LOCKED, NOWAIT) parted from the one before.
+    pub(crate) claimed: u32,
+    claim_seen: u32,
     /// Executions that returned nothing.
     pub(crate) empty: u32,
     pub(crate) duration: u64,
@@ -95,7 +100,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn start(event: &Event, at: u32, pauses: u32, writes: u32) -> Self {
+    fn start(event: &Event, at: u32, pauses: u32, writes: u32, claims: u32) -> Self {
         Self {
             fingerprint: event.fingerprint,
             operation: event.operation,
@@ -115,6 +120,8 @@ impl Run {
             streak: 0,
             written: 0,
             write_seen: writes,
+            claimed: 0,
+            claim_seen: claims,
             empty: 0,
             duration: 0,
             duration_max: 0,
@@ -140,6 +147,24 @@ impl Run {
         }
         let estimate = -64.0 * (f64::from(zeros) / 64.0).ln();
         (estimate.round() as u32).clamp(2, self.n.max(2))
+    }
+
+    /// Work taken off a queue one piece at a time: fewer than `least` executions to a piece.
+    pub(crate) fn is_claimed_work(&self, least: u32) -> bool {
+        self.claimed > 0 && self.n < least * (self.claimed + 1)
+    }
+
+    /// The client's time between two executions, when nothing else is asked in between, in microseconds.
+    pub(crate) fn pace(&self) -> u64 {
+        let gaps = u64::from(self.n.saturating_sub(1).max(1));
+        (self.ended - self.started).saturating_sub(self.duration + self.wait) / gaps
+    }
+
+    /// How many requests ran together in these executions, as far as the parent's own repeats tell.
+    pub(crate) fn requests(&self, least: u32) -> u32 {
+        self.parent
+            .filter(|parent| parent.outermost && parent.n > 1 && self.n >= parent.n * least)
+            .map_or(1, |parent| parent.n)
     }
 
     /// How far this run's count is from what the rows of `rows` would explain.
@@ -190,6 +215,8 @@ pub(crate) struct Runs {
     /// Statements seen that are not transparent.
     count: u32,
     writes: u32,
+    /// Statements that took work off a queue.
+    claims: u32,
     pauses: u32,
     paused: bool,
     pub(crate) repeats: u32,
@@ -207,6 +234,7 @@ impl Runs {
             closed: Vec::new(),
             count: 0,
             writes: 0,
+            claims: 0,
             pauses: 0,
             paused: false,
             repeats: 0,
@@ -225,13 +253,8 @@ impl Runs {
         self.closed.clear();
         self.dup_tags = [0; 128];
         self.paused = false;
-        (
-            self.count,
-            self.writes,
-            self.pauses,
-            self.repeats,
-            self.evictions,
-        ) = (0, 0, 0, 0, 0);
+        (self.count, self.writes, self.claims, self.pauses) = (0, 0, 0, 0);
+        (self.repeats, self.evictions) = (0, 0);
     }
 
     /// Statements seen.
@@ -287,12 +310,15 @@ impl Runs {
         if is_write(event.operation) {
             self.writes += 1;
         }
+        if event.flags & flag::LOCK_QUEUE != 0 {
+            self.claims += 1;
+        }
         let dup = self.repeated(event);
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
             None => self.open(event, at),
         };
-        let (pauses, writes) = (self.pauses, self.writes);
+        let (pauses, writes, claims) = (self.pauses, self.writes, self.claims);
         let run = &mut self.runs[slot];
         run.near += u32::from(run.n > 0 && at - run.last <= max_period);
         if run.pause_seen != pauses {
@@ -304,6 +330,8 @@ impl Runs {
         run.streak = run.streak.max(run.since_pause);
         run.written += u32::from(run.write_seen != writes && run.n > 0);
         run.write_seen = writes;
+        run.claimed += u32::from(run.claim_seen != claims && run.n > 0);
+        run.claim_seen = claims;
         run.n += 1;
         run.last = at;
         self.lasts[slot] = at;
@@ -354,7 +382,7 @@ impl Runs {
     }
 
     fn open(&mut self, event: &Event, at: u32) -> usize {
-        let run = Run::start(event, at, self.pauses, self.writes);
+        let run = Run::start(event, at, self.pauses, self.writes, self.claims);
         let slot = if self.runs.len() < SLOTS {
             self.runs.push(run);
             self.runs.len() - 1
@@ -403,11 +431,20 @@ impl Runs {
                     rows: run.rows,
                     n: run.n,
                     first: run.first,
+                    outermost: true,
                     adjacent,
                     score,
                 });
                 best_first = run.first;
             }
+        }
+        if let Some(parent) = best.as_mut().filter(|parent| parent.n > 1) {
+            parent.outermost = !self.find(parent.fingerprint).is_some_and(|at| {
+                let run = &self.runs[at];
+                self.runs
+                    .iter()
+                    .any(|outer| run.explained_by(outer).is_some_and(|score| score < 0.5))
+            });
         }
         self.runs[slot].parent = best;
     }

@@ -18,8 +18,16 @@ pub struct BufPool {
 impl BufPool {
     /// Lends a buffer.
     pub fn lend(&self) -> Lent {
-        let data = self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
-        Lent { data, start: 0, end: 0 }
+        let data = self
+            .free
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+        Lent {
+            data,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Takes a buffer back. Boxes of another size are dropped.
@@ -80,7 +88,11 @@ impl Lent {
             let mut bigger = vec![0; total].into_boxed_slice();
             let n = self.end - self.start;
             bigger[..n].copy_from_slice(self.filled());
-            *self = Lent { data: bigger, start: 0, end: n };
+            *self = Lent {
+                data: bigger,
+                start: 0,
+                end: n,
+            };
         }
     }
 
@@ -92,7 +104,11 @@ impl Lent {
         let data: Box<[u8]> = self.filled().into();
         let end = data.len();
         pool.give_back(self);
-        Lent { data, start: 0, end }
+        Lent {
+            data,
+            start: 0,
+            end,
+        }
     }
 
     /// The reverse of [`Self::shrink`]: a full buffer again, to receive into.

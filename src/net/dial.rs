@@ -12,9 +12,15 @@ use super::socket::Socket;
 /// The last address's error, or the resolver's.
 pub async fn dial(host: &str, port: u16) -> io::Result<Socket> {
     let fd: OwnedFd = if host.starts_with('/') {
-        tokio::net::UnixStream::connect(unix_socket_path(host, port)).await?.into_std()?.into()
+        tokio::net::UnixStream::connect(unix_socket_path(host, port))
+            .await?
+            .into_std()?
+            .into()
     } else {
-        let fd: OwnedFd = tokio::net::TcpStream::connect((host, port)).await?.into_std()?.into();
+        let fd: OwnedFd = tokio::net::TcpStream::connect((host, port))
+            .await?
+            .into_std()?
+            .into();
         tune(&fd)?;
         fd
     };

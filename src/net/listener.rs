@@ -47,7 +47,11 @@ impl Listener {
     pub fn bind(addr: &ListenAddr, backlog: u32) -> io::Result<Self> {
         let (socket, addr) = match addr {
             ListenAddr::Tcp(a) => {
-                let s = socket2::Socket::new(socket2::Domain::for_address(*a), socket2::Type::STREAM, None)?;
+                let s = socket2::Socket::new(
+                    socket2::Domain::for_address(*a),
+                    socket2::Type::STREAM,
+                    None,
+                )?;
                 s.set_reuse_address(true)?;
                 s.bind(&(*a).into())?;
                 let bound = s.local_addr()?.as_socket().unwrap_or(*a);
@@ -57,7 +61,10 @@ impl Listener {
         };
         socket.set_nonblocking(true)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        Ok(Listener { fd: register_listener(socket.into())?, addr })
+        Ok(Listener {
+            fd: register_listener(socket.into())?,
+            addr,
+        })
     }
 
     /// Where it listens (with the port the kernel chose, when 0 was asked for).
@@ -76,9 +83,14 @@ impl Listener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, PeerAddr)>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match rustix::net::acceptfrom_with(self.fd.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match rustix::net::acceptfrom_with(
+                self.fd.get_ref(),
+                SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            ) {
                 Ok((fd, addr)) => {
-                    let peer = addr.and_then(|a| SocketAddr::try_from(a).ok()).map_or(PeerAddr::Unix, PeerAddr::Tcp);
+                    let peer = addr
+                        .and_then(|a| SocketAddr::try_from(a).ok())
+                        .map_or(PeerAddr::Unix, PeerAddr::Tcp);
                     if matches!(peer, PeerAddr::Tcp(_)) {
                         tune(&fd)?;
                     }
@@ -107,7 +119,10 @@ impl Drop for Listener {
 pub fn tune(fd: &OwnedFd) -> io::Result<()> {
     let s = socket2::SockRef::from(fd);
     s.set_tcp_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
     s.set_tcp_keepalive(&keepalive)
 }
 
@@ -117,7 +132,8 @@ fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
     if let Err(e) = s.bind(&addr) {
         let stale = e.kind() == io::ErrorKind::AddrInUse
             && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
-            && std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
         if !stale {
             return Err(e);
         }

@@ -36,13 +36,21 @@ pub struct Checkout {
 impl Deref for Checkout {
     type Target = Server;
     fn deref(&self) -> &Server {
-        &self.pooled.as_ref().expect("a checkout holds its server until it is released").server
+        &self
+            .pooled
+            .as_ref()
+            .expect("a checkout holds its server until it is released")
+            .server
     }
 }
 
 impl DerefMut for Checkout {
     fn deref_mut(&mut self) -> &mut Server {
-        &mut self.pooled.as_mut().expect("a checkout holds its server until it is released").server
+        &mut self
+            .pooled
+            .as_mut()
+            .expect("a checkout holds its server until it is released")
+            .server
     }
 }
 
@@ -50,9 +58,13 @@ impl Checkout {
     /// Gives the server back at `now` (monotonic microseconds). One that is not releasable, has expired or is dirty does not go straight to the next
     /// client: it is cleaned in the background or closed.
     pub fn release(mut self, now: u64) {
-        let Some(pooled) = self.pooled.take() else { return };
+        let Some(pooled) = self.pooled.take() else {
+            return;
+        };
         let server = &pooled.server;
-        self.pool.stats[server.worker].checkout.record(now.saturating_sub(self.taken_us));
+        self.pool.stats[server.worker]
+            .checkout
+            .record(now.saturating_sub(self.taken_us));
         if !server.releasable() || server.dirty || server.key.being_canceled() {
             self.pool.clean(pooled);
         } else if server.expires_us <= now || server.info.close_needed() {
@@ -78,8 +90,13 @@ impl Checkout {
     ///
     /// # Errors
     /// The connection failed; it is closed.
-    pub async fn apply(mut self, sql: &[u8]) -> Result<(Checkout, Option<ErrorFields>), clean::CleanError> {
-        let Some(pooled) = self.pooled.take() else { return Err(clean::CleanError::Partial) };
+    pub async fn apply(
+        mut self,
+        sql: &[u8],
+    ) -> Result<(Checkout, Option<ErrorFields>), clean::CleanError> {
+        let Some(pooled) = self.pooled.take() else {
+            return Err(clean::CleanError::Partial);
+        };
         let Pooled { server, slot } = *pooled;
         let (server, error) = clean::apply(server, sql).await?;
         self.pooled = Some(Box::new(Pooled { server, slot }));
@@ -106,11 +123,18 @@ impl Drop for Waiting<'_> {
 
 impl Pool {
     /// A server for `client` without waiting, when an idle one is there. `startup` matters in session mode only.
-    pub fn try_checkout(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64) -> Option<Checkout> {
+    pub fn try_checkout(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        worker: usize,
+        client: u64,
+    ) -> Option<Checkout> {
         let mut foreign: [Option<Object<Box<Pooled>>>; LOCAL_TRIES] = [const { None }; LOCAL_TRIES];
         let mut looked = 0;
         loop {
-            let Ok(object) = self.idle.try_get() else { break };
+            let Ok(object) = self.idle.try_get() else {
+                break;
+            };
             if object.server.worker != worker && looked < LOCAL_TRIES {
                 foreign[looked] = Some(object);
                 looked += 1;
@@ -121,16 +145,29 @@ impl Pool {
             }
         }
         // None of our own: the first other one, moved to this worker's reactor. The rest go back as they drop.
-        foreign.into_iter().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client))
+        foreign
+            .into_iter()
+            .flatten()
+            .find_map(|o| self.accept(cx, Object::take(o), worker, client))
     }
 
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
-    fn accept(self: &Arc<Self>, cx: &mut Context<'_>, pooled: Box<Pooled>, worker: usize, client: u64) -> Option<Checkout> {
+    fn accept(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        pooled: Box<Pooled>,
+        worker: usize,
+        client: u64,
+    ) -> Option<Checkout> {
         let now = now_us();
         if pooled.server.info.close_needed() || pooled.server.expires_us <= now {
             return None;
         }
-        let mut pooled = if pooled.server.worker == worker { pooled } else { rehome(pooled, worker)? };
+        let mut pooled = if pooled.server.worker == worker {
+            pooled
+        } else {
+            rehome(pooled, worker)?
+        };
         // Registers this task's waker. An idle server has nothing to say: it was terminated, or it reports a change
         // that we would lose.
         if pooled.server.socket.has_input(cx) {
@@ -141,9 +178,16 @@ impl Pool {
     }
 
     fn hand_over(self: &Arc<Self>, pooled: Box<Pooled>, client: u64, now: u64) -> Checkout {
-        pooled.server.info.set_state(ServerState::Active, client, now);
+        pooled
+            .server
+            .info
+            .set_state(ServerState::Active, client, now);
         self.stats[pooled.server.worker].assignments.add(1);
-        Checkout { pooled: Some(pooled), pool: Arc::clone(self), taken_us: now }
+        Checkout {
+            pooled: Some(pooled),
+            pool: Arc::clone(self),
+            taken_us: now,
+        }
     }
 
     /// A server for `client`, after waiting in line if need be. The time-out is the caller's. Cancel safe: a
@@ -151,7 +195,12 @@ impl Pool {
     ///
     /// # Errors
     /// No server can be opened, and none is open.
-    pub async fn checkout(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    pub async fn checkout(
+        self: &Arc<Self>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         if self.settings.pool_mode == PoolMode::Session {
             return self.checkout_session(worker, client, startup).await;
         }
@@ -159,7 +208,14 @@ impl Pool {
         loop {
             let object = self.wait_in_line().await?;
             let mut taken = Some(Object::take(object));
-            let accepted = poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
+            let accepted = poll_fn(|cx| {
+                Poll::Ready(
+                    taken
+                        .take()
+                        .and_then(|p| self.accept(cx, p, worker, client)),
+                )
+            })
+            .await;
             if let Some(c) = accepted {
                 return Ok(c);
             }
@@ -197,10 +253,16 @@ impl Pool {
 
     /// Session mode: the server was opened with exactly the client's startup parameters, so that RESET returns to
     /// them and nothing of another client shows. Opens one itself when there is room.
-    async fn checkout_session(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    async fn checkout_session(
+        self: &Arc<Self>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         keeper::ensure(self);
         loop {
-            let found = poll_fn(|cx| Poll::Ready(self.idle_with(cx, worker, client, startup))).await;
+            let found =
+                poll_fn(|cx| Poll::Ready(self.idle_with(cx, worker, client, startup))).await;
             if let Some(c) = found {
                 return Ok(c);
             }
@@ -225,11 +287,19 @@ impl Pool {
         }
     }
 
-    fn idle_with(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Option<Checkout> {
+    fn idle_with(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Option<Checkout> {
         let mut others = Vec::new();
         let mut found = None;
         while found.is_none() {
-            let Ok(object) = self.idle.try_get() else { break };
+            let Ok(object) = self.idle.try_get() else {
+                break;
+            };
             if Arc::ptr_eq(&object.server.startup, startup) {
                 found = self.accept(cx, Object::take(object), worker, client);
             } else {
@@ -241,7 +311,13 @@ impl Pool {
         found
     }
 
-    async fn open_for(self: &Arc<Self>, slot: Slot, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    async fn open_for(
+        self: &Arc<Self>,
+        slot: Slot,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         if let Some(e) = self.failing() {
             return Err(CheckoutError::Failed(e.fields(&self.target)));
         }
@@ -266,16 +342,27 @@ impl Pool {
     /// Brings a server back in the background: waits for cancels, drains, rolls back, resets; or closes it.
     fn clean(self: &Arc<Self>, pooled: Box<Pooled>) {
         let pool = Arc::clone(self);
-        pooled.server.info.set_state(ServerState::Tested, 0, now_us());
+        pooled
+            .server
+            .info
+            .set_state(ServerState::Tested, 0, now_us());
         tokio::task::spawn_local(async move {
             if pooled.server.key.being_canceled() && pooled.server.tracker.answered() {
-                pooled.server.info.set_state(ServerState::BeingCanceled, 0, now_us());
+                pooled
+                    .server
+                    .info
+                    .set_state(ServerState::BeingCanceled, 0, now_us());
                 pooled.server.key.settled().await;
-                pooled.server.info.set_state(ServerState::Tested, 0, now_us());
+                pooled
+                    .server
+                    .info
+                    .set_state(ServerState::Tested, 0, now_us());
             }
             let Pooled { server, slot } = *pooled;
             match clean::reclaim(server, &pool.settings.server_reset_query).await {
-                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => pool.put_idle(Box::new(Pooled { server, slot }), now_us()),
+                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => {
+                    pool.put_idle(Box::new(Pooled { server, slot }), now_us())
+                }
                 Ok(_) => drop(slot),
                 Err(e) => {
                     tracing::debug!(target: "pgsluice::pool", database = %pool.database, reason = %e, "closing a server that could not be cleaned");
@@ -309,7 +396,14 @@ fn rehome(pooled: Box<Pooled>, worker: usize) -> Option<Box<Pooled>> {
     let Pooled { server, slot } = *pooled;
     let Server { socket, .. } = server;
     let socket = socket.rehome().ok()?;
-    Some(Box::new(Pooled { server: Server { socket, worker, ..server }, slot }))
+    Some(Box::new(Pooled {
+        server: Server {
+            socket,
+            worker,
+            ..server
+        },
+        slot,
+    }))
 }
 
 /// What a failed connect says to a client.

@@ -8,7 +8,8 @@ impl Pool {
     /// One sentence on what the servers were doing, and one on what to do about it. No SQL, no names of clients.
     pub fn holders(&self) -> (String, String) {
         let now = now_us();
-        let (mut idle_tx, mut running, mut between, mut other) = (Kind::default(), Kind::default(), Kind::default(), 0);
+        let (mut idle_tx, mut running, mut between, mut other) =
+            (Kind::default(), Kind::default(), Kind::default(), 0);
         let servers = self.servers();
         for s in &servers {
             let age = now.saturating_sub(s.tx_since_us());
@@ -29,7 +30,14 @@ impl Pool {
         if parts.is_empty() {
             parts.push("none open yet".to_owned());
         }
-        let detail = format!("{} of {} server connections of {}/{}: {}.", servers.len(), self.settings.pool_size, self.database, self.user, parts.join(", "));
+        let detail = format!(
+            "{} of {} server connections of {}/{}: {}.",
+            servers.len(),
+            self.settings.pool_size,
+            self.database,
+            self.user,
+            parts.join(", ")
+        );
         let hint = if idle_tx.n * 2 > servers.len() {
             "Most are idle in transaction: move slow work (HTTP calls, e-mail) out of atomic() blocks; SHOW SERVERS lists them."
         } else if between.n * 2 > servers.len() {
@@ -55,7 +63,11 @@ impl Kind {
 
     fn say(&self, what: &str, parts: &mut Vec<String>) {
         if self.n > 0 {
-            parts.push(format!("{} {what} (longest {:.1} s)", self.n, self.oldest_us as f64 / 1e6));
+            parts.push(format!(
+                "{} {what} (longest {:.1} s)",
+                self.n,
+                self.oldest_us as f64 / 1e6
+            ));
         }
     }
 }

@@ -41,9 +41,15 @@ impl Pool {
             let slot = {
                 let book = self.book();
                 let now = now_us();
-                let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
+                let wait = book
+                    .failure
+                    .as_ref()
+                    .map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
-                let wanted = book.waiting.len().max(self.settings.min_pool_size.saturating_sub(open));
+                let wanted = book
+                    .waiting
+                    .len()
+                    .max(self.settings.min_pool_size.saturating_sub(open));
                 if wanted == 0 {
                     return TICK;
                 }
@@ -67,7 +73,13 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let worker = crate::net::worker_id();
             let began = now_us();
-            let result = connect::connect(&pool.target, &pool.shared.params.intern(ParamSet::default()), &pool.shared.auth, worker).await;
+            let result = connect::connect(
+                &pool.target,
+                &pool.shared.params.intern(ParamSet::default()),
+                &pool.shared.auth,
+                worker,
+            )
+            .await;
             drop(connecting);
             pool.count_connect(worker, began, result.as_ref().map(|_| ()));
             match result {
@@ -93,7 +105,8 @@ impl Pool {
         while let Ok(pooled) = self.idle.try_get() {
             let s = &pooled.server;
             let old = s.expires_us <= now || s.info.close_needed();
-            let long_idle = idle_us > 0 && now.saturating_sub(s.idle_since_us) >= idle_us && spare > 0;
+            let long_idle =
+                idle_us > 0 && now.saturating_sub(s.idle_since_us) >= idle_us && spare > 0;
             if old || long_idle {
                 spare = spare.saturating_sub(1);
                 drop(deadpool::unmanaged::Object::take(pooled));

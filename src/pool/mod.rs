@@ -144,7 +144,13 @@ pub struct PoolView {
 
 impl Pool {
     /// A pool without servers. Its keeper starts with the first need ([`keeper::ensure`]).
-    pub fn new(database: &str, user: &str, settings: PoolSettings, target: Target, shared: Arc<Shared>) -> Arc<Pool> {
+    pub fn new(
+        database: &str,
+        user: &str,
+        settings: PoolSettings,
+        target: Target,
+        shared: Arc<Shared>,
+    ) -> Arc<Pool> {
         Arc::new(Pool {
             database: database.into(),
             user: user.into(),
@@ -165,7 +171,9 @@ impl Pool {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         // Nothing panics while it is held; if something did, counts are still the best there is.
-        self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.book
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Takes a place for a new server, when there is one and no back-off runs.
@@ -175,7 +183,10 @@ impl Pool {
             return None;
         }
         book.open += 1;
-        Some(Slot { pool: Arc::downgrade(self), info: None })
+        Some(Slot {
+            pool: Arc::downgrade(self),
+            info: None,
+        })
     }
 
     /// A place and a connection become a pooled server.
@@ -211,8 +222,15 @@ impl Pool {
         }
         let longest = (self.settings.server_login_retry.as_micros() as u64).max(FIRST_PAUSE_US);
         let mut book = self.book();
-        let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
-        book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
+        let pause_us = book
+            .failure
+            .as_ref()
+            .map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
+        book.failure = Some(Failure {
+            error: error.clone(),
+            retry_us: now_us() + pause_us,
+            pause_us,
+        });
         drop(book);
         self.failure.notify_waiters();
         tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %error.fields(&self.target).message,
@@ -221,9 +239,14 @@ impl Pool {
 
     /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.
     fn count_connect(&self, worker: usize, began_us: u64, result: Result<(), &ConnectError>) {
-        let Some(stats) = self.stats.get(worker) else { return };
+        let Some(stats) = self.stats.get(worker) else {
+            return;
+        };
         let label = result.map_or_else(ConnectError::label, |()| "ok");
-        let i = stats::CONNECT_RESULTS.iter().position(|r| *r == label).unwrap_or(stats::CONNECT_RESULTS.len() - 1);
+        let i = stats::CONNECT_RESULTS
+            .iter()
+            .position(|r| *r == label)
+            .unwrap_or(stats::CONNECT_RESULTS.len() - 1);
         stats.connects[i].add(1);
         if result.is_ok() {
             stats.connect.record(now_us().saturating_sub(began_us));
@@ -250,7 +273,10 @@ impl Pool {
     /// Puts a clean server into the idle list; the oldest waiter gets it.
     fn put_idle(&self, mut pooled: Box<Pooled>, now: u64) {
         pooled.server.idle_since_us = now;
-        pooled.server.info.set_state(crate::server::ServerState::Idle, 0, now);
+        pooled
+            .server
+            .info
+            .set_state(crate::server::ServerState::Idle, 0, now);
         if self.idle.try_add(pooled).is_err() {
             // Closed, or shrunk by a reload: the connection goes.
             tracing::debug!(target: "pgsluice::pool", database = %self.database, "no room for a server in its pool");
@@ -270,13 +296,18 @@ impl Pool {
             being_canceled: count(S::BeingCanceled),
             login: book.connecting,
             waiting: book.waiting.len(),
-            longest_wait_us: book.waiting.front().map_or(0, |(_, since)| now.saturating_sub(*since)),
+            longest_wait_us: book
+                .waiting
+                .front()
+                .map_or(0, |(_, since)| now.saturating_sub(*since)),
         }
     }
 
     /// Servers whose client is in a transaction and lets it idle.
     pub fn idle_in_transaction(&self) -> usize {
-        let idle = |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
+        let idle = |s: &&Arc<ServerInfo>| {
+            s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E')
+        };
         self.book().servers.iter().filter(idle).count()
     }
 

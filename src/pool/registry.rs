@@ -32,7 +32,12 @@ pub struct Pools {
 impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
-        Pools { shared, config, pools: Mutex::default(), periods: Periods::default() }
+        Pools {
+            shared,
+            config,
+            pools: Mutex::default(),
+            periods: Periods::default(),
+        }
     }
 
     /// What pools share.
@@ -46,7 +51,10 @@ impl Pools {
     }
 
     fn rule(&self, database: &str) -> Option<&Database> {
-        self.config.databases.get(database).or_else(|| self.config.databases.get("*"))
+        self.config
+            .databases
+            .get(database)
+            .or_else(|| self.config.databases.get("*"))
     }
 
     /// The pool of (database, user), made when it is new.
@@ -54,7 +62,10 @@ impl Pools {
     /// # Errors
     /// [`Unknown`].
     pub fn get(&self, database: &str, user: &str) -> Result<Arc<Pool>, Unknown> {
-        let mut pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pools = self
+            .pools
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(pool) = pools.get(&(Arc::from(database), Arc::from(user))) {
             return Ok(Arc::clone(pool));
         }
@@ -65,8 +76,17 @@ impl Pools {
                 return Err(Unknown::TooMany);
             }
         }
-        let pool = Pool::new(database, user, rule.pool.clone(), self.target(rule, database, user), Arc::clone(&self.shared));
-        pools.insert((Arc::clone(&pool.database), Arc::clone(&pool.user)), Arc::clone(&pool));
+        let pool = Pool::new(
+            database,
+            user,
+            rule.pool.clone(),
+            self.target(rule, database, user),
+            Arc::clone(&self.shared),
+        );
+        pools.insert(
+            (Arc::clone(&pool.database), Arc::clone(&pool.user)),
+            Arc::clone(&pool),
+        );
         Ok(pool)
     }
 
@@ -77,7 +97,10 @@ impl Pools {
             port: rule.port,
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
-            secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
+            secret: rule
+                .password
+                .clone()
+                .or_else(|| self.config.auth.users.get(server_user).cloned()),
             timeout: rule.pool.server_connect_timeout,
         }
     }
@@ -85,7 +108,8 @@ impl Pools {
     /// Looks at the clock; at the end of a period notes what every pool did in it.
     pub fn tick(&self, now_us: u64) {
         if self.periods.is_over(now_us) {
-            self.periods.end(now_us, self.all().iter().map(|p| (p.key(), p.totals())));
+            self.periods
+                .end(now_us, self.all().iter().map(|p| (p.key(), p.totals())));
         }
     }
 
@@ -103,7 +127,13 @@ impl Pools {
 
     /// Every pool there is, in order of name.
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        let mut all: Vec<_> = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> = self
+            .pools
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
         all.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
         all
     }

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Upper bounds of the latency buckets, microseconds (the OpenTelemetry buckets and a few more).
-pub const BUCKETS_US: [u64; 13] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
+pub const BUCKETS_US: [u64; 13] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000, 10_000_000,
+];
 
 /// A counter with one writer.
 #[derive(Default)]
@@ -38,14 +41,20 @@ impl Histogram {
     /// Records a duration.
     #[inline]
     pub fn record(&self, us: u64) {
-        let i = BUCKETS_US.iter().position(|b| us <= *b).unwrap_or(BUCKETS_US.len());
+        let i = BUCKETS_US
+            .iter()
+            .position(|b| us <= *b)
+            .unwrap_or(BUCKETS_US.len());
         self.buckets[i].add(1);
         self.sum_us.add(us);
     }
 
     /// Records a duration from any thread: for rare events with many writers.
     pub fn record_shared(&self, us: u64) {
-        let i = BUCKETS_US.iter().position(|b| us <= *b).unwrap_or(BUCKETS_US.len());
+        let i = BUCKETS_US
+            .iter()
+            .position(|b| us <= *b)
+            .unwrap_or(BUCKETS_US.len());
         self.buckets[i].add_shared(1);
         self.sum_us.add_shared(us);
     }
@@ -276,6 +285,14 @@ mod tests {
         s[1].wait.record(60_000_000);
         let t = Totals::sum(&s);
         assert_eq!(t.queries, 5);
-        assert_eq!((t.wait.buckets[0], t.wait.buckets[1], t.wait.buckets[13], t.wait.sum_us), (1, 1, 1, 60_000_700));
+        assert_eq!(
+            (
+                t.wait.buckets[0],
+                t.wait.buckets[1],
+                t.wait.buckets[13],
+                t.wait.sum_us
+            ),
+            (1, 1, 1, 60_000_700)
+        );
     }
 }

@@ -30,8 +30,14 @@ impl Welcomes {
 
     /// Learns values as a server would report them under no parameters.
     #[cfg(test)]
-    pub(crate) fn learn_reported<'a>(&self, reported: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
-        let reported = reported.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
+    pub(crate) fn learn_reported<'a>(
+        &self,
+        reported: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) {
+        let reported = reported
+            .into_iter()
+            .map(|(n, v)| (n.into(), v.into()))
+            .collect();
         self.keep(&Arc::default(), Arc::new(reported));
     }
 
@@ -56,6 +62,11 @@ impl Welcomes {
 impl Welcomes {
     /// Whether servers report this parameter (lower-case name).
     pub fn reports(&self, name: &str) -> bool {
-        self.known.lock().is_ok_and(|known| known.values().next().is_some_and(|r| r.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))))
+        self.known.lock().is_ok_and(|known| {
+            known.values().next().is_some_and(|r| {
+                r.iter()
+                    .any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+            })
+        })
     }
 }

@@ -27,7 +27,14 @@ pub struct ServerKey {
 impl ServerKey {
     /// From BackendKeyData.
     pub fn new(host: String, port: u16, pid: u32, secret: Vec<u8>) -> Self {
-        ServerKey { host, port, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+        ServerKey {
+            host,
+            port,
+            pid,
+            secret,
+            in_flight: AtomicU32::new(0),
+            delivered: Notify::new(),
+        }
     }
 
     /// Backend process id.

@@ -44,7 +44,9 @@ impl From<ConnectError> for CleanError {
 /// # Errors
 /// See [`CleanError`].
 pub async fn reclaim(server: Server, reset: &str) -> Result<Server, CleanError> {
-    tokio::time::timeout(CLEAN_TIMEOUT, Box::pin(work(server, reset))).await.unwrap_or(Err(CleanError::Timeout))
+    tokio::time::timeout(CLEAN_TIMEOUT, Box::pin(work(server, reset)))
+        .await
+        .unwrap_or(Err(CleanError::Timeout))
 }
 
 async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
@@ -84,7 +86,11 @@ async fn drain(mut server: Server) -> Result<Heard, CleanError> {
     let mut chunk = vec![0u8; 16 * 1024];
     while skip > 0 {
         let room = skip.min(chunk.len());
-        let n = server.socket.recv(&mut chunk[..room]).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+        let n = server
+            .socket
+            .recv(&mut chunk[..room])
+            .await
+            .map_err(|e| CleanError::Failed(e.to_string()))?;
         if n == 0 {
             return Err(CleanError::Partial);
         }
@@ -110,13 +116,17 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
         let (tag, body) = io.next().await?;
         match tag {
             backend::PARAMETER_STATUS => {
-                let (name, value) = control::read_parameter_status(&body).map_err(|e| CleanError::Failed(e.to_string()))?;
+                let (name, value) = control::read_parameter_status(&body)
+                    .map_err(|e| CleanError::Failed(e.to_string()))?;
                 note(&mut server.reported, name, value);
             }
             backend::ERROR if error.is_none() => error = Some(fields_of(&body, Severity::Fatal)),
             _ => {}
         }
-        server.tracker.answer(tag, &body).map_err(|e| CleanError::Failed(e.to_string()))?;
+        server
+            .tracker
+            .answer(tag, &body)
+            .map_err(|e| CleanError::Failed(e.to_string()))?;
         for dropped in server.tracker.take_dropped() {
             server.statements.remove(dropped.statement);
         }
@@ -139,10 +149,19 @@ async fn run(server: Server, sql: &[u8]) -> Result<Server, CleanError> {
 ///
 /// # Errors
 /// The connection failed.
-pub async fn apply(mut server: Server, sql: &[u8]) -> Result<(Server, Option<ErrorFields>), CleanError> {
+pub async fn apply(
+    mut server: Server,
+    sql: &[u8],
+) -> Result<(Server, Option<ErrorFields>), CleanError> {
     let mut out = Vec::new();
     names::put_query(&mut out, sql);
-    server.tracker.push(Entry::new(Request::Query, Action::Forward));
-    server.socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+    server
+        .tracker
+        .push(Entry::new(Request::Query, Action::Forward));
+    server
+        .socket
+        .send_all(&out)
+        .await
+        .map_err(|e| CleanError::Failed(e.to_string()))?;
     hear(server).await
 }

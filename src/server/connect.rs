@@ -54,12 +54,26 @@ impl ConnectError {
         let at = format!("server \"{}\", port {}", target.host, target.port);
         match self {
             ConnectError::Refused(e) => e.clone(),
-            ConnectError::Unreachable(e) => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("could not connect to {at}: {e}"))
-                .hint("pgsluice goes on trying; check that the database is up and reachable from here."),
-            ConnectError::Timeout => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("login at {at} timed out"))
-                .hint("Raise server_connect_timeout if the database is only slow to accept."),
-            ConnectError::Auth(e) => ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("pgsluice could not log in at {at}: {e}")),
-            ConnectError::Protocol(e) => ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, format!("{at} does not speak PostgreSQL: {e}")),
+            ConnectError::Unreachable(e) => ErrorFields::fatal(
+                sqlstate::CANNOT_CONNECT_NOW,
+                format!("could not connect to {at}: {e}"),
+            )
+            .hint(
+                "pgsluice goes on trying; check that the database is up and reachable from here.",
+            ),
+            ConnectError::Timeout => ErrorFields::fatal(
+                sqlstate::CANNOT_CONNECT_NOW,
+                format!("login at {at} timed out"),
+            )
+            .hint("Raise server_connect_timeout if the database is only slow to accept."),
+            ConnectError::Auth(e) => ErrorFields::fatal(
+                sqlstate::INVALID_AUTHORIZATION,
+                format!("pgsluice could not log in at {at}: {e}"),
+            ),
+            ConnectError::Protocol(e) => ErrorFields::fatal(
+                sqlstate::PROTOCOL_VIOLATION,
+                format!("{at} does not speak PostgreSQL: {e}"),
+            ),
         }
     }
 
@@ -99,18 +113,44 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
-    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker))).await.unwrap_or(Err(ConnectError::Timeout))
+pub async fn connect(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
+    tokio::time::timeout(
+        target.timeout,
+        Box::pin(login(target, startup, auth, worker)),
+    )
+    .await
+    .unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn login(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
+async fn login(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
     let socket = dial(&target.host, target.port).await?;
-    let mut io = Messages { socket, buf: Vec::new(), at: 0 };
+    let mut io = Messages {
+        socket,
+        buf: Vec::new(),
+        at: 0,
+    };
     let mut out = Vec::new();
-    let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
+    let names = [
+        ("user", target.user.as_str()),
+        ("database", target.dbname.as_str()),
+    ];
     control::startup(&mut out, names.into_iter().chain(startup.iter()));
     io.socket.send_all(&out).await?;
-    authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
+    authenticate(
+        &mut io,
+        ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone()),
+    )
+    .await?;
     welcome(io, target, startup, worker).await
 }
 
@@ -121,9 +161,14 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
             backend::AUTHENTICATION => {}
             backend::ERROR => return Err(refused(&body)),
             backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => continue,
-            _ => return Err(ConnectError::Protocol("unexpected message during authentication")),
+            _ => {
+                return Err(ConnectError::Protocol(
+                    "unexpected message during authentication",
+                ));
+            }
         }
-        let (code, data) = control::read_authentication(&body).map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
+        let (code, data) = control::read_authentication(&body)
+            .map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
         let reply = if auth.is_expensive(code, data) {
             let data = data.to_vec();
             let (back, reply) = tokio::task::spawn_blocking(move || {
@@ -150,7 +195,12 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
     }
 }
 
-async fn welcome(mut io: Messages, target: &Target, startup: &Arc<ParamSet>, worker: usize) -> Result<Server, ConnectError> {
+async fn welcome(
+    mut io: Messages,
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
     let mut reported = Vec::new();
     let mut key = (0, vec![0; 4]);
     loop {
@@ -174,14 +224,23 @@ async fn welcome(mut io: Messages, target: &Target, startup: &Arc<ParamSet>, wor
         }
     }
     if io.at != io.buf.len() {
-        return Err(ConnectError::Protocol("the server said more than was asked"));
+        return Err(ConnectError::Protocol(
+            "the server said more than was asked",
+        ));
     }
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let unix = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     Ok(Server {
         socket: io.socket,
         worker,
         info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix)),
-        key: Arc::new(ServerKey::new(target.host.clone(), target.port, key.0, key.1)),
+        key: Arc::new(ServerKey::new(
+            target.host.clone(),
+            target.port,
+            key.0,
+            key.1,
+        )),
         tracker: Tracker::new(),
         statements: ServerStatements::default(),
         startup: Arc::clone(startup),
@@ -222,7 +281,11 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn new(socket: Socket, rest: &[u8]) -> Self {
-        Messages { socket, buf: rest.to_vec(), at: 0 }
+        Messages {
+            socket,
+            buf: rest.to_vec(),
+            at: 0,
+        }
     }
 
     /// Whether bytes beyond the last message have come.
@@ -234,7 +297,8 @@ impl Messages {
     pub(super) async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
         loop {
             let rest = &self.buf[self.at..];
-            let head = Frame::peek(rest).map_err(|_| ConnectError::Protocol("impossible message length"))?;
+            let head = Frame::peek(rest)
+                .map_err(|_| ConnectError::Protocol("impossible message length"))?;
             if let Some(f) = head {
                 if f.len > MAX_LOGIN_MESSAGE {
                     return Err(ConnectError::Protocol("message too long for a login"));
@@ -250,7 +314,9 @@ impl Messages {
             let mut chunk = [0u8; 2048];
             let n = self.socket.recv(&mut chunk).await?;
             if n == 0 {
-                return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
+                return Err(ConnectError::Unreachable(
+                    "server closed the connection unexpectedly".to_owned(),
+                ));
             }
             self.buf.extend_from_slice(&chunk[..n]);
         }

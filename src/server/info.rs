@@ -29,7 +29,12 @@ impl ServerState {
     }
 
     fn from_u8(n: u8) -> Self {
-        [ServerState::Idle, ServerState::Active, ServerState::Tested, ServerState::BeingCanceled][usize::from(n & 3)]
+        [
+            ServerState::Idle,
+            ServerState::Active,
+            ServerState::Tested,
+            ServerState::BeingCanceled,
+        ][usize::from(n & 3)]
     }
 }
 
@@ -55,7 +60,13 @@ pub struct ServerInfo {
 impl ServerInfo {
     /// A server just logged in.
     pub fn new(id: u64, pid: u32, connected_unix: u64) -> Self {
-        ServerInfo { id, pid, connected_unix, tx: AtomicU8::new(b'I'), ..ServerInfo::default() }
+        ServerInfo {
+            id,
+            pid,
+            connected_unix,
+            tx: AtomicU8::new(b'I'),
+            ..ServerInfo::default()
+        }
     }
 
     /// Notes a change of state at `now_us`.
@@ -118,7 +129,10 @@ impl ServerInfo {
 
     /// Application name it reported last.
     pub fn application(&self) -> String {
-        self.application.lock().map(|a| a.clone()).unwrap_or_default()
+        self.application
+            .lock()
+            .map(|a| a.clone())
+            .unwrap_or_default()
     }
 
     /// Notes the application name it reported.

@@ -64,7 +64,10 @@ pub struct InMessage {
 impl Server {
     /// Whether it may go back to the pool as it is (invariant 3, the server's side).
     pub fn releasable(&self) -> bool {
-        self.tracker.releasable() && self.in_message.left == 0 && self.unsent.is_empty() && self.input.as_ref().is_none_or(Lent::is_empty)
+        self.tracker.releasable()
+            && self.in_message.left == 0
+            && self.unsent.is_empty()
+            && self.input.as_ref().is_none_or(Lent::is_empty)
     }
 
     /// Notes a ParameterStatus.
@@ -74,7 +77,10 @@ impl Server {
 
     /// The value the server last reported for a parameter.
     pub fn reported(&self, name: &[u8]) -> Option<&[u8]> {
-        self.reported.iter().find(|(n, _)| &**n == name).map(|(_, v)| &**v)
+        self.reported
+            .iter()
+            .find(|(n, _)| &**n == name)
+            .map(|(_, v)| &**v)
     }
 }
 

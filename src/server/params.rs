@@ -15,7 +15,13 @@ pub struct ParamSet(BTreeMap<Box<str>, Box<str>>);
 impl ParamSet {
     /// From pairs; a later one of the same name wins, as in PostgreSQL.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        ParamSet(pairs.into_iter().take(MAX_PARAMS).map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
+        ParamSet(
+            pairs
+                .into_iter()
+                .take(MAX_PARAMS)
+                .map(|(k, v)| (k.to_ascii_lowercase().into(), v.into()))
+                .collect(),
+        )
     }
 
     /// The same set with one value changed.
@@ -111,7 +117,9 @@ pub struct Params {
 impl Params {
     /// The shared copy of `set`.
     pub fn intern(&self, set: ParamSet) -> Arc<ParamSet> {
-        let Ok(mut sets) = self.sets.lock() else { return Arc::new(set) };
+        let Ok(mut sets) = self.sets.lock() else {
+            return Arc::new(set);
+        };
         if let Some(known) = sets.get(&set) {
             return Arc::clone(known);
         }
@@ -130,21 +138,34 @@ mod tests {
 
     fn sql(from: &[(&str, &str)], to: &[(&str, &str)]) -> String {
         let mut out = Vec::new();
-        sync_sql(&ParamSet::from_pairs(from.iter().copied()), &ParamSet::from_pairs(to.iter().copied()), &mut out);
+        sync_sql(
+            &ParamSet::from_pairs(from.iter().copied()),
+            &ParamSet::from_pairs(to.iter().copied()),
+            &mut out,
+        );
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn only_the_difference_is_sent() {
         assert_eq!(sql(&[("TimeZone", "UTC")], &[("timezone", "UTC")]), "");
-        assert_eq!(sql(&[], &[("TimeZone", "UTC")]), "SELECT pg_catalog.set_config(E'timezone',E'UTC',false)");
+        assert_eq!(
+            sql(&[], &[("TimeZone", "UTC")]),
+            "SELECT pg_catalog.set_config(E'timezone',E'UTC',false)"
+        );
         assert_eq!(sql(&[("a.b", "1")], &[]), "RESET \"a\".\"b\";");
-        assert_eq!(sql(&[("x", "1"), ("y", "1")], &[("y", "2")]), "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)");
+        assert_eq!(
+            sql(&[("x", "1"), ("y", "1")], &[("y", "2")]),
+            "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)"
+        );
     }
 
     #[test]
     fn values_cannot_end_their_literal() {
-        assert_eq!(sql(&[], &[("x", r"a'b\")]), r"SELECT pg_catalog.set_config(E'x',E'a\'b\\',false)");
+        assert_eq!(
+            sql(&[], &[("x", r"a'b\")]),
+            r"SELECT pg_catalog.set_config(E'x',E'a\'b\\',false)"
+        );
     }
 
     #[test]

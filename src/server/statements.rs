@@ -33,7 +33,11 @@ pub struct StatementCache {
 
 impl Default for StatementCache {
     fn default() -> Self {
-        StatementCache { texts: DashMap::with_hasher(FixedState::default()), hasher: FixedState::default(), next: AtomicU32::new(1) }
+        StatementCache {
+            texts: DashMap::with_hasher(FixedState::default()),
+            hasher: FixedState::default(),
+            next: AtomicU32::new(1),
+        }
     }
 }
 
@@ -47,7 +51,11 @@ impl StatementCache {
             return known;
         }
         let id = self.next.fetch_add(1, Relaxed);
-        let statement = Arc::new(Statement { id, name: format!("pgsluice_{id}").into_bytes().into(), rest: rest.into() });
+        let statement = Arc::new(Statement {
+            id,
+            name: format!("pgsluice_{id}").into_bytes().into(),
+            rest: rest.into(),
+        });
         // Two texts of one hash take turns: each keeps its own name, only the sharing is lost.
         self.texts.insert(hash, Arc::downgrade(&statement));
         if self.texts.len() >= 4096 && self.texts.len().is_power_of_two() {
@@ -58,7 +66,10 @@ impl StatementCache {
 
     /// Statements that some client names now.
     pub fn len(&self) -> usize {
-        self.texts.iter().filter(|e| e.value().strong_count() > 0).count()
+        self.texts
+            .iter()
+            .filter(|e| e.value().strong_count() > 0)
+            .count()
     }
 
     /// Whether no client names any.
@@ -95,7 +106,11 @@ impl ServerStatements {
             return None;
         }
         let clock = self.clock;
-        let oldest = self.used.iter().max_by_key(|(_, t)| clock.wrapping_sub(**t)).map(|(id, _)| *id)?;
+        let oldest = self
+            .used
+            .iter()
+            .max_by_key(|(_, t)| clock.wrapping_sub(**t))
+            .map(|(id, _)| *id)?;
         self.used.remove(&oldest);
         Some(oldest)
     }
@@ -130,10 +145,17 @@ mod tests {
         let cache = StatementCache::default();
         let a = cache.intern(b"SELECT 1\0\0\0");
         assert!(Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0")));
-        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\x01\0\0\0\x17")), "types count");
+        assert!(
+            !Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\x01\0\0\0\x17")),
+            "types count"
+        );
         let id = a.id;
         drop(a);
-        assert_ne!(cache.intern(b"SELECT 1\0\0\0").id, id, "a number is never reused");
+        assert_ne!(
+            cache.intern(b"SELECT 1\0\0\0").id,
+            id,
+            "a number is never reused"
+        );
     }
 
     #[test]

@@ -6,9 +6,12 @@
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
-use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, Password, SASLInitialResponse, SASLResponse, SecretKey, Startup,
+    Authentication, BackendKeyData, NegotiateProtocolVersion, Password, SASLInitialResponse,
+    SASLResponse, SecretKey, Startup,
 };
 use pgwire::messages::{Message, ProtocolVersion};
 
@@ -105,7 +108,10 @@ pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// BackendKeyData with a key of protocol 3.0.
 pub fn backend_key(out: &mut Vec<u8>, pid: u32, secret: u32) {
-    put(out, &BackendKeyData::new(pid as i32, SecretKey::I32(secret as i32)));
+    put(
+        out,
+        &BackendKeyData::new(pid as i32, SecretKey::I32(secret as i32)),
+    );
 }
 
 /// NegotiateProtocolVersion: 3.0 is what we speak, and these options we do not know.
@@ -129,7 +135,10 @@ pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a 
 
 /// CancelRequest.
 pub fn cancel(out: &mut Vec<u8>, pid: u32, secret: &[u8]) {
-    put(out, &CancelRequest::new(pid as i32, SecretKey::Bytes(Bytes::copy_from_slice(secret))));
+    put(
+        out,
+        &CancelRequest::new(pid as i32, SecretKey::Bytes(Bytes::copy_from_slice(secret))),
+    );
 }
 
 /// PasswordMessage; `password` is already hashed for md5.
@@ -139,7 +148,10 @@ pub fn password(out: &mut Vec<u8>, password: &str) {
 
 /// SASLInitialResponse.
 pub fn sasl_initial(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
-    put(out, &SASLInitialResponse::new(mechanism.to_owned(), Some(Bytes::copy_from_slice(data))));
+    put(
+        out,
+        &SASLInitialResponse::new(mechanism.to_owned(), Some(Bytes::copy_from_slice(data))),
+    );
 }
 
 /// SASLResponse.
@@ -254,12 +266,18 @@ mod tests {
     #[test]
     fn errors_carry_postgresqls_fields() {
         let mut out = Vec::new();
-        error(&mut out, &ErrorFields::fatal("53300", "no more").detail("d").hint("h"));
+        error(
+            &mut out,
+            &ErrorFields::fatal("53300", "no more").detail("d").hint("h"),
+        );
         let body = &out[5..];
         assert_eq!(out[0], b'E');
         assert_eq!(field(body, b'C'), Some(&b"53300"[..]));
         assert_eq!(field(body, b'V'), Some(&b"FATAL"[..]));
-        assert_eq!((field(body, b'D'), field(body, b'H')), (Some(&b"d"[..]), Some(&b"h"[..])));
+        assert_eq!(
+            (field(body, b'D'), field(body, b'H')),
+            (Some(&b"d"[..]), Some(&b"h"[..]))
+        );
         assert!(crate::wire::error::is_fatal(body));
     }
 
@@ -273,7 +291,14 @@ mod tests {
 
     #[test]
     fn rows_of_command_tags() {
-        for (tag, n) in [("SELECT 12", 12), ("INSERT 0 5", 5), ("BEGIN", 0), ("CREATE TABLE", 0), ("FETCH 100", 100), ("COPY 7", 7)] {
+        for (tag, n) in [
+            ("SELECT 12", 12),
+            ("INSERT 0 5", 5),
+            ("BEGIN", 0),
+            ("CREATE TABLE", 0),
+            ("FETCH 100", 100),
+            ("COPY 7", 7),
+        ] {
             let mut out = Vec::new();
             command_complete(&mut out, tag);
             assert_eq!(rows(&out[5..]), n, "{tag}");
@@ -283,9 +308,15 @@ mod tests {
     #[test]
     fn a_startup_message_of_ours_is_one() {
         let mut out = Vec::new();
-        startup(&mut out, [("user", "u"), ("database", "d"), ("application_name", "a")]);
+        startup(
+            &mut out,
+            [("user", "u"), ("database", "d"), ("application_name", "a")],
+        );
         assert_eq!(crate::wire::startup::packet_len(&out), Ok(Some(out.len())));
-        let crate::wire::startup::First::Startup(s) = crate::wire::startup::read(&out).unwrap() else { panic!("not a startup") };
+        let crate::wire::startup::First::Startup(s) = crate::wire::startup::read(&out).unwrap()
+        else {
+            panic!("not a startup")
+        };
         assert_eq!((s.user.as_str(), s.database.as_str()), ("u", "d"));
     }
 
@@ -294,6 +325,12 @@ mod tests {
         let mut out = Vec::new();
         cancel(&mut out, 7, &[1, 2, 3, 4, 5]);
         let first = crate::wire::startup::read(&out).unwrap();
-        assert_eq!(first, crate::wire::startup::First::Cancel { pid: 7, secret: vec![1, 2, 3, 4, 5] });
+        assert_eq!(
+            first,
+            crate::wire::startup::First::Cancel {
+                pid: 7,
+                secret: vec![1, 2, 3, 4, 5]
+            }
+        );
     }
 }

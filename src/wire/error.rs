@@ -81,12 +81,21 @@ pub struct ErrorFields {
 impl ErrorFields {
     /// An ERROR.
     pub fn error(code: &str, message: impl Into<String>) -> Self {
-        ErrorFields { severity: Severity::Error, code: code.into(), message: message.into(), detail: None, hint: None }
+        ErrorFields {
+            severity: Severity::Error,
+            code: code.into(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     /// A FATAL.
     pub fn fatal(code: &str, message: impl Into<String>) -> Self {
-        ErrorFields { severity: Severity::Fatal, ..Self::error(code, message) }
+        ErrorFields {
+            severity: Severity::Fatal,
+            ..Self::error(code, message)
+        }
     }
 
     /// With a detail.
@@ -121,10 +130,15 @@ pub fn field(body: &[u8], field: u8) -> Option<&[u8]> {
 
 /// The SQLSTATE of an ErrorResponse body; `XX000` when there is none.
 pub fn code(body: &[u8]) -> [u8; 5] {
-    field(body, b'C').and_then(|v| v.try_into().ok()).unwrap_or(*b"XX000")
+    field(body, b'C')
+        .and_then(|v| v.try_into().ok())
+        .unwrap_or(*b"XX000")
 }
 
 /// Whether an ErrorResponse ends the connection (FATAL or PANIC in the untranslated field `V`, or `S` before 9.6).
 pub fn is_fatal(body: &[u8]) -> bool {
-    matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"))
+    matches!(
+        field(body, b'V').or_else(|| field(body, b'S')),
+        Some(b"FATAL" | b"PANIC")
+    )
 }

@@ -39,7 +39,10 @@ impl Frame {
         if !(4..=MAX_MESSAGE).contains(&len) {
             return Err(FrameError::Length(len));
         }
-        Ok(Some(Frame { tag, len: len as usize + 1 }))
+        Ok(Some(Frame {
+            tag,
+            len: len as usize + 1,
+        }))
     }
 
     /// Bytes of the body.
@@ -70,7 +73,11 @@ pub fn walk(data: &[u8], cuts: &[usize]) -> Result<Vec<(u8, usize)>, FrameError>
     let mut skip = 0usize;
     let mut current = None;
     let mut start = 0;
-    for end in cuts.iter().map(|c| (*c).min(data.len())).chain([data.len()]) {
+    for end in cuts
+        .iter()
+        .map(|c| (*c).min(data.len()))
+        .chain([data.len()])
+    {
         if end < start {
             continue;
         }
@@ -103,7 +110,13 @@ pub fn walk(data: &[u8], cuts: &[usize]) -> Result<Vec<(u8, usize)>, FrameError>
 
 /// Fuzz entry: any bytes, two different cuttings, the same messages.
 pub fn fuzz_frame(data: &[u8]) {
-    let cuts: Vec<usize> = data.iter().scan(0usize, |at, b| { *at += usize::from(*b) + 1; Some(*at) }).collect();
+    let cuts: Vec<usize> = data
+        .iter()
+        .scan(0usize, |at, b| {
+            *at += usize::from(*b) + 1;
+            Some(*at)
+        })
+        .collect();
     assert_eq!(walk(data, &[]), walk(data, &cuts));
 }
 
@@ -115,8 +128,14 @@ mod tests {
     #[test]
     fn refuses_impossible_lengths() {
         assert_eq!(Frame::peek(&[b'Q', 0, 0, 0, 3]), Err(FrameError::Length(3)));
-        assert_eq!(Frame::peek(&[b'Q', 0xff, 0xff, 0xff, 0xff]), Err(FrameError::Length(u32::MAX)));
-        assert_eq!(Frame::peek(&[b'S', 0, 0, 0, 4]), Ok(Some(Frame { tag: b'S', len: 5 })));
+        assert_eq!(
+            Frame::peek(&[b'Q', 0xff, 0xff, 0xff, 0xff]),
+            Err(FrameError::Length(u32::MAX))
+        );
+        assert_eq!(
+            Frame::peek(&[b'S', 0, 0, 0, 4]),
+            Ok(Some(Frame { tag: b'S', len: 5 }))
+        );
         assert_eq!(Frame::peek(&[b'S', 0, 0, 0]), Ok(None));
     }
 

@@ -53,7 +53,11 @@ impl<'a> Bind<'a> {
         let mut c = Cursor::new(body);
         let portal = c.cstr().ok()?;
         let statement = c.cstr().ok()?;
-        Some(Bind { portal, statement, prefix: body.len() - c.rest().len() })
+        Some(Bind {
+            portal,
+            statement,
+            prefix: body.len() - c.rest().len(),
+        })
     }
 }
 
@@ -134,7 +138,10 @@ pub fn fuzz_names(data: &[u8]) {
         put_bind_prefix(&mut out, &b, data.len(), b.statement);
         out.extend_from_slice(&data[b.prefix..]);
         assert_eq!(&out[frame::HEADER..], data);
-        assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize, out.len() - 1);
+        assert_eq!(
+            u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize,
+            out.len() - 1
+        );
     }
     let _ = Target::read(data);
 }

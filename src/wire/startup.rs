@@ -74,7 +74,9 @@ pub enum StartupError {
 /// # Errors
 /// [`StartupError::Length`] when PostgreSQL would refuse it.
 pub fn packet_len(buf: &[u8]) -> Result<Option<usize>, StartupError> {
-    let Some(b) = buf.first_chunk::<4>() else { return Ok(None) };
+    let Some(b) = buf.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let len = u32::from_be_bytes(*b) as usize;
     if !(8..=MAX_PACKET).contains(&len) {
         return Err(StartupError::Length);
@@ -102,7 +104,10 @@ pub fn read(packet: &[u8]) -> Result<First, StartupError> {
             if !(4..=256).contains(&c.rest().len()) {
                 return Err(StartupError::Length);
             }
-            Ok(First::Cancel { pid, secret: c.rest().to_vec() })
+            Ok(First::Cancel {
+                pid,
+                secret: c.rest().to_vec(),
+            })
         }
         _ if code >> 16 != 3 => Err(StartupError::Version((code >> 16) as u16, code as u16)),
         _ => read_startup(code as u16, c).map(First::Startup),
@@ -110,7 +115,10 @@ pub fn read(packet: &[u8]) -> Result<First, StartupError> {
 }
 
 fn read_startup(minor: u16, mut c: Cursor<'_>) -> Result<Startup, StartupError> {
-    let mut s = Startup { minor, ..Startup::default() };
+    let mut s = Startup {
+        minor,
+        ..Startup::default()
+    };
     loop {
         let name = text(c.cstr().map_err(|_| StartupError::Layout)?)?;
         if name.is_empty() {
@@ -123,7 +131,9 @@ fn read_startup(minor: u16, mut c: Cursor<'_>) -> Result<Startup, StartupError> 
         match name {
             "user" => s.user = value.to_owned(),
             "database" => s.database = value.to_owned(),
-            "replication" if !matches!(value, "false" | "off" | "no" | "0") => s.replication = Some(value.to_owned()),
+            "replication" if !matches!(value, "false" | "off" | "no" | "0") => {
+                s.replication = Some(value.to_owned())
+            }
             "replication" => {}
             "options" => options(value, &mut s.parameters)?,
             _ if name.starts_with("_pq_.") => s.unknown_options.push(name.to_owned()),
@@ -151,13 +161,17 @@ pub fn options(value: &str, out: &mut Vec<(String, String)>) -> Result<(), Start
     let mut words = split(value).into_iter();
     while let Some(word) = words.next() {
         let setting = if word == "-c" || word == "--" {
-            words.next().ok_or_else(|| StartupError::Options(word.clone()))?
+            words
+                .next()
+                .ok_or_else(|| StartupError::Options(word.clone()))?
         } else if let Some(rest) = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
             rest.to_owned()
         } else {
             return Err(StartupError::Options(word));
         };
-        let (name, value) = setting.split_once('=').ok_or_else(|| StartupError::Options(setting.clone()))?;
+        let (name, value) = setting
+            .split_once('=')
+            .ok_or_else(|| StartupError::Options(setting.clone()))?;
         // ParseLongOption: dashes in the name stand for underscores.
         out.push((name.trim().replace('-', "_"), value.to_owned()));
     }
@@ -217,35 +231,77 @@ mod tests {
     #[test]
     fn a_startup_message_is_read() {
         let p = packet(0x3_0000, b"user\0app\0database\0shop\0client_encoding\0UTF8\0options\0-c statement_timeout=5000 --search-path=a\\ b\0_pq_.x\0y\0\0");
-        let First::Startup(s) = read(&p).unwrap() else { panic!("not a startup") };
-        assert_eq!((s.user.as_str(), s.database.as_str(), s.minor), ("app", "shop", 0));
-        let names: Vec<_> = s.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        assert_eq!(names, ["client_encoding=UTF8", "statement_timeout=5000", "search_path=a b"]);
+        let First::Startup(s) = read(&p).unwrap() else {
+            panic!("not a startup")
+        };
+        assert_eq!(
+            (s.user.as_str(), s.database.as_str(), s.minor),
+            ("app", "shop", 0)
+        );
+        let names: Vec<_> = s
+            .parameters
+            .iter()
+            .map(|(n, v)| format!("{n}={v}"))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "client_encoding=UTF8",
+                "statement_timeout=5000",
+                "search_path=a b"
+            ]
+        );
         assert_eq!(s.unknown_options, ["_pq_.x"]);
     }
 
     #[test]
     fn what_postgresql_refuses_is_refused() {
-        assert_eq!(read(&packet(0x2_0000, b"\0")), Err(StartupError::Version(2, 0)));
-        assert_eq!(read(&packet(0x3_0000, b"user\0app\0")), Err(StartupError::Layout));
-        assert_eq!(read(&packet(0x3_0000, b"user\0app\0\0Q")), Err(StartupError::Layout));
-        assert_eq!(read(&packet(0x3_0000, b"database\0a\0\0")), Err(StartupError::NoUser));
+        assert_eq!(
+            read(&packet(0x2_0000, b"\0")),
+            Err(StartupError::Version(2, 0))
+        );
+        assert_eq!(
+            read(&packet(0x3_0000, b"user\0app\0")),
+            Err(StartupError::Layout)
+        );
+        assert_eq!(
+            read(&packet(0x3_0000, b"user\0app\0\0Q")),
+            Err(StartupError::Layout)
+        );
+        assert_eq!(
+            read(&packet(0x3_0000, b"database\0a\0\0")),
+            Err(StartupError::NoUser)
+        );
         assert_eq!(packet_len(&[0, 0, 0, 7]), Err(StartupError::Length));
         assert_eq!(packet_len(&[0, 1, 0, 0]), Err(StartupError::Length));
-        assert!(matches!(read(&packet(0x3_0000, b"user\0a\0options\0-x\0\0")), Err(StartupError::Options(_))));
+        assert!(matches!(
+            read(&packet(0x3_0000, b"user\0a\0options\0-x\0\0")),
+            Err(StartupError::Options(_))
+        ));
     }
 
     #[test]
     fn requests_before_login_are_told_apart() {
         assert_eq!(read(&packet(SSL, b"")), Ok(First::Ssl));
         assert_eq!(read(&packet(GSSENC, b"")), Ok(First::GssEnc));
-        assert_eq!(read(&packet(CANCEL, &[0, 0, 0, 5, 1, 2, 3, 4])), Ok(First::Cancel { pid: 5, secret: vec![1, 2, 3, 4] }));
-        assert_eq!(read(&packet(CANCEL, &[0, 0, 0, 5, 1])), Err(StartupError::Length));
+        assert_eq!(
+            read(&packet(CANCEL, &[0, 0, 0, 5, 1, 2, 3, 4])),
+            Ok(First::Cancel {
+                pid: 5,
+                secret: vec![1, 2, 3, 4]
+            })
+        );
+        assert_eq!(
+            read(&packet(CANCEL, &[0, 0, 0, 5, 1])),
+            Err(StartupError::Length)
+        );
     }
 
     #[test]
     fn the_database_defaults_to_the_user() {
-        let First::Startup(s) = read(&packet(0x3_0000, b"user\0app\0\0")).unwrap() else { panic!("not a startup") };
+        let First::Startup(s) = read(&packet(0x3_0000, b"user\0app\0\0")).unwrap() else {
+            panic!("not a startup")
+        };
         assert_eq!(s.database, "app");
     }
 }

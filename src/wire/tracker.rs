@@ -95,7 +95,12 @@ pub struct Entry {
 impl Entry {
     /// An entry about no shared statement.
     pub fn new(request: Request, action: Action) -> Self {
-        Entry { request, action, statement: 0, registration: 0 }
+        Entry {
+            request,
+            action,
+            statement: 0,
+            registration: 0,
+        }
     }
 }
 
@@ -134,7 +139,10 @@ pub struct Tracker {
 impl Tracker {
     /// A tracker for a server that has just said ReadyForQuery `I`.
     pub fn new() -> Self {
-        Tracker { settled: true, ..Tracker::default() }
+        Tracker {
+            settled: true,
+            ..Tracker::default()
+        }
     }
 
     /// Notes a request about to be sent (or, for `Fake`, not sent).
@@ -156,7 +164,11 @@ impl Tracker {
 
     /// The release rule (design, invariant 3), as far as the server's side goes.
     pub fn releasable(&self) -> bool {
-        self.expected.is_empty() && self.settled && self.status == TxStatus::Idle && self.copy == Copy::None && !self.tainted
+        self.expected.is_empty()
+            && self.settled
+            && self.status == TxStatus::Idle
+            && self.copy == Copy::None
+            && !self.tainted
     }
 
     /// Whether every request has been answered (the transaction may still be open).
@@ -214,9 +226,13 @@ impl Tracker {
         match tag {
             backend::DATA_ROW | backend::COPY_DATA | backend::COPY_DONE => self.within(tag),
             backend::READY_FOR_QUERY => self.ready(body),
-            backend::NOTICE | backend::PARAMETER_STATUS => Ok(!self.head_is(Request::Query, Action::Skip)),
+            backend::NOTICE | backend::PARAMETER_STATUS => {
+                Ok(!self.head_is(Request::Query, Action::Skip))
+            }
             backend::NOTIFICATION => Ok(true),
-            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => self.completed(tag),
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY | backend::PORTAL_SUSPENDED => {
+                self.completed(tag)
+            }
             backend::ROW_DESCRIPTION | backend::NO_DATA => match self.head() {
                 Some(e) if e.request == Request::Describe => self.pop(tag, Request::Describe),
                 _ => self.within(tag),
@@ -245,12 +261,19 @@ impl Tracker {
     }
 
     fn head_is(&self, request: Request, action: Action) -> bool {
-        self.expected.front().is_some_and(|e| e.request == request && e.action == action)
+        self.expected
+            .front()
+            .is_some_and(|e| e.request == request && e.action == action)
     }
 
     /// A CopyDone sent outside a COPY is ignored by PostgreSQL and answered by nothing.
     fn trim(&mut self) {
-        while self.copy != Copy::In && self.expected.front().is_some_and(|e| e.request == Request::CopyEnd) {
+        while self.copy != Copy::In
+            && self
+                .expected
+                .front()
+                .is_some_and(|e| e.request == Request::CopyEnd)
+        {
             self.expected.pop_front();
         }
     }
@@ -258,7 +281,9 @@ impl Tracker {
     /// A message inside the answer to a Query or Execute.
     fn within(&mut self, tag: u8) -> Result<bool, Desync> {
         match self.head() {
-            Some(e) if matches!(e.request, Request::Query | Request::Execute) => Ok(e.action == Action::Forward),
+            Some(e) if matches!(e.request, Request::Query | Request::Execute) => {
+                Ok(e.action == Action::Forward)
+            }
             _ => Err(Desync(tag)),
         }
     }
@@ -318,22 +343,38 @@ impl Tracker {
     /// Syncs that were sent while the server was in COPY IN are swallowed by it (copyfromparse.c, CopyGetData):
     /// everything behind the head up to CopyDone goes. With an error and no CopyDone yet, the Syncs alone.
     fn drop_swallowed(&mut self, error: bool) {
-        if let Some(end) = self.expected.iter().position(|e| e.request == Request::CopyEnd) {
+        if let Some(end) = self
+            .expected
+            .iter()
+            .position(|e| e.request == Request::CopyEnd)
+        {
             self.expected.drain(1..=end);
-        } else if error && self.expected.front().is_some_and(|e| e.request == Request::Execute) {
+        } else if error
+            && self
+                .expected
+                .front()
+                .is_some_and(|e| e.request == Request::Execute)
+        {
             self.expected.retain(|e| e.request != Request::Sync);
         }
     }
 
     fn ready(&mut self, body: &[u8]) -> Result<bool, Desync> {
-        let status = body.first().copied().and_then(TxStatus::from_byte).ok_or(Desync(b'Z'))?;
+        let status = body
+            .first()
+            .copied()
+            .and_then(TxStatus::from_byte)
+            .ok_or(Desync(b'Z'))?;
         let Some(head) = self.head() else {
             return Err(Desync(b'Z'));
         };
         let mut forward = head.action == Action::Forward;
         if self.failed && !matches!(head.request, Request::Sync) {
             forward = self.skip_to_sync()?;
-        } else if matches!(head.request, Request::Query | Request::Function | Request::Sync) {
+        } else if matches!(
+            head.request,
+            Request::Query | Request::Function | Request::Sync
+        ) {
             self.expected.pop_front();
         } else {
             return Err(Desync(b'Z'));

@@ -40,7 +40,9 @@ impl Model {
             Msg::Query(false) => out.extend(b"TDCZ"),
             Msg::CopyIn(true) => out.extend(b"GEZ"),
             Msg::CopyIn(false) => out.extend(b"GCZ"),
-            Msg::Parse { fails: true, .. } | Msg::Bind { fails: true, .. } => fail(out, &mut self.skipping),
+            Msg::Parse { fails: true, .. } | Msg::Bind { fails: true, .. } => {
+                fail(out, &mut self.skipping)
+            }
             Msg::Parse { .. } => out.push(b'1'),
             Msg::Bind { .. } => out.push(b'2'),
             Msg::Describe => out.push(b'T'),
@@ -65,8 +67,12 @@ fn msg() -> impl Strategy<Value = Msg> {
     prop_oneof![
         any::<bool>().prop_map(Msg::Query),
         any::<bool>().prop_map(Msg::CopyIn),
-        (prop::bool::weighted(0.15), any::<bool>()).prop_map(|(fails, known)| Msg::Parse { fails: fails && !known, known }),
-        (prop::bool::weighted(0.15), any::<bool>()).prop_map(|(fails, inject)| Msg::Bind { fails, inject }),
+        (prop::bool::weighted(0.15), any::<bool>()).prop_map(|(fails, known)| Msg::Parse {
+            fails: fails && !known,
+            known
+        }),
+        (prop::bool::weighted(0.15), any::<bool>())
+            .prop_map(|(fails, inject)| Msg::Bind { fails, inject }),
         Just(Msg::Describe),
         prop::bool::weighted(0.15).prop_map(Msg::Execute),
         Just(Msg::Close),
@@ -90,8 +96,17 @@ fn through_tracker(msgs: &[Msg], lag: usize) -> (Vec<u8>, Tracker) {
             Msg::Parse { known: true, .. } => t.push(Entry::new(Request::Parse, Action::Fake)),
             Msg::Close => t.push(Entry::new(Request::Close, Action::Fake)),
             Msg::Bind { inject: true, .. } => {
-                t.push(Entry { statement: 7, ..Entry::new(Request::Parse, Action::Skip) });
-                server.say(Msg::Parse { fails: false, known: false }, &mut said);
+                t.push(Entry {
+                    statement: 7,
+                    ..Entry::new(Request::Parse, Action::Skip)
+                });
+                server.say(
+                    Msg::Parse {
+                        fails: false,
+                        known: false,
+                    },
+                    &mut said,
+                );
                 t.push(fwd(Request::Bind));
                 server.say(m, &mut said);
             }
@@ -138,7 +153,11 @@ fn deliver(t: &mut Tracker, said: &[u8], seen: &mut Vec<u8>) {
 
 fn fakes(t: &mut Tracker, seen: &mut Vec<u8>) {
     while let Some(e) = t.pop_fake() {
-        seen.push(if e.request == Request::Parse { b'1' } else { b'3' });
+        seen.push(if e.request == Request::Parse {
+            b'1'
+        } else {
+            b'3'
+        });
     }
 }
 
@@ -223,7 +242,16 @@ fn an_open_transaction_keeps_the_server() {
 fn sync_sent_with_an_extended_copy_is_swallowed_by_the_copy() {
     // libpq's PQexecParams: P B D E S, then the data, CopyDone and another Sync.
     let mut t = Tracker::new();
-    fwd(&mut t, &[Request::Parse, Request::Bind, Request::Describe, Request::Execute, Request::Sync]);
+    fwd(
+        &mut t,
+        &[
+            Request::Parse,
+            Request::Bind,
+            Request::Describe,
+            Request::Execute,
+            Request::Sync,
+        ],
+    );
     hear(&mut t, b"12nG");
     fwd(&mut t, &[Request::CopyEnd, Request::Sync]);
     hear(&mut t, b"CZ");
@@ -256,7 +284,10 @@ fn an_injected_query_is_swallowed_whole_and_its_failure_taints() {
     let mut t = Tracker::new();
     t.push(Entry::new(Request::Query, Action::Skip));
     fwd(&mut t, &[Request::Query]);
-    let heard: Vec<bool> = b"TDCSZ".iter().map(|c| t.answer(*c, b"I").unwrap()).collect();
+    let heard: Vec<bool> = b"TDCSZ"
+        .iter()
+        .map(|c| t.answer(*c, b"I").unwrap())
+        .collect();
     assert_eq!(heard, [false; 5]);
     assert!(t.answer(b'C', b"").unwrap() && t.answer(b'Z', b"I").unwrap() && t.releasable());
 
@@ -277,9 +308,16 @@ fn an_error_at_an_idle_server_taints_it() {
 fn statements_the_server_skipped_are_reported() {
     let mut t = Tracker::new();
     fwd(&mut t, &[Request::Bind]);
-    t.push(Entry { statement: 9, registration: 3, ..Entry::new(Request::Parse, Action::Forward) });
+    t.push(Entry {
+        statement: 9,
+        registration: 3,
+        ..Entry::new(Request::Parse, Action::Forward)
+    });
     fwd(&mut t, &[Request::Sync]);
     hear(&mut t, b"EZ");
     let dropped: Vec<_> = t.take_dropped().collect();
-    assert_eq!(dropped.iter().map(|e| e.statement).collect::<Vec<_>>(), [0, 9]);
+    assert_eq!(
+        dropped.iter().map(|e| e.statement).collect::<Vec<_>>(),
+        [0, 9]
+    );
 }

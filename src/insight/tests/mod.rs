@@ -1,6 +1,7 @@
 //! The detector against streams of real Django statements, with a clock that the test drives.
 
 mod bounds;
+mod requests;
 mod scenarios;
 mod secrecy;
 mod units;
