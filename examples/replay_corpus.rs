@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! replay_corpus OUT_DIR FILE.jsonl[.gz]... [--gap-ms 20] [--gap-us-in-unit 60] [--query-us 250]
-//!               [--strip-sessions] [--tags] [--low]
+//!               [--strip-sessions] [--strip-transactions] [--tags] [--low]
 //! ```
 //!
 //! A file holds one unit (request or job) a line: `{unit_id, session, route, queries: [{sql, rows, in_tx, error}]}`.
 //! Without files, those in `$PGSLUICE_SHARED/corpus`. `OUT_DIR/findings.jsonl` gets medium and high confidence N+1
 //! findings, `OUT_DIR/bursts.jsonl` everything with its evidence, `OUT_DIR/units.jsonl` when each unit ran,
 //! `OUT_DIR/advice.jsonl` the findings with their advice, `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
-//! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--tags` adds a route and a
+//! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--strip-transactions` BEGIN and
+//! COMMIT (one without ATOMIC_REQUESTS), `--tags` adds a route and a
 //! trace to each statement, `--low` also writes low confidence.
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use pgsluice::config::InsightConfig;
 use pgsluice::insight::{
     Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times,
 };
-use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, RawSql, Statement, flag};
+use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
 use serde_json::{Value, json};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -36,6 +37,7 @@ struct Options {
     inner_us: u64,
     query_us: u64,
     strip: bool,
+    autocommit: bool,
     tags: bool,
     low: bool,
 }
@@ -48,6 +50,7 @@ fn options() -> Fallible<Options> {
         inner_us: 60,
         query_us: 250,
         strip: false,
+        autocommit: false,
         tags: false,
         low: false,
     };
@@ -63,6 +66,7 @@ fn options() -> Fallible<Options> {
             "--gap-us-in-unit" => options.inner_us = number()?? as u64,
             "--query-us" => options.query_us = number()?? as u64,
             "--strip-sessions" => options.strip = true,
+            "--strip-transactions" => options.autocommit = true,
             "--tags" => options.tags = true,
             "--low" => options.low = true,
             _ if options.out.is_empty() => options.out = arg,
@@ -182,6 +186,10 @@ impl Player {
                         .or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
                 }
             }
+            let control = |statement: &Statement| statement.operation == Operation::Transaction;
+            if options.autocommit && begun.iter().any(|(statement, _)| control(statement)) {
+                continue;
+            }
             let rows = query["rows"].as_i64().unwrap_or(0).max(0) as u64;
             self.statement(
                 &mut session,
@@ -193,7 +201,7 @@ impl Player {
                 options.query_us,
             );
             now += options.query_us;
-            open = query["in_tx"].as_bool().unwrap_or(false);
+            open = !options.autocommit && query["in_tx"].as_bool().unwrap_or(false);
             session.ready(&mut self.worker, if open { b'T' } else { b'I' }, now);
             now += options.inner_us;
         }

@@ -164,6 +164,11 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
             Confidence::Low
         };
     }
+    // The client hesitates in every turn, as it does before a request.
+    let held = run.held >= context.config.min_count;
+    if !context.sure && !held && score > EXACT && run.hesitant * 10 >= (run.n - 1) * 9 {
+        return Confidence::Low;
+    }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
     if run.flags & flag::RANGE != 0 && score > MATCH {
         return Confidence::Low;
@@ -172,6 +177,8 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
         Confidence::High
     } else if score <= LOOSE
         || context.sure
+        || held
+        || (run.is_swift() && !has_begun_before(run, context))
         || parent.is_some_and(|parent| shares_rows(run, &parent, context))
     {
         Confidence::Medium
@@ -227,6 +234,19 @@ fn is_poll(run: &Run, context: &Context<'_>) -> bool {
         POLL_UNSURE_US
     };
     run.last - run.first < 2 * run.n && run.pace() > leisure
+}
+
+/// Whether a statement that repeats along, always with the same literals, was there a turn or more before the run
+/// began: a look-up that begins each request, this one's and those before.
+fn has_begun_before(run: &Run, context: &Context<'_>) -> bool {
+    let turn = (run.last - run.first) / (run.n - 1).max(1);
+    context.runs.iter().any(|other| {
+        !other.several
+            && other.fingerprint != run.fingerprint
+            && other.first + turn < run.first
+            && other.last > run.first
+            && other.n * 2 > run.n
+    })
 }
 
 /// Pages read one after the other: each statement is already a set.

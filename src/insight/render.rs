@@ -11,6 +11,8 @@ use super::publish::{MAX_FINDING_SERIES, Publisher};
 use super::runs::Runs;
 use super::stats::{BURST, OPERATIONS, Reading};
 use super::table::{Counters, WorkerTable};
+use super::unit::Unit;
+use super::worker::WARM_UNITS;
 use super::{Insight, lock};
 use crate::sql::FINGERPRINT_VERSION;
 
@@ -368,7 +370,10 @@ impl Page<'_> {
         let findings = lock(&insight.findings).bytes();
         self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
         for (part, bytes) in [
-            ("units", units * Runs::size()),
+            (
+                "units",
+                units * std::mem::size_of::<Unit>() + units.min(WARM_UNITS) * Runs::size(),
+            ),
             ("registry", registry),
             ("findings", findings),
             ("series", book_bytes),

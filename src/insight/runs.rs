@@ -4,6 +4,7 @@
 //! and remembers the SELECT whose row count explains it best.
 
 use super::stats;
+use super::watch::Marks;
 use crate::sql::{Operation, flag};
 
 /// Runs watched at once in a unit.
@@ -85,6 +86,15 @@ pub(crate) struct Run {
     /// Executions that taking work off a queue (SKIP LOCKED, NOWAIT) parted from the one before.
     pub(crate) claimed: u32,
     claim_seen: u32,
+    /// Executions that the client hesitated before, or before another statement since the one before.
+    pub(crate) hesitant: u32,
+    hesitation_seen: u32,
+    /// Most executions in one transaction; in the one last seen; its number.
+    pub(crate) held: u32,
+    held_now: u32,
+    transaction_seen: u32,
+    /// Statements since the last pause when the run began.
+    lead: u32,
     /// Executions that returned nothing.
     pub(crate) empty: u32,
     pub(crate) duration: u64,
@@ -100,7 +110,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn start(event: &Event, at: u32, pauses: u32, writes: u32, claims: u32) -> Self {
+    fn start(event: &Event, at: u32, marks: Marks, writes: u32, claims: u32, lead: u32) -> Self {
         Self {
             fingerprint: event.fingerprint,
             operation: event.operation,
@@ -114,14 +124,20 @@ impl Run {
             piped: 0,
             near: 0,
             paused: 0,
-            pause_first: pauses,
-            pause_seen: pauses,
+            pause_first: marks.pauses,
+            pause_seen: marks.pauses,
             since_pause: 0,
             streak: 0,
             written: 0,
             write_seen: writes,
             claimed: 0,
             claim_seen: claims,
+            hesitant: 0,
+            hesitation_seen: marks.hesitations,
+            held: 0,
+            held_now: 0,
+            transaction_seen: 0,
+            lead,
             empty: 0,
             duration: 0,
             duration_max: 0,
@@ -147,6 +163,15 @@ impl Run {
         }
         let estimate = -64.0 * (f64::from(zeros) / 64.0).ln();
         (estimate.round() as u32).clamp(2, self.n.max(2))
+    }
+
+    /// A loop that turned without hesitation, after at least one turn's worth of other statements since the client
+    /// paused. Requests asked back to back begin with a hesitation each, or fill all the time between two pauses.
+    pub(crate) fn is_swift(&self) -> bool {
+        let turns = (self.n - 1).max(1);
+        self.hesitant * 4 <= turns
+            && self.paused == 0
+            && self.lead * turns >= self.last - self.first
     }
 
     /// Work taken off a queue one piece at a time: fewer than `least` executions to a piece.
@@ -217,8 +242,9 @@ pub(crate) struct Runs {
     writes: u32,
     /// Statements that took work off a queue.
     claims: u32,
+    /// Number of the last pause, and of the first statement after it.
     pauses: u32,
-    paused: bool,
+    segment: u32,
     pub(crate) repeats: u32,
     pub(crate) evictions: u32,
 }
@@ -236,7 +262,7 @@ impl Runs {
             writes: 0,
             claims: 0,
             pauses: 0,
-            paused: false,
+            segment: 0,
             repeats: 0,
             evictions: 0,
         }
@@ -252,8 +278,8 @@ impl Runs {
         self.runs.clear();
         self.closed.clear();
         self.dup_tags = [0; 128];
-        self.paused = false;
-        (self.count, self.writes, self.claims, self.pauses) = (0, 0, 0, 0);
+        (self.count, self.writes, self.claims) = (0, 0, 0);
+        (self.pauses, self.segment) = (0, 0);
         (self.repeats, self.evictions) = (0, 0);
     }
 
@@ -262,19 +288,10 @@ impl Runs {
         self.count
     }
 
-    /// The client paused for longer than its habit.
-    pub(crate) fn pause(&mut self) {
-        self.pauses += 1;
-        self.paused = true;
-    }
-
-    /// Whether the first statement after a pause begins another request: it does not carry a running loop on.
-    pub(crate) fn breaks(&mut self, fingerprint: u64) -> bool {
-        if !std::mem::take(&mut self.paused) {
-            return false;
-        }
+    /// Whether a statement carries a running loop on.
+    pub(crate) fn carries_on(&mut self, fingerprint: u64) -> bool {
         let at = self.count;
-        !self.find(fingerprint).is_some_and(|slot| {
+        self.find(fingerprint).is_some_and(|slot| {
             let run = &self.runs[slot];
             run.n >= KEEP && at - run.last <= 2 * (run.last - run.first) / (run.n - 1) + 2
         })
@@ -282,7 +299,7 @@ impl Runs {
 
     /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
     /// that a pause parts from it (rendering begins).
-    pub(crate) fn end_segment(&mut self) -> &[Run] {
+    pub(crate) fn end_segment(&mut self) {
         let at = self.count;
         self.link_all();
         for slot in (0..self.runs.len()).rev() {
@@ -295,6 +312,10 @@ impl Runs {
             }
         }
         self.closed.sort_unstable_by_key(|run| run.first);
+    }
+
+    /// Runs that ended and are worth judging, in order of first execution.
+    pub(crate) fn ended(&self) -> &[Run] {
         &self.closed
     }
 
@@ -304,9 +325,13 @@ impl Runs {
     }
 
     /// Takes in one completed statement that is not transparent.
-    pub(crate) fn observe(&mut self, event: &Event, max_period: u32) {
+    pub(crate) fn observe(&mut self, event: &Event, marks: Marks, max_period: u32) {
         let at = self.count;
         self.count += 1;
+        if self.pauses != marks.pauses {
+            self.pauses = marks.pauses;
+            self.segment = at;
+        }
         if is_write(event.operation) {
             self.writes += 1;
         }
@@ -316,9 +341,9 @@ impl Runs {
         let dup = self.repeated(event);
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
-            None => self.open(event, at),
+            None => self.open(event, at, marks),
         };
-        let (pauses, writes, claims) = (self.pauses, self.writes, self.claims);
+        let (pauses, writes, claims) = (marks.pauses, self.writes, self.claims);
         let run = &mut self.runs[slot];
         run.near += u32::from(run.n > 0 && at - run.last <= max_period);
         if run.pause_seen != pauses {
@@ -332,6 +357,14 @@ impl Runs {
         run.write_seen = writes;
         run.claimed += u32::from(run.claim_seen != claims && run.n > 0);
         run.claim_seen = claims;
+        run.hesitant += u32::from(run.hesitation_seen != marks.hesitations && run.n > 0);
+        run.hesitation_seen = marks.hesitations;
+        if marks.transaction != 0 {
+            let same = run.transaction_seen == marks.transaction;
+            run.held_now = if same { run.held_now + 1 } else { 1 };
+            run.held = run.held.max(run.held_now);
+        }
+        run.transaction_seen = marks.transaction;
         run.n += 1;
         run.last = at;
         self.lasts[slot] = at;
@@ -381,8 +414,15 @@ impl Runs {
         Some(slot)
     }
 
-    fn open(&mut self, event: &Event, at: u32) -> usize {
-        let run = Run::start(event, at, self.pauses, self.writes, self.claims);
+    fn open(&mut self, event: &Event, at: u32, marks: Marks) -> usize {
+        let run = Run::start(
+            event,
+            at,
+            marks,
+            self.writes,
+            self.claims,
+            at - self.segment,
+        );
         let slot = if self.runs.len() < SLOTS {
             self.runs.push(run);
             self.runs.len() - 1
@@ -464,14 +504,13 @@ impl Runs {
         }
     }
 
-    /// Ends all runs; what is worth judging is in the returned slice, in order of first execution.
-    pub(crate) fn finish(&mut self) -> &[Run] {
+    /// Ends all runs.
+    pub(crate) fn finish(&mut self) {
         self.link_all();
         for slot in 0..self.runs.len() {
             self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
-        &self.closed
     }
 }
 

@@ -146,7 +146,9 @@ impl SessionInsight {
             self.may_add(begin.at.received_us)
         });
         let at = self.unit_for(worker, &statement, &tags, begin.at.received_us);
+        let idle_gap = self.idle_gap(worker);
         let unit = &mut worker.units[at as usize];
+        unit.idle_gap = idle_gap;
         unit.inherit(&tags);
         if unit.in_flight.is_empty() && self.last_ready != 0 {
             let gap = begin.at.received_us.saturating_sub(self.last_ready);
@@ -232,11 +234,11 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            if !unit.is_sure() && unit.runs.breaks(event.fingerprint) {
+            if !unit.is_sure() && unit.watch.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }
             worker.units[at as usize]
-                .runs
+                .watch
                 .observe(&event, worker.shared.config.max_period);
         }
     }
@@ -275,7 +277,10 @@ impl SessionInsight {
             let unit = &mut worker.units[at as usize];
             unit.in_flight.settle(self.answered.wrapping_sub(1));
             unit.last = now_us;
-            unit.in_transaction = status != b'I';
+            if unit.in_transaction != (status != b'I') {
+                unit.in_transaction = status != b'I';
+                unit.watch.transaction(unit.in_transaction);
+            }
             idle = unit.in_flight.is_empty();
         }
         if status != b'I' && idle && self.flags & IDLE_IN_TRANSACTION == 0 {
@@ -369,7 +374,7 @@ impl SessionInsight {
             worker.finish(at, received);
             worker.units[at as usize]
                 .restart(if marker { Boundary::Marker } else { boundary }, received);
-        } else if marker && unit.runs.count() == 0 && !unit.in_transaction {
+        } else if marker && unit.watch.count() == 0 && !unit.in_transaction {
             unit.boundary = Boundary::Marker;
         }
         at

@@ -149,3 +149,99 @@ fn two_requests_run_together_count_as_two() {
     let findings = client.insight.findings();
     assert_eq!((findings[0].n, findings[0].bursts), ((60, 60, 60), 2));
 }
+
+const TOKEN: &str = r#"SELECT "authtoken_token"."key", "authtoken_token"."user_id" FROM "authtoken_token" WHERE "authtoken_token"."key" = 'k' LIMIT 21"#;
+const USER: &str = r#"SELECT "auth_user"."id", "auth_user"."name" FROM "auth_user" WHERE "auth_user"."id" = 7 LIMIT 21"#;
+
+fn page(id: u32) -> String {
+    format!(
+        r#"SELECT "cms_page"."id", "cms_page"."title" FROM "cms_page" WHERE "cms_page"."id" = {id} LIMIT 21"#
+    )
+}
+
+#[test]
+fn a_loop_over_ids_from_a_search_engine() {
+    let mut client = Client::new();
+    for request in 0..3 {
+        client.wait_ms(25);
+        client.query(TOKEN, 1);
+        client.query(USER, 1);
+        (0..12).for_each(|id| client.query(&page(request * 100 + id), 1));
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 12), "{seen:#?}");
+}
+
+#[test]
+fn details_with_a_token_each_back_to_back() {
+    let mut client = Client::new();
+    for id in 0..40 {
+        client.query(TOKEN, 1);
+        client.query(&page(id), 1);
+    }
+    let seen = client.finish();
+    // The token, asked again and again, may be called a duplicate; the pages are no loop.
+    let pages = sure(&seen)
+        .into_iter()
+        .filter(|burst| burst.all.contains("cms_page"))
+        .count();
+    assert_eq!(pages, 0, "{seen:#?}");
+}
+
+#[test]
+fn details_back_to_back_with_a_moment_between() {
+    let mut client = Client::new();
+    (0..20).for_each(|_| client.query(USER, 1));
+    client.query(
+        r#"SELECT "cms_site"."id" FROM "cms_site" WHERE "cms_site"."host" = 'x' LIMIT 21"#,
+        1,
+    );
+    for id in 0..40 {
+        client.now += 3_500;
+        client.query(&page(id), 1);
+        client.query(&format!(r#"SELECT "cms_image"."id" FROM "cms_image" WHERE "cms_image"."page_id" = {id} LIMIT 21"#), 1);
+        client.query(
+            &format!(
+                r#"SELECT "cms_block"."id" FROM "cms_block" WHERE "cms_block"."page_id" = {id}"#
+            ),
+            3,
+        );
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn a_loop_inside_one_transaction() {
+    let mut client = Client::new();
+    client.query("BEGIN", 0);
+    (0..12).for_each(|id| client.query(&page(id), 1));
+    client.query("COMMIT", 0);
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 12), "{seen:#?}");
+}
+
+#[test]
+fn requests_in_a_transaction_each() {
+    let mut client = Client::new();
+    for id in 0..40 {
+        client.query("BEGIN", 0);
+        client.query(&page(id), 1);
+        client.query("COMMIT", 0);
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn a_tree_walked_node_by_node() {
+    let mut client = Client::new();
+    client.query(TOKEN, 1);
+    client.query(USER, 1);
+    // Each node has two children, down to the fourth level.
+    for node in 0..15 {
+        client.query(&format!(r#"SELECT "cms_node"."id", "cms_node"."parent_id" FROM "cms_node" WHERE "cms_node"."parent_id" = {node} ORDER BY "cms_node"."path" ASC"#), if node < 7 { 2 } else { 0 });
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 15), "{seen:#?}");
+}

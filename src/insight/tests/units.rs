@@ -149,9 +149,9 @@ fn units_are_capped() {
 fn the_tick_ends_idle_units_and_the_session_goes_on() {
     let mut client = Client::new();
     loop_of(&mut client, "");
-    client.worker.tick(client.now + 500_000);
+    client.worker.tick(client.now + 50_000);
     assert!(client.bursts().is_empty());
-    client.worker.tick(client.now + 2_000_000);
+    client.worker.tick(client.now + 250_000);
     assert_eq!(client.bursts().len(), 1);
     client.wait_ms(3_000);
     loop_of(&mut client, "");
