@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench bench-micro bench-e2e fuzz soak image suites clean
+.PHONY: help build demo test lint bench bench-micro bench-e2e fuzz soak image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,11 @@ image: ## The container image (needs docker or podman); its steps are also run b
 
 suites: ## External suites (Django's, psycopg2's, asyncpg's...) through pgsluice: SUITES=directory of run_*.sh
 	tools/suites.sh "$(SUITES)" $(ARGS)
+
+corpus: ## Precision and recall of N+1 detection on labelled recordings: CORPUS=directory (docs/detection.md)
+	cargo build --release --locked
+	cargo build --release --locked --example replay_corpus
+	python3 tools/score_corpus.py "$(CORPUS)" $(ARGS)
 
 clean: ## What was built; the cache of downloads stays
 	cargo clean

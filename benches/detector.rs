@@ -9,10 +9,7 @@ use pgsluice::config::InsightConfig;
 use pgsluice::insight::{Begin, Insight, SessionInsight, TagSet, Text, Times, WorkerInsight};
 use pgsluice::sql::{Analyzer, LexSettings, RawSql, Statement};
 
-const LEX: LexSettings = LexSettings {
-    standard_conforming_strings: Some(true),
-    safe_encoding: true,
-};
+const LEX: LexSettings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
 
 fn main() {
     divan::main();
@@ -53,18 +50,10 @@ fn rig(kinds: usize) -> Rig {
     let mut statements = Vec::new();
     for id in 0..64 {
         let text = text(id % kinds, id);
-        analyzer.analyze(RawSql(text.as_bytes()), LEX, |statement, _| {
-            statements.push((text.clone(), *statement))
-        });
+        analyzer.analyze(RawSql(text.as_bytes()), LEX, |statement, _| statements.push((text.clone(), *statement)));
     }
     let session = SessionInsight::new(insight.database("shop"));
-    let mut rig = Rig {
-        worker: insight.worker(),
-        session,
-        statements,
-        now: 1,
-        next: 0,
-    };
+    let mut rig = Rig { worker: insight.worker(), session, statements, now: 1, next: 0 };
     (0..128).for_each(|_| rig.statement());
     rig
 }
@@ -74,24 +63,11 @@ impl Rig {
         self.next = (self.next + 1) % self.statements.len();
         let (text, statement) = &self.statements[self.next];
         self.now += 500;
-        let at = Times {
-            received_us: self.now,
-            server_us: self.now + 5,
-            sent_us: self.now + 10,
-        };
-        let text = Some(Text {
-            sql: RawSql(text.as_bytes()),
-            lex: LEX,
-        });
+        let at = Times { received_us: self.now, server_us: self.now + 5, sent_us: self.now + 10 };
+        let text = Some(Text { sql: RawSql(text.as_bytes()), lex: LEX });
         self.session.begin(
             &mut self.worker,
-            &Begin {
-                statement: *statement,
-                text,
-                tags: TagSet::default(),
-                at,
-                pipelined: false,
-            },
+            &Begin { statement: *statement, text, tags: TagSet::default(), at, pipelined: false },
         );
         self.session.synced();
         self.now += 300;

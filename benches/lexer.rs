@@ -9,10 +9,7 @@ fn main() {
     divan::main();
 }
 
-const SETTINGS: LexSettings = LexSettings {
-    standard_conforming_strings: Some(true),
-    safe_encoding: true,
-};
+const SETTINGS: LexSettings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
 
 /// A statement of a known kind and length.
 struct Case {
@@ -28,17 +25,7 @@ impl std::fmt::Display for Case {
 
 /// A Django SELECT over `columns` columns, quoted and qualified as the ORM does it.
 fn select(columns: usize) -> String {
-    let names = [
-        "id",
-        "title",
-        "slug",
-        "author_id",
-        "published_at",
-        "price",
-        "is_active",
-        "created",
-        "category_id",
-    ];
+    let names = ["id", "title", "slug", "author_id", "published_at", "price", "is_active", "created", "category_id"];
     let list: Vec<String> = (0..columns)
         .map(|i| match i / names.len() {
             0 => format!(r#""shop_book"."{}""#, names[i % names.len()]),
@@ -53,9 +40,7 @@ fn select(columns: usize) -> String {
 
 fn cases() -> Vec<Case> {
     let case = |name, sql: String| Case { name, sql };
-    let rows: Vec<String> = (0..700)
-        .map(|i| format!("({i}, 'label {i}', NULL, 12.5)"))
-        .collect();
+    let rows: Vec<String> = (0..700).map(|i| format!("({i}, 'label {i}', NULL, 12.5)")).collect();
     let ids: Vec<String> = (1..=100).map(|i| (i * 37).to_string()).collect();
     vec![
         case("begin", "BEGIN".into()),
@@ -78,15 +63,11 @@ fn cases() -> Vec<Case> {
 #[divan::bench(args = cases(), sample_count = 400, sample_size = 200)]
 fn analyze(bencher: divan::Bencher<'_, '_>, case: &Case) {
     let mut analyzer = Analyzer::new([7, 9]);
-    bencher
-        .counter(BytesCount::of_slice(case.sql.as_bytes()))
-        .bench_local(move || {
-            let mut sum = 0;
-            analyzer.analyze(
-                RawSql(divan::black_box(case.sql.as_bytes())),
-                SETTINGS,
-                |s, _| sum ^= s.fingerprint.0 ^ s.literals,
-            );
-            sum
+    bencher.counter(BytesCount::of_slice(case.sql.as_bytes())).bench_local(move || {
+        let mut sum = 0;
+        analyzer.analyze(RawSql(divan::black_box(case.sql.as_bytes())), SETTINGS, |s, _| {
+            sum ^= s.fingerprint.0 ^ s.literals
         });
+        sum
+    });
 }

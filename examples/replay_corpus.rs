@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! replay_corpus OUT_DIR FILE.jsonl[.gz]... [--gap-ms 20] [--gap-us-in-unit 60] [--query-us 250]
-//!               [--strip-sessions] [--tags] [--low]
+//!               [--strip-sessions] [--strip-transactions] [--tags] [--low]
 //! ```
 //!
 //! A file holds one unit (request or job) a line: `{unit_id, session, route, queries: [{sql, rows, in_tx, error}]}`.
 //! Without files, those in `$PGSLUICE_SHARED/corpus`. `OUT_DIR/findings.jsonl` gets medium and high confidence N+1
 //! findings, `OUT_DIR/bursts.jsonl` everything with its evidence, `OUT_DIR/units.jsonl` when each unit ran,
 //! `OUT_DIR/advice.jsonl` the findings with their advice, `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
-//! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--tags` adds a route and a
+//! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--strip-transactions` BEGIN and
+//! COMMIT (one without ATOMIC_REQUESTS), `--tags` adds a route and a
 //! trace to each statement, `--low` also writes low confidence.
 
 use std::collections::HashMap;
@@ -21,10 +22,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgsluice::config::InsightConfig;
-use pgsluice::insight::{
-    Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times,
-};
-use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, RawSql, Statement, flag};
+use pgsluice::insight::{Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times};
+use pgsluice::sql::{Analyzer, Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
 use serde_json::{Value, json};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -36,6 +35,7 @@ struct Options {
     inner_us: u64,
     query_us: u64,
     strip: bool,
+    autocommit: bool,
     tags: bool,
     low: bool,
 }
@@ -48,21 +48,19 @@ fn options() -> Fallible<Options> {
         inner_us: 60,
         query_us: 250,
         strip: false,
+        autocommit: false,
         tags: false,
         low: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut number = || {
-            args.next()
-                .ok_or("a number is missing")
-                .map(|text| text.parse::<f64>())
-        };
+        let mut number = || args.next().ok_or("a number is missing").map(|text| text.parse::<f64>());
         match arg.as_str() {
             "--gap-ms" => options.gap_us = (number()?? * 1e3) as u64,
             "--gap-us-in-unit" => options.inner_us = number()?? as u64,
             "--query-us" => options.query_us = number()?? as u64,
             "--strip-sessions" => options.strip = true,
+            "--strip-transactions" => options.autocommit = true,
             "--tags" => options.tags = true,
             "--low" => options.low = true,
             _ if options.out.is_empty() => options.out = arg,
@@ -89,10 +87,7 @@ fn open(path: &str) -> Fallible<Box<dyn Read>> {
     if !path.ends_with(".gz") {
         return Ok(Box::new(File::open(path)?));
     }
-    let child = Command::new("gzip")
-        .args(["-dc", path])
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let child = Command::new("gzip").args(["-dc", path]).stdout(Stdio::piped()).spawn()?;
     Ok(Box::new(child.stdout.ok_or("gzip has no output")?))
 }
 
@@ -114,10 +109,7 @@ fn config() -> InsightConfig {
 }
 
 fn line(burst: &BurstEvent<'_>, texts: &Texts) -> String {
-    let recorded = texts
-        .lock()
-        .ok()
-        .and_then(|texts| texts.get(&burst.fingerprint).cloned());
+    let recorded = texts.lock().ok().and_then(|texts| texts.get(&burst.fingerprint).cloned());
     json!({
         "session": burst.application, "sql": recorded, "display": burst.sql, "fingerprint": burst.fingerprint.to_string(), "count": burst.n,
         "t_start": burst.span_us.0 as f64 / 1e6, "t_end": burst.span_us.1 as f64 / 1e6,
@@ -154,46 +146,26 @@ impl Player {
         let mut open = false;
         for query in unit["queries"].as_array().into_iter().flatten() {
             let text = query["sql"].as_str().ok_or("no sql")?;
-            let text = if options.tags {
-                tagged(text, unit)
-            } else {
-                text.to_owned()
-            };
-            let lex = LexSettings {
-                standard_conforming_strings: Some(true),
-                safe_encoding: true,
-            };
+            let text = if options.tags { tagged(text, unit) } else { text.to_owned() };
+            let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
             let mut begun = Vec::new();
-            self.analyzer
-                .analyze(RawSql(text.as_bytes()), lex, |statement, sql| {
-                    begun.push((*statement, sql))
-                });
-            if options.strip
-                && begun
-                    .iter()
-                    .any(|(statement, _)| statement.flags & flag::DJANGO_SESSION != 0)
-            {
+            self.analyzer.analyze(RawSql(text.as_bytes()), lex, |statement, sql| begun.push((*statement, sql)));
+            if options.strip && begun.iter().any(|(statement, _)| statement.flags & flag::DJANGO_SESSION != 0) {
                 continue;
             }
             if let Ok(mut texts) = self.texts.lock() {
                 for (statement, sql) in &begun {
-                    texts
-                        .entry(statement.fingerprint)
-                        .or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
+                    texts.entry(statement.fingerprint).or_insert_with(|| String::from_utf8_lossy(sql.0).into_owned());
                 }
             }
+            let control = |statement: &Statement| statement.operation == Operation::Transaction;
+            if options.autocommit && begun.iter().any(|(statement, _)| control(statement)) {
+                continue;
+            }
             let rows = query["rows"].as_i64().unwrap_or(0).max(0) as u64;
-            self.statement(
-                &mut session,
-                &begun,
-                lex,
-                now,
-                query["error"].is_string(),
-                rows,
-                options.query_us,
-            );
+            self.statement(&mut session, &begun, lex, now, query["error"].is_string(), rows, options.query_us);
             now += options.query_us;
-            open = query["in_tx"].as_bool().unwrap_or(false);
+            open = !options.autocommit && query["in_tx"].as_bool().unwrap_or(false);
             session.ready(&mut self.worker, if open { b'T' } else { b'I' }, now);
             now += options.inner_us;
         }
@@ -218,20 +190,10 @@ impl Player {
         rows: u64,
         query_us: u64,
     ) {
-        let at = Times {
-            received_us: now,
-            server_us: now + 5,
-            sent_us: now + 10,
-        };
+        let at = Times { received_us: now, server_us: now + 5, sent_us: now + 10 };
         for (statement, sql) in begun {
             let text = Some(Text { sql: *sql, lex });
-            let begin = Begin {
-                statement: *statement,
-                text,
-                tags: TagSet::default(),
-                at,
-                pipelined: false,
-            };
+            let begin = Begin { statement: *statement, text, tags: TagSet::default(), at, pipelined: false };
             session.begin(&mut self.worker, &begin);
         }
         session.synced();
@@ -246,19 +208,12 @@ impl Player {
 }
 
 fn tagged(sql: &str, unit: &Value) -> String {
-    let route: String = unit["route"]
-        .as_str()
-        .unwrap_or("unknown")
-        .bytes()
-        .map(|b| format!("%{b:02X}"))
-        .collect();
+    let route: String = unit["route"].as_str().unwrap_or("unknown").bytes().map(|b| format!("%{b:02X}")).collect();
     let trace = unit["unit_id"]
         .as_str()
         .unwrap_or("")
         .bytes()
-        .fold(1u128, |hash, b| {
-            hash.wrapping_mul(1_000_003) ^ u128::from(b)
-        });
+        .fold(1u128, |hash, b| hash.wrapping_mul(1_000_003) ^ u128::from(b));
     format!(
         "{} /*route='{route}',traceparent='00-{trace:032x}-00000000000000aa-01'*/",
         sql.trim_end().trim_end_matches(';')
@@ -271,11 +226,7 @@ fn write_tables(player: &Player, options: &Options) -> Fallible<()> {
     let mut fingerprints = create("fingerprints.jsonl")?;
     if let Ok(texts) = player.texts.lock() {
         for (fingerprint, sql) in texts.iter() {
-            writeln!(
-                fingerprints,
-                "{}",
-                json!({"fingerprint": fingerprint.to_string(), "sql": sql})
-            )?;
+            writeln!(fingerprints, "{}", json!({"fingerprint": fingerprint.to_string(), "sql": sql}))?;
         }
     }
     let mut advice = create("advice.jsonl")?;
@@ -291,16 +242,9 @@ fn main() -> Fallible<()> {
     let options = options()?;
     std::fs::create_dir_all(&options.out)?;
     let create = |name: &str| File::create(format!("{}/{name}", options.out)).map(BufWriter::new);
-    let (findings, bursts, mut units) = (
-        Mutex::new(create("findings.jsonl")?),
-        Mutex::new(create("bursts.jsonl")?),
-        create("units.jsonl")?,
-    );
-    let least = if options.low {
-        Confidence::Low
-    } else {
-        Confidence::Medium
-    };
+    let (findings, bursts, mut units) =
+        (Mutex::new(create("findings.jsonl")?), Mutex::new(create("bursts.jsonl")?), create("units.jsonl")?);
+    let least = if options.low { Confidence::Low } else { Confidence::Medium };
     let insight = Insight::new(&config());
     let texts = Texts::default();
     let known = Arc::clone(&texts);
@@ -318,13 +262,7 @@ fn main() -> Fallible<()> {
         }
     }));
     let worker = insight.worker();
-    let mut player = Player {
-        texts,
-        insight,
-        worker,
-        analyzer: Analyzer::new([1, 2]),
-        sessions: HashMap::new(),
-    };
+    let mut player = Player { texts, insight, worker, analyzer: Analyzer::new([1, 2]), sessions: HashMap::new() };
     for path in &options.files {
         for text in BufReader::new(open(path)?).lines() {
             let unit: Value = serde_json::from_str(&text?)?;
@@ -333,11 +271,7 @@ fn main() -> Fallible<()> {
             writeln!(units, "{range}")?;
         }
     }
-    let sessions: Vec<_> = player
-        .sessions
-        .drain()
-        .map(|(_, session)| session)
-        .collect();
+    let sessions: Vec<_> = player.sessions.drain().map(|(_, session)| session).collect();
     for (mut session, now) in sessions {
         session.end(&mut player.worker, now + 1_000);
     }
@@ -345,10 +279,7 @@ fn main() -> Fallible<()> {
     println!(
         "{} findings, {} fingerprints",
         player.insight.findings().len(),
-        player
-            .insight
-            .fingerprints(pgsluice::insight::FingerprintOrder::Calls, usize::MAX)
-            .len()
+        player.insight.fingerprints(pgsluice::insight::FingerprintOrder::Calls, usize::MAX).len()
     );
     Ok(())
 }

@@ -44,21 +44,14 @@ impl Table {
 
     /// The row whose columns have these values.
     fn find(&self, wanted: &[(&str, &str)]) -> Option<usize> {
-        (0..self.rows.len()).find(|&row| {
-            wanted
-                .iter()
-                .all(|(name, value)| self.get(row, name) == *value)
-        })
+        (0..self.rows.len()).find(|&row| wanted.iter().all(|(name, value)| self.get(row, name) == *value))
     }
 }
 
 fn ask(client: &mut Client, sql: &str) -> Table {
     client.send(&raw::query(sql)).unwrap();
     let messages = client.read_until(b'Z').unwrap();
-    let mut table = Table {
-        names: Vec::new(),
-        rows: Rows::default(),
-    };
+    let mut table = Table { names: Vec::new(), rows: Rows::default() };
     for message in &messages {
         match message.tag {
             b'T' => table.names = columns(&message.body),
@@ -130,21 +123,12 @@ fn columns_are_pgbouncers_with_ours_behind() {
     for (show, names) in PGBOUNCER {
         let table = ask(&mut client, &format!("sHoW {show};"));
         let names: Vec<_> = names.split(' ').collect();
-        assert_eq!(
-            table.names[..names.len().min(table.names.len())],
-            names,
-            "{show}"
-        );
+        assert_eq!(table.names[..names.len().min(table.names.len())], names, "{show}");
         // SELECT is SHOW.
-        assert_eq!(
-            ask(&mut client, &format!("SELECT {}", show.to_lowercase())).names,
-            table.names
-        );
+        assert_eq!(ask(&mut client, &format!("SELECT {}", show.to_lowercase())).names, table.names);
     }
     let lists = ask(&mut client, "SHOW LISTS");
-    let names: Vec<_> = (0..lists.rows.len())
-        .map(|i| lists.get(i, "list"))
-        .collect();
+    let names: Vec<_> = (0..lists.rows.len()).map(|i| lists.get(i, "list")).collect();
     assert_eq!(
         names.join(" "),
         "databases users peers pools peer_pools free_clients used_clients login_clients free_servers used_servers \
@@ -161,16 +145,10 @@ fn pools_clients_and_servers_are_what_they_are() {
     client.simple("BEGIN").unwrap();
     let backend = client.value("SELECT pg_backend_pid()");
     let pools = ask(&mut console, "SHOW POOLS");
-    let row = pools
-        .find(&[("database", DATABASE), ("user", "app")])
-        .unwrap();
-    for (name, value) in [
-        ("cl_active", "1"),
-        ("cl_waiting", "0"),
-        ("sv_active", "1"),
-        ("maxwait", "0"),
-        ("pool_mode", "transaction"),
-    ] {
+    let row = pools.find(&[("database", DATABASE), ("user", "app")]).unwrap();
+    for (name, value) in
+        [("cl_active", "1"), ("cl_waiting", "0"), ("sv_active", "1"), ("maxwait", "0"), ("pool_mode", "transaction")]
+    {
         assert_eq!(pools.get(row, name), value, "{name}");
     }
     let servers = ask(&mut console, "SHOW SERVERS");
@@ -178,28 +156,16 @@ fn pools_clients_and_servers_are_what_they_are() {
     assert_eq!(servers.get(server, "state"), "active");
     assert_eq!(servers.get(server, "transaction"), "idle in transaction");
     let clients = ask(&mut console, "SHOW CLIENTS");
-    let holder = clients
-        .find(&[("ptr", &servers.get(server, "link"))])
-        .unwrap();
+    let holder = clients.find(&[("ptr", &servers.get(server, "link"))]).unwrap();
     assert_eq!(clients.get(holder, "link"), servers.get(server, "ptr"));
     assert_eq!(clients.get(holder, "database"), DATABASE);
-    assert!(
-        clients
-            .find(&[("database", "pgsluice"), ("user", "app")])
-            .is_some()
-    );
+    assert!(clients.find(&[("database", "pgsluice"), ("user", "app")]).is_some());
     client.simple("COMMIT").unwrap();
     let databases = ask(&mut console, "SHOW DATABASES");
     let row = databases.find(&[("name", DATABASE)]).unwrap();
     assert_eq!(databases.get(row, "pool_size"), "3");
     assert_eq!(databases.get(row, "current_client_connections"), "1");
-    assert!(
-        databases
-            .get(row, "current_connections")
-            .parse::<u32>()
-            .unwrap()
-            >= 1
-    );
+    assert!(databases.get(row, "current_connections").parse::<u32>().unwrap() >= 1);
     let stats = ask(&mut console, "SHOW STATS");
     let row = stats.find(&[("database", DATABASE)]).unwrap();
     assert_eq!(stats.get(row, "total_xact_count"), "1");
@@ -223,11 +189,7 @@ fn a_waiting_client_and_a_pinned_one_are_seen() {
             + pools.get(row, "maxwait_us").parse::<u64>().unwrap();
         (waits > 0).then_some(())
     });
-    assert!(
-        ask(&mut console, "SHOW CLIENTS")
-            .find(&[("state", "waiting")])
-            .is_some()
-    );
+    assert!(ask(&mut console, "SHOW CLIENTS").find(&[("state", "waiting")]).is_some());
     holders[0].simple("LISTEN news; COMMIT").unwrap();
     drop(holders.remove(1));
     waiter.answer().unwrap();
@@ -244,19 +206,9 @@ fn a_waiting_client_and_a_pinned_one_are_seen() {
 #[test]
 fn rights() {
     let pooler = start(cluster::shared());
-    let error = pooler
-        .try_client("plainuser", PASSWORD, "pgbouncer")
-        .err()
-        .unwrap();
+    let error = pooler.try_client("plainuser", PASSWORD, "pgbouncer").err().unwrap();
     assert_eq!(error.code(), "28000");
-    for action in [
-        "PAUSE",
-        "resume",
-        "RELOAD",
-        "KILL app",
-        "SET query_timeout = 3",
-        "SHUTDOWN",
-    ] {
+    for action in ["PAUSE", "resume", "RELOAD", "KILL app", "SET query_timeout = 3", "SHUTDOWN"] {
         let error = console(&pooler, "app").simple(action).unwrap_err();
         assert_eq!(error.code(), "42501", "{action}");
         assert!(error.to_string().contains("admin access needed"), "{error}");
@@ -271,16 +223,11 @@ fn rights() {
 fn errors_name_what_there_is_and_repeat_no_literal() {
     let pooler = start(cluster::shared());
     let mut client = console(&pooler, "app");
-    client
-        .send(&raw::query("SHOW NONSENSE WHERE name = 's3cret'"))
-        .unwrap();
+    client.send(&raw::query("SHOW NONSENSE WHERE name = 's3cret'")).unwrap();
     let messages = client.read_until(b'Z').unwrap();
     assert_eq!(raw::tags(&messages), "EZ");
     let error = &messages[0];
-    assert_eq!(
-        error.field(b'M').unwrap(),
-        "invalid command 'SHOW NONSENSE', use SHOW HELP;"
-    );
+    assert_eq!(error.field(b'M').unwrap(), "invalid command 'SHOW NONSENSE', use SHOW HELP;");
     assert!(error.field(b'H').unwrap().contains("POOLS"));
     assert!(!format!("{error:?}").contains("s3cret"));
     for wrong in [
@@ -296,13 +243,9 @@ fn errors_name_what_there_is_and_repeat_no_literal() {
         assert_eq!(client.simple(wrong).unwrap_err().code(), "42601", "{wrong}");
     }
     // The session lives on, and the error stopped the statements behind it.
-    client
-        .send(&raw::query("SHOW VERSION; nonsense; SHOW VERSION"))
-        .unwrap();
+    client.send(&raw::query("SHOW VERSION; nonsense; SHOW VERSION")).unwrap();
     assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "TDCEZ");
-    client
-        .send(&raw::query("SHOW VERSION; SHOW STATE"))
-        .unwrap();
+    client.send(&raw::query("SHOW VERSION; SHOW STATE")).unwrap();
     assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "TDCTDDDDCZ");
 }
 
@@ -327,10 +270,7 @@ fn what_drivers_say_by_themselves() {
     ] {
         client.simple(set).unwrap();
     }
-    assert_eq!(
-        client.simple("SET pool_size = 9").unwrap_err().code(),
-        "42501"
-    );
+    assert_eq!(client.simple("SET pool_size = 9").unwrap_err().code(), "42501");
 }
 
 #[test]
@@ -349,10 +289,7 @@ fn the_extended_protocol_is_refused_up_to_sync() {
     client.send(&bytes).unwrap();
     let refused = client.read_until(b'Z').unwrap();
     assert_eq!(raw::tags(&refused), "EZ");
-    assert_eq!(
-        refused[0].field(b'M').unwrap(),
-        "extended query protocol not supported by admin console"
-    );
+    assert_eq!(refused[0].field(b'M').unwrap(), "extended query protocol not supported by admin console");
     assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "TDCZ");
 }
 
@@ -367,11 +304,7 @@ fn a_message_that_is_too_long_is_skipped() {
     client.send(&[b'Q', 0, 0, 0, 1]).unwrap();
     let rest = client.read_to_end().unwrap();
     assert_eq!(rest[0].field(b'C').unwrap(), "08P01");
-    assert!(
-        console(&pooler, "app")
-            .value("SHOW VERSION")
-            .starts_with("pgsluice ")
-    );
+    assert!(console(&pooler, "app").value("SHOW VERSION").starts_with("pgsluice "));
 }
 
 #[test]
@@ -379,11 +312,7 @@ fn statements_are_shown_without_literals() {
     let pooler = start(cluster::shared());
     let mut client = pooler.client("app");
     for i in 0..10 {
-        client
-            .simple(&format!(
-                "SELECT relname FROM pg_class WHERE relname = 'h1dden{i}'"
-            ))
-            .unwrap();
+        client.simple(&format!("SELECT relname FROM pg_class WHERE relname = 'h1dden{i}'")).unwrap();
     }
     let mut console = console(&pooler, "app");
     let table = wait_for("the fingerprint", || {
@@ -409,40 +338,21 @@ fn psql_works() {
     let pooler = start(cluster);
     let psql = |arguments: &[&str]| {
         let output = Command::new(cluster.program("psql"))
-            .args([
-                "-X",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &pooler.port().to_string(),
-                "-U",
-                "app",
-                "pgsluice",
-            ])
+            .args(["-X", "-h", "127.0.0.1", "-p", &pooler.port().to_string(), "-U", "app", "pgsluice"])
             .args(arguments)
             .env("PGPASSWORD", PASSWORD)
             .env("PGSSLMODE", "prefer")
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
         text(&output.stdout) + &text(&output.stderr)
     };
     assert!(psql(&["-c", "SHOW POOLS"]).contains("maxwait_us"));
     assert!(psql(&["-c", "SHOW VERSION;", "-c", "\\conninfo"]).contains("pgsluice"));
     let help = psql(&["-c", "SHOW HELP"]);
-    assert!(
-        help.contains("NOTICE:  Console usage") && help.contains("SHOW FINGERPRINTS"),
-        "{help}"
-    );
-    assert_eq!(
-        psql(&["-Atc", "SHOW STATE; SHOW VERSION"]).lines().count(),
-        5
-    );
+    assert!(help.contains("NOTICE:  Console usage") && help.contains("SHOW FINGERPRINTS"), "{help}");
+    assert_eq!(psql(&["-Atc", "SHOW STATE; SHOW VERSION"]).lines().count(), 5);
 }
 
 #[test]

@@ -23,10 +23,8 @@ fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 
 /// Every page: those at the root and in docs/.
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<_> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-        .iter()
-        .map(|name| root().join(name))
-        .collect();
+    let mut paths: Vec<_> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].iter().map(|name| root().join(name)).collect();
     files(&root().join("docs"), "md", &mut paths);
     assert!(paths.len() > 8, "pages are missing: {paths:?}");
     paths
@@ -41,10 +39,7 @@ fn pages() -> Vec<(PathBuf, String)> {
 fn source() -> String {
     let mut paths = Vec::new();
     files(&root().join("src"), "rs", &mut paths);
-    paths
-        .iter()
-        .map(|p| fs::read_to_string(p).unwrap())
-        .collect()
+    paths.iter().map(|p| fs::read_to_string(p).unwrap()).collect()
 }
 
 /// Words of `text` that begin with `prefix`.
@@ -64,13 +59,9 @@ fn metrics_exist() {
     let source = source();
     for (path, text) in pages() {
         for name in words(&text, "pgsluice_") {
-            let family = ["_sum", "_count", "_bucket"]
-                .iter()
-                .find_map(|end| name.strip_suffix(end))
-                .unwrap_or(name);
+            let family = ["_sum", "_count", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
             // `grep pgsluice_pool` and the names of statements at servers.
-            let known = ["pgsluice_pool", "pgsluice_N"].contains(&name)
-                || source.contains(&format!("\"{family}\""));
+            let known = ["pgsluice_pool", "pgsluice_N"].contains(&name) || source.contains(&format!("\"{family}\""));
             assert!(known, "{}: no metric {name}", path.display());
         }
     }
@@ -82,43 +73,21 @@ fn variables_and_settings_exist() {
     let variables = words(&reference, "PGSLUICE_");
     for (path, text) in pages() {
         for name in words(&text, "PGSLUICE_") {
-            assert!(
-                variables.contains(name) || name == "PGSLUICE_CACHE",
-                "{}: no variable {name}",
-                path.display()
-            );
+            assert!(variables.contains(name) || name == "PGSLUICE_CACHE", "{}: no variable {name}", path.display());
         }
         for name in quoted(&text).filter_map(|word| word.strip_prefix("insight.")) {
-            assert!(
-                reference.contains(&format!("| `{name}` |")),
-                "{}: no setting insight.{name}",
-                path.display()
-            );
+            assert!(reference.contains(&format!("| `{name}` |")), "{}: no setting insight.{name}", path.display());
         }
     }
 }
 
 #[test]
 fn files_exist() {
-    let top = [
-        "src/",
-        "tests/",
-        "docs/",
-        "demo/",
-        "deploy/",
-        "benches/",
-        "config/",
-        "examples/",
-        "tools/",
-    ];
+    let top = ["src/", "tests/", "docs/", "demo/", "deploy/", "benches/", "config/", "examples/", "tools/"];
     for (path, text) in pages() {
         for name in quoted(&text).filter(|word| top.iter().any(|dir| word.starts_with(dir))) {
             let name = name.split([' ', '*']).next().unwrap_or(name);
-            assert!(
-                root().join(name).exists(),
-                "{}: no file {name}",
-                path.display()
-            );
+            assert!(root().join(name).exists(), "{}: no file {name}", path.display());
         }
     }
 }
@@ -126,11 +95,7 @@ fn files_exist() {
 #[test]
 fn links_lead_somewhere() {
     for (path, text) in pages() {
-        for target in text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-        {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if target.contains("://") {
                 continue;
             }
@@ -142,11 +107,7 @@ fn links_lead_somewhere() {
             assert!(page.exists(), "{}: link to {target}", path.display());
             if !anchor.is_empty() {
                 let text = fs::read_to_string(&page).unwrap();
-                assert!(
-                    anchors(&text).contains(anchor),
-                    "{}: no heading for {target}",
-                    path.display()
-                );
+                assert!(anchors(&text).contains(anchor), "{}: no heading for {target}", path.display());
             }
         }
     }
@@ -154,22 +115,15 @@ fn links_lead_somewhere() {
 
 /// Ids of a page: of its headings as GitHub makes them, and those written out.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text
-        .lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| {
-            line.trim_start_matches('#')
-                .trim()
-                .to_lowercase()
-                .chars()
-                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-                .map(|c| if c == ' ' { '-' } else { c })
-                .collect()
-        });
-    let written = text
-        .split("<a id=\"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-        .map(str::to_owned);
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
+        line.trim_start_matches('#')
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect()
+    });
+    let written = text.split("<a id=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned);
     headings.chain(written).collect()
 }

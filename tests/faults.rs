@@ -16,9 +16,7 @@ use support::{Random, raw, seed, wait_for};
 /// A pooler whose server is behind `proxy`.
 fn behind(proxy: &Proxy) -> Setup {
     let url = format!("postgres://app:{PASSWORD}@{}/{DATABASE}", proxy.address());
-    Setup::default()
-        .env("DATABASE_URL", &url)
-        .env("PGSLUICE_POOL_SIZE", "3")
+    Setup::default().env("DATABASE_URL", &url).env("PGSLUICE_POOL_SIZE", "3")
 }
 
 /// Asks for a nonce in one of several ways. `Ok(false)` when the connection or query failed; a wrong row panics.
@@ -58,12 +56,8 @@ fn load(pooler: &Pooler, clients: u64, rounds: u64) -> u64 {
             }
             right
         };
-        let all: Vec<_> = (0..clients)
-            .map(|number| scope.spawn(move || run(number)))
-            .collect();
-        all.into_iter()
-            .map(|client| client.join().expect("a client failed"))
-            .sum()
+        let all: Vec<_> = (0..clients).map(|number| scope.spawn(move || run(number))).collect();
+        all.into_iter().map(|client| client.join().expect("a client failed")).sum()
     })
 }
 
@@ -72,11 +66,7 @@ fn recovers(pooler: &Pooler) {
         let mut client = pooler.try_client("app", PASSWORD, DATABASE).ok()?;
         ask(&mut client, "recovered", 0).then_some(())
     });
-    assert_eq!(
-        load(pooler, 4, 5),
-        20,
-        "after recovery every query is answered"
-    );
+    assert_eq!(load(pooler, 4, 5), 20, "after recovery every query is answered");
 }
 
 #[test]
@@ -84,11 +74,7 @@ fn bytes_in_any_pieces_change_nothing() {
     let server_side = Proxy::start(cluster::shared().address(), seed());
     let pooler = behind(&server_side).start();
     let client_side = Proxy::start(pooler.address(), seed() + 1);
-    for fault in [
-        Fault::Split(1),
-        Fault::Split(13),
-        Fault::Delay(Duration::from_millis(3)),
-    ] {
+    for fault in [Fault::Split(1), Fault::Split(13), Fault::Delay(Duration::from_millis(3))] {
         for proxy in [&server_side, &client_side] {
             proxy.set(Direction::ToServer, fault);
             proxy.set(Direction::ToClient, fault);
@@ -97,13 +83,9 @@ fn bytes_in_any_pieces_change_nothing() {
             for number in 0..6u64 {
                 let address = client_side.address();
                 scope.spawn(move || {
-                    let mut client =
-                        raw::Client::open(address, "app", PASSWORD, DATABASE).expect("login");
+                    let mut client = raw::Client::open(address, "app", PASSWORD, DATABASE).expect("login");
                     for round in 0..10 {
-                        assert!(
-                            ask(&mut client, &format!("{fault:?} {number} {round}"), round),
-                            "{fault:?}"
-                        );
+                        assert!(ask(&mut client, &format!("{fault:?} {number} {round}"), round), "{fault:?}");
                     }
                 });
             }
@@ -126,9 +108,7 @@ fn servers_that_are_reset_or_cut_never_cross_answers() {
             }
             // Some traffic between faults: until more connections were made, or the load has ended.
             let before = proxy.accepted();
-            wait_for("new connections", || {
-                (running.is_finished() || proxy.accepted() > before).then_some(())
-            });
+            wait_for("new connections", || (running.is_finished() || proxy.accepted() > before).then_some(()));
             proxy.heal();
         }
     });
@@ -139,21 +119,12 @@ fn servers_that_are_reset_or_cut_never_cross_answers() {
 #[test]
 fn a_client_that_vanishes_in_a_transaction_leaves_no_lock() {
     let cluster = cluster::shared();
-    let pooler = Setup::url(cluster, "app")
-        .env("PGSLUICE_POOL_SIZE", "2")
-        .start();
+    let pooler = Setup::url(cluster, "app").env("PGSLUICE_POOL_SIZE", "2").start();
     let mut client = pooler.client("app");
-    client
-        .simple("CREATE TABLE vanish (id int PRIMARY KEY, n int); INSERT INTO vanish VALUES (1, 0)")
-        .unwrap();
-    for (number, goodbye) in ["terminate", "close", "reset", "in a query"]
-        .into_iter()
-        .enumerate()
-    {
+    client.simple("CREATE TABLE vanish (id int PRIMARY KEY, n int); INSERT INTO vanish VALUES (1, 0)").unwrap();
+    for (number, goodbye) in ["terminate", "close", "reset", "in a query"].into_iter().enumerate() {
         let mut leaver = pooler.client("app");
-        leaver
-            .simple("BEGIN; UPDATE vanish SET n = n + 100")
-            .unwrap();
+        leaver.simple("BEGIN; UPDATE vanish SET n = n + 100").unwrap();
         match goodbye {
             "terminate" => leaver.terminate(),
             "close" => drop(leaver),
@@ -165,14 +136,8 @@ fn a_client_that_vanishes_in_a_transaction_leaves_no_lock() {
         }
         // Waits for the lock if it is held; statement_timeout would end it with an error.
         client.simple("SET statement_timeout = '20s'").unwrap();
-        client
-            .simple("UPDATE vanish SET n = n + 1")
-            .unwrap_or_else(|error| panic!("after {goodbye}: {error}"));
-        assert_eq!(
-            client.value("SELECT n FROM vanish"),
-            (number + 1).to_string(),
-            "after {goodbye}: rolled back"
-        );
+        client.simple("UPDATE vanish SET n = n + 1").unwrap_or_else(|error| panic!("after {goodbye}: {error}"));
+        assert_eq!(client.value("SELECT n FROM vanish"), (number + 1).to_string(), "after {goodbye}: rolled back");
     }
 }
 
@@ -192,26 +157,15 @@ fn a_database_that_restarts_is_reached_again() {
 #[test]
 fn a_backend_that_is_killed_costs_one_error_at_most() {
     let cluster = cluster::shared();
-    let pooler = Setup::url(cluster, "app")
-        .env("PGSLUICE_POOL_SIZE", "1")
-        .start();
+    let pooler = Setup::url(cluster, "app").env("PGSLUICE_POOL_SIZE", "1").start();
     let mut client = pooler.client("app");
     // Idle: nobody waits for it, nobody should notice.
     let pid = client.value("SELECT pg_backend_pid()").parse().unwrap();
     cluster.kill_backend(pid);
     wait_for("the backend to end", || {
-        (cluster.psql(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        )) == "0")
-            .then_some(())
+        (cluster.psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0").then_some(())
     });
-    assert_ne!(
-        client
-            .value("SELECT pg_backend_pid()")
-            .parse::<i32>()
-            .unwrap(),
-        pid
-    );
+    assert_ne!(client.value("SELECT pg_backend_pid()").parse::<i32>().unwrap(), pid);
     // Busy: its client is told, with the server's own code.
     client.simple("BEGIN").unwrap();
     let pid = client.value("SELECT pg_backend_pid()").parse().unwrap();

@@ -12,8 +12,7 @@ use support::{pooler, raw, seed, wait_for};
 fn every_user_logs_in_by_its_method() {
     let cluster = cluster::shared();
     for user in ["app", "md5user", "plainuser", "trustuser", "postgres"] {
-        let mut client =
-            raw::Client::open(cluster.address(), user, PASSWORD, DATABASE).expect(user);
+        let mut client = raw::Client::open(cluster.address(), user, PASSWORD, DATABASE).expect(user);
         assert_eq!(client.value("SELECT current_user"), user);
         assert_eq!(client.status, b'I');
         assert!(client.key.is_some());
@@ -25,9 +24,7 @@ fn every_user_logs_in_by_its_method() {
 fn a_wrong_password_is_refused() {
     let cluster = cluster::shared();
     for user in ["app", "md5user", "plainuser"] {
-        let error = raw::Client::open(cluster.address(), user, "wrong", DATABASE)
-            .err()
-            .expect(user);
+        let error = raw::Client::open(cluster.address(), user, "wrong", DATABASE).err().expect(user);
         assert_eq!(error.code(), "28P01", "{user}: {error}");
     }
 }
@@ -35,32 +32,15 @@ fn a_wrong_password_is_refused() {
 #[test]
 fn psql_gives_rows_as_text() {
     let cluster = cluster::shared();
-    assert_eq!(
-        cluster.psql("SELECT 1, NULL, 'x' UNION ALL SELECT 2, 'b', 'y' ORDER BY 1"),
-        "1||x\n2|b|y"
-    );
+    assert_eq!(cluster.psql("SELECT 1, NULL, 'x' UNION ALL SELECT 2, 'b', 'y' ORDER BY 1"), "1||x\n2|b|y");
     assert!(cluster.version() >= 13);
 }
 
 #[test]
 fn extended_protocol_and_errors() {
-    let mut client =
-        raw::Client::open(cluster::shared().address(), "app", PASSWORD, DATABASE).unwrap();
-    assert_eq!(
-        raw::text(
-            &client
-                .extended("SELECT $1::int + 1, $2::text", &[Some("41"), None])
-                .unwrap()
-        ),
-        "42|"
-    );
-    assert_eq!(
-        client
-            .simple("SELECT * FROM no_such_table")
-            .unwrap_err()
-            .code(),
-        "42P01"
-    );
+    let mut client = raw::Client::open(cluster::shared().address(), "app", PASSWORD, DATABASE).unwrap();
+    assert_eq!(raw::text(&client.extended("SELECT $1::int + 1, $2::text", &[Some("41"), None]).unwrap()), "42|");
+    assert_eq!(client.simple("SELECT * FROM no_such_table").unwrap_err().code(), "42P01");
     assert_eq!(client.value("SELECT 'still here'"), "still here");
     client.send(&raw::query("BEGIN")).unwrap();
     assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "CZ");
@@ -73,15 +53,9 @@ fn a_cancel_request_ends_a_query() {
     let mut client = raw::Client::open(cluster.address(), "app", PASSWORD, DATABASE).unwrap();
     client.send(&raw::query("SELECT pg_sleep(60)")).unwrap();
     let pid = client.key.clone().unwrap().0;
-    let active =
-        format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'");
-    wait_for("the query to run", || {
-        (cluster.psql(&active) == "1").then_some(())
-    });
-    raw::Client::connect(cluster.address())
-        .unwrap()
-        .send_cancel(client.key.as_ref().unwrap())
-        .unwrap();
+    let active = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'");
+    wait_for("the query to run", || (cluster.psql(&active) == "1").then_some(()));
+    raw::Client::connect(cluster.address()).unwrap().send_cancel(client.key.as_ref().unwrap()).unwrap();
     assert_eq!(client.answer().unwrap_err().code(), "57014");
 }
 
@@ -106,27 +80,16 @@ fn a_cluster_restarts_and_crashes_with_its_data() {
     cluster.psql("INSERT INTO kept VALUES (1)");
     cluster.psql("CHECKPOINT"); // commits are not flushed here
     cluster.crash();
-    assert!(
-        raw::Client::connect(cluster.address()).is_err(),
-        "nobody listens"
-    );
+    assert!(raw::Client::connect(cluster.address()).is_err(), "nobody listens");
     cluster.launch_again();
-    assert_eq!(
-        (cluster.port(), cluster.psql("SELECT n FROM kept").as_str()),
-        (port, "1")
-    );
+    assert_eq!((cluster.port(), cluster.psql("SELECT n FROM kept").as_str()), (port, "1"));
 }
 
 #[test]
 fn the_proxy_passes_bytes_in_any_pieces() {
     let cluster = cluster::shared();
     let proxy = Proxy::start(cluster.address(), seed());
-    for fault in [
-        Fault::None,
-        Fault::Split(1),
-        Fault::Split(7),
-        Fault::Delay(Duration::from_millis(2)),
-    ] {
+    for fault in [Fault::None, Fault::Split(1), Fault::Split(7), Fault::Delay(Duration::from_millis(2))] {
         proxy.set(Direction::ToServer, fault);
         proxy.set(Direction::ToClient, fault);
         let mut client = raw::Client::open(proxy.address(), "app", PASSWORD, DATABASE).unwrap();
@@ -134,9 +97,7 @@ fn the_proxy_passes_bytes_in_any_pieces() {
         assert_eq!(client.value(&format!("SELECT '{long}'")), long, "{fault:?}");
     }
     assert_eq!(proxy.accepted(), 4);
-    wait_for("the connections to end", || {
-        (proxy.open() == 0).then_some(())
-    });
+    wait_for("the connections to end", || (proxy.open() == 0).then_some(()));
 }
 
 #[test]
@@ -166,10 +127,7 @@ fn the_proxy_resets_and_cuts() {
     // RowDescription of one column "?column?" is 33 bytes: the cut falls into it.
     proxy.set(Direction::ToClient, Fault::CutAfter(10));
     client.send(&raw::query("SELECT 1")).unwrap();
-    assert_eq!(
-        client.read().unwrap_err().kind(),
-        std::io::ErrorKind::UnexpectedEof
-    );
+    assert_eq!(client.read().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     proxy.heal();
 
     let mut client = open();
@@ -184,12 +142,10 @@ fn the_proxy_resets_and_cuts() {
 
 #[test]
 fn metrics_are_added_up() {
-    let text = "# HELP a_total x\na_total{db=\"x\",kind=\"n\"} 2\na_total{db=\"y\",kind=\"n\"} 3 1234\na_total_more 7\nb 4\n";
+    let text =
+        "# HELP a_total x\na_total{db=\"x\",kind=\"n\"} 2\na_total{db=\"y\",kind=\"n\"} 3 1234\na_total_more 7\nb 4\n";
     assert_eq!(pooler::sum(text, "a_total", &[]), 5.0);
-    assert_eq!(
-        pooler::sum(text, "a_total", &["db=\"y\"", "kind=\"n\""]),
-        3.0
-    );
+    assert_eq!(pooler::sum(text, "a_total", &["db=\"y\"", "kind=\"n\""]), 3.0);
     assert_eq!(pooler::sum(text, "b", &[]), 4.0);
     assert_eq!(pooler::sum(text, "c", &[]), 0.0);
 }
@@ -200,10 +156,6 @@ fn a_second_cluster_starts_fast() {
     let start = Instant::now();
     let cluster = Cluster::start(&[]);
     // Not a measure of speed, but of the template being used: initdb alone takes a second on a busy machine.
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert_eq!(cluster.backends(DATABASE), 0);
 }

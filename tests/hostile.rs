@@ -13,7 +13,10 @@ use support::pooler::{Pooler, Setup};
 use support::{DEADLINE, Random, raw, seed, wait_for};
 
 fn start() -> Pooler {
-    Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "3").env("PGSLUICE_CLIENT_LOGIN_TIMEOUT", "5s").start()
+    Setup::url(cluster::shared(), "app")
+        .env("PGSLUICE_POOL_SIZE", "3")
+        .env("PGSLUICE_CLIENT_LOGIN_TIMEOUT", "5s")
+        .start()
 }
 
 /// Sends bytes as the first packet, ends its side, and reads what comes until the end.
@@ -68,7 +71,11 @@ fn encryption_is_refused_and_nothing_may_stand_behind_the_request() {
 #[test]
 fn newer_protocols_and_unknown_options_are_negotiated() {
     let pooler = start();
-    for (version, options, named) in [(196_610, vec![], false), (196_608, vec![("_pq_.unheard_of", "1")], true), (196_708, vec![("_pq_.unheard_of", "1")], true)] {
+    for (version, options, named) in [
+        (196_610, vec![], false),
+        (196_608, vec![("_pq_.unheard_of", "1")], true),
+        (196_708, vec![("_pq_.unheard_of", "1")], true),
+    ] {
         let mut client = raw::Client::connect(pooler.address()).unwrap();
         let parameters = [vec![("user", "app"), ("database", DATABASE)], options].concat();
         client.send(&raw::startup(version, &parameters)).unwrap();
@@ -131,7 +138,11 @@ fn frames_that_are_none_end_the_session_alone() {
             client.half_close().unwrap();
             let messages = client.read_to_end().unwrap_or_default();
             assert!(messages.iter().filter(|m| m.tag == b'E').count() <= 1);
-            assert!(messages.iter().all(|m| m.tag != b'E' || m.field(b'C').unwrap().starts_with("08")), "{}: {messages:?}", bytes.escape_ascii());
+            assert!(
+                messages.iter().all(|m| m.tag != b'E' || m.field(b'C').unwrap().starts_with("08")),
+                "{}: {messages:?}",
+                bytes.escape_ascii()
+            );
         }
         assert_eq!(other.value("SELECT 'unharmed'"), "unharmed");
     }
@@ -166,7 +177,9 @@ fn garbage_storms_harm_nobody_and_leak_nothing() {
                             let mut client = pooler.client("app");
                             for _ in 0..1 + random.below(6) {
                                 let tag = b"QPBDECHSFdcf"[random.below(12) as usize];
-                                let body: Vec<u8> = (0..random.below(60)).map(|_| if random.below(3) == 0 { 0 } else { random.next() as u8 }).collect();
+                                let body: Vec<u8> = (0..random.below(60))
+                                    .map(|_| if random.below(3) == 0 { 0 } else { random.next() as u8 })
+                                    .collect();
                                 let _ = client.send(&raw::frame(tag, &body));
                             }
                             let _ = client.send(&raw::sync());
@@ -189,7 +202,10 @@ fn garbage_storms_harm_nobody_and_leak_nothing() {
         }
     });
     assert!(pooler.running());
-    assert!(!pooler.log().contains("pgsluice::panic") && !pooler.log().contains("internal error"), "a session panicked");
+    assert!(
+        !pooler.log().contains("pgsluice::panic") && !pooler.log().contains("internal error"),
+        "a session panicked"
+    );
     settles(&pooler, before);
     assert_eq!(pooler.client("app").value("SELECT 2"), "2");
 }
@@ -234,7 +250,10 @@ fn resident(pooler: &Pooler) -> usize {
 /// Messages that do not end hold no server: the pool is not for those who send five bytes and wait.
 #[test]
 fn half_a_query_holds_no_server() {
-    let pooler = Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "1").env("PGSLUICE_QUERY_WAIT_TIMEOUT", "5s").start();
+    let pooler = Setup::url(cluster::shared(), "app")
+        .env("PGSLUICE_POOL_SIZE", "1")
+        .env("PGSLUICE_QUERY_WAIT_TIMEOUT", "5s")
+        .start();
     let mut half = pooler.client("app");
     let query = raw::query("SELECT 'whole'");
     half.send(&query[..10]).unwrap();

@@ -47,18 +47,14 @@ fn a_known_statement_allocates_nothing() {
         max_findings: 1_024,
         id_tags: vec![],
     };
-    let lex = LexSettings {
-        standard_conforming_strings: Some(true),
-        safe_encoding: true,
-    };
+    let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
     let insight = Insight::new(&config);
     let mut worker = insight.worker();
     let mut session = SessionInsight::new(insight.database("shop"));
     session.set_application("counted");
     let mut analyzer = Analyzer::new([1, 2]);
     // A request each: health check, tagged look-ups, a write in a transaction. Texts are made before counting.
-    let tag =
-        "/*route='books',traceparent='00-00000000000000000000000000000abc-00000000000000aa-01'*/";
+    let tag = "/*route='books',traceparent='00-00000000000000000000000000000abc-00000000000000aa-01'*/";
     let texts = [
         "SELECT 1".to_owned(),
         format!(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" = 17 LIMIT 21 {tag}"#),
@@ -72,45 +68,23 @@ fn a_known_statement_allocates_nothing() {
         now += gap;
         for text in &texts {
             now += 700;
-            let at = Times {
-                received_us: now,
-                server_us: now + 5,
-                sent_us: now + 9,
-            };
+            let at = Times { received_us: now, server_us: now + 5, sent_us: now + 9 };
             analyzer.analyze(RawSql(text.as_bytes()), lex, |statement, sql| {
                 let text = Some(Text { sql, lex });
                 session.begin(
                     &mut worker,
-                    &Begin {
-                        statement: *statement,
-                        text,
-                        tags: TagSet::default(),
-                        at,
-                        pipelined: false,
-                    },
+                    &Begin { statement: *statement, text, tags: TagSet::default(), at, pipelined: false },
                 );
             });
             session.synced();
             now += 200;
             session.complete(&mut worker, 1, 80, now);
-            session.ready(
-                &mut worker,
-                if text == "BEGIN" || text.starts_with("UPDATE") {
-                    b'T'
-                } else {
-                    b'I'
-                },
-                now,
-            );
+            session.ready(&mut worker, if text == "BEGIN" || text.starts_with("UPDATE") { b'T' } else { b'I' }, now);
         }
         worker.tick(now);
     };
     let gap = |round: u64| {
-        if round.is_multiple_of(3) {
-            2_000_000
-        } else {
-            5_000
-        }
+        if round.is_multiple_of(3) { 2_000_000 } else { 5_000 }
     };
     // Warm: buffers have grown to what this traffic needs.
     (0..100).for_each(|round| request(gap(round)));

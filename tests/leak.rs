@@ -58,7 +58,19 @@ fn plant(client: &mut raw::Client, n: usize) {
         _ => {
             // As a name, and in a message nobody can read.
             let name = format!("s_{token}");
-            client.send(&[raw::parse(&name, &sql), raw::describe(b'S', &name), raw::bind("", &name, &[]), raw::execute("", 0), raw::close(b'S', &name), raw::sync()].concat()).unwrap();
+            client
+                .send(
+                    &[
+                        raw::parse(&name, &sql),
+                        raw::describe(b'S', &name),
+                        raw::bind("", &name, &[]),
+                        raw::execute("", 0),
+                        raw::close(b'S', &name),
+                        raw::sync(),
+                    ]
+                    .concat(),
+                )
+                .unwrap();
             let _ = client.answer();
         }
     }
@@ -98,7 +110,10 @@ fn no_token_gets_out() {
         // Logins.
         let _ = pooler.try_client("app", &format!("{TOKEN}pw"), DATABASE);
         let mut broken = raw::Client::connect(pooler.address()).unwrap();
-        let _ = broken.login_with(PASSWORD, &[("user", "app"), ("database", DATABASE), ("options", &format!("-c work_mem={TOKEN}"))]);
+        let _ = broken.login_with(
+            PASSWORD,
+            &[("user", "app"), ("database", DATABASE), ("options", &format!("-c work_mem={TOKEN}"))],
+        );
         let mut broken = pooler.client("app");
         let _ = broken.send(&raw::frame(b'B', TOKEN.as_bytes()));
         let _ = broken.read_to_end();
@@ -136,7 +151,14 @@ fn no_token_gets_out() {
         let log = pooler.log();
         let told = log.lines().find(|l| l.contains(TOKEN) || l.contains("pw") && l.contains("zqxj"));
         assert!(told.is_none(), "the log tells a token: {told:?}");
-        assert!(!log.contains("internal error"), "a session panicked:\n{}", log.lines().filter(|l| l.contains("internal error")).collect::<Vec<_>>().join("\n"));
-        assert!(!log.contains(PASSWORD) || log.lines().all(|l| !l.contains(&format!("{PASSWORD}@"))), "the log tells the password");
+        assert!(
+            !log.contains("internal error"),
+            "a session panicked:\n{}",
+            log.lines().filter(|l| l.contains("internal error")).collect::<Vec<_>>().join("\n")
+        );
+        assert!(
+            !log.contains(PASSWORD) || log.lines().all(|l| !l.contains(&format!("{PASSWORD}@"))),
+            "the log tells the password"
+        );
     }
 }

@@ -90,17 +90,40 @@ fn large_messages_of_a_client_stream_in_constant_memory() {
     let long = "q".repeat(48 * MB);
     let grown = growth(&pooler, || {
         assert_eq!(client.value(&format!("SELECT length('{long}')")), long.len().to_string(), "Query");
-        assert_eq!(raw::text(&client.extended("SELECT length($1::text)", &[Some(&long)]).unwrap()), long.len().to_string(), "Bind");
-        assert_eq!(raw::text(&client.extended(&format!("SELECT length('{long}')"), &[]).unwrap()), long.len().to_string(), "Parse");
+        assert_eq!(
+            raw::text(&client.extended("SELECT length($1::text)", &[Some(&long)]).unwrap()),
+            long.len().to_string(),
+            "Bind"
+        );
+        assert_eq!(
+            raw::text(&client.extended(&format!("SELECT length('{long}')"), &[]).unwrap()),
+            long.len().to_string(),
+            "Parse"
+        );
         // A named one stays with its server, and so does the session.
-        client.send(&[raw::parse("huge", &format!("SELECT length('{long}') + $1::int")), raw::sync()].concat()).unwrap();
+        client
+            .send(&[raw::parse("huge", &format!("SELECT length('{long}') + $1::int")), raw::sync()].concat())
+            .unwrap();
         client.answer().unwrap();
         for n in 0..3 {
-            client.send(&[raw::bind("", "huge", &[Some(&n.to_string())]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+            client
+                .send(&[raw::bind("", "huge", &[Some(&n.to_string())]), raw::execute("", 0), raw::sync()].concat())
+                .unwrap();
             assert_eq!(raw::text(&client.answer().unwrap()), (long.len() + n).to_string());
         }
         // Closed, the name is free.
-        client.send(&[raw::close(b'S', "huge"), raw::parse("huge", &format!("SELECT 7 + length('{long}')")), raw::bind("", "huge", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+        client
+            .send(
+                &[
+                    raw::close(b'S', "huge"),
+                    raw::parse("huge", &format!("SELECT 7 + length('{long}')")),
+                    raw::bind("", "huge", &[]),
+                    raw::execute("", 0),
+                    raw::sync(),
+                ]
+                .concat(),
+            )
+            .unwrap();
         assert_eq!(raw::text(&client.answer().unwrap()), (long.len() + 7).to_string());
     });
     assert!(grown < 4 * MB, "grew by {grown} bytes");
@@ -246,7 +269,10 @@ fn a_client_that_leaves_in_the_middle_of_anything_frees_its_server() {
         ("COPY in", [raw::query("COPY middle FROM STDIN"), raw::frame(b'd', b"1\n")].concat()),
         ("COPY out", raw::query("COPY (SELECT repeat('x', 10000) FROM generate_series(1, 100000)) TO STDOUT")),
         ("half a query", raw::query("SELECT 1")[..8].to_vec()),
-        ("half a CopyData", [raw::query("COPY middle FROM STDIN"), raw::frame(b'd', &[b'1'; 100])[..50].to_vec()].concat()),
+        (
+            "half a CopyData",
+            [raw::query("COPY middle FROM STDIN"), raw::frame(b'd', &[b'1'; 100])[..50].to_vec()].concat(),
+        ),
     ];
     for reset in [false, true] {
         for (what, bytes) in &leave {
@@ -256,7 +282,11 @@ fn a_client_that_leaves_in_the_middle_of_anything_frees_its_server() {
                 let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%left behind%' AND pid <> pg_backend_pid()";
                 wait_for("the query to run", || (cluster.psql(running) == "1").then_some(()));
             }
-            if reset { client.reset() } else { drop(client) }
+            if reset {
+                client.reset()
+            } else {
+                drop(client)
+            }
             let since = Instant::now();
             let mut next = pooler.client("app");
             assert_eq!(next.value("SELECT count(*) FROM middle"), "0", "after {what}");
@@ -302,9 +332,15 @@ fn a_server_that_is_killed_gives_one_clear_error() {
         let mut client = pooler.client("app");
         let pid = client.value("SELECT pg_backend_pid()").parse().unwrap();
         let sql = "SELECT pg_sleep(100), 'to be killed'";
-        let bytes = if extended { [raw::parse("", sql), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat() } else { raw::query(sql) };
+        let bytes = if extended {
+            [raw::parse("", sql), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()
+        } else {
+            raw::query(sql)
+        };
         client.send(&bytes).unwrap();
-        wait_for("the query to run", || (cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active").then_some(()));
+        wait_for("the query to run", || {
+            (cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active").then_some(())
+        });
         cluster.kill_backend(pid);
         let messages = client.read_to_end().unwrap();
         let errors: Vec<_> = messages.iter().filter(|m| m.tag == b'E').collect();
@@ -318,7 +354,9 @@ fn a_server_that_is_killed_gives_one_clear_error() {
     client.simple("BEGIN").unwrap();
     let pid: u32 = client.value("SELECT pg_backend_pid()").parse().unwrap();
     client.send(&raw::query("SELECT pg_sleep(100)")).unwrap();
-    wait_for("the query to run", || (cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active").then_some(()));
+    wait_for("the query to run", || {
+        (cluster.psql(&format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}")) == "active").then_some(())
+    });
     cluster.crash();
     let messages = client.read_to_end().unwrap();
     assert_eq!(messages.iter().filter(|m| m.tag == b'E').count(), 1, "{messages:?}");

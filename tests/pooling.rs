@@ -26,13 +26,17 @@ fn open(pooler: &Pooler, parameters: &[(&str, &str)]) -> raw::Client {
 
 /// Waits until a query whose text holds `needle` runs at the server.
 fn runs(cluster: &Cluster, needle: &str) -> i32 {
-    let sql = format!("SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{needle}%' AND pid <> pg_backend_pid()");
+    let sql = format!(
+        "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{needle}%' AND pid <> pg_backend_pid()"
+    );
     wait_for("the query to run", || cluster.psql(&sql).parse().ok())
 }
 
 /// Waits until none does.
 fn rests(cluster: &Cluster, needle: &str) {
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{needle}%' AND pid <> pg_backend_pid()");
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{needle}%' AND pid <> pg_backend_pid()"
+    );
     wait_for("the query to end", || (cluster.psql(&sql) == "0").then_some(()));
 }
 
@@ -46,7 +50,9 @@ fn nonces(setup: &Setup, clients: u64, rounds: u64) {
             scope.spawn(move || {
                 let mut random = Random::new(seed() ^ (number << 32));
                 let mut client = pooler.client("app");
-                client.send(&[raw::parse("mine", &format!("SELECT '{number}:' || $1::text")), raw::sync()].concat()).unwrap();
+                client
+                    .send(&[raw::parse("mine", &format!("SELECT '{number}:' || $1::text")), raw::sync()].concat())
+                    .unwrap();
                 client.answer().unwrap();
                 for round in 0..rounds {
                     let nonce = format!("{number}/{round}/{}", random.next());
@@ -55,8 +61,17 @@ fn nonces(setup: &Setup, clients: u64, rounds: u64) {
                         1 => client.extended("SELECT $1::text", &[Some(&nonce)]),
                         2 => client.simple(&format!("BEGIN; SELECT '{nonce}'; COMMIT")),
                         _ => {
-                            client.send(&[raw::bind("", "mine", &[Some(&nonce)]), raw::execute("", 0), raw::sync()].concat()).unwrap();
-                            assert_eq!(raw::text(&client.answer().unwrap()), format!("{number}:{nonce}"), "a row of somebody else");
+                            client
+                                .send(
+                                    &[raw::bind("", "mine", &[Some(&nonce)]), raw::execute("", 0), raw::sync()]
+                                        .concat(),
+                                )
+                                .unwrap();
+                            assert_eq!(
+                                raw::text(&client.answer().unwrap()),
+                                format!("{number}:{nonce}"),
+                                "a row of somebody else"
+                            );
                             continue;
                         }
                     };
@@ -136,7 +151,9 @@ fn pipelines_that_wait_in_vain_get_one_ready_for_each_sync() {
     let mut holder = pooler.client("app");
     let mut client = pooler.client("app");
     holder.simple("BEGIN").unwrap();
-    let part = |n: u32| [raw::parse("", &format!("SELECT {n}")), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat();
+    let part = |n: u32| {
+        [raw::parse("", &format!("SELECT {n}")), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()
+    };
     client.send(&[part(1), part(2), raw::query("SELECT 3"), part(4)[..].to_vec()].concat()).unwrap();
     for n in 1..=4 {
         let messages = client.read_until(b'Z').unwrap();
@@ -166,7 +183,15 @@ fn pipelines_through_one_server_keep_every_value() {
                     let mut bytes = Vec::new();
                     for part in 0..5 {
                         let value = format!("{number}.{round}.{part}");
-                        bytes.extend([raw::parse("", "SELECT $1::text, pg_sleep(0.001)"), raw::bind("", "", &[Some(&value)]), raw::execute("", 0), raw::sync()].concat());
+                        bytes.extend(
+                            [
+                                raw::parse("", "SELECT $1::text, pg_sleep(0.001)"),
+                                raw::bind("", "", &[Some(&value)]),
+                                raw::execute("", 0),
+                                raw::sync(),
+                            ]
+                            .concat(),
+                        );
                     }
                     client.send(&bytes).unwrap();
                     for part in 0..5 {
@@ -282,7 +307,8 @@ fn startup_parameters_hold_on_every_server_and_never_leak() {
                 let want = expected[number % 4].replace("Etc/UTC", zone);
                 let mut servers = HashSet::new();
                 for round in 0..40 {
-                    let got = if round % 2 == 0 { client.value(ALL) } else { raw::text(&client.extended(ALL, &[]).unwrap()) };
+                    let got =
+                        if round % 2 == 0 { client.value(ALL) } else { raw::text(&client.extended(ALL, &[]).unwrap()) };
                     assert_eq!(got, want, "client {number}, round {round}");
                     servers.insert(client.value("SELECT pg_backend_pid()"));
                 }
@@ -338,17 +364,36 @@ fn what_cannot_be_followed_pins_and_is_cleaned() {
     let pooler = setup(2).start();
     let states: [(&str, &str, &str, &str); 7] = [
         ("SET work_mem = '7MB'", "SHOW work_mem", "7MB", "4MB"),
-        ("CREATE TEMP TABLE pin_temp AS SELECT 5 AS n", "SELECT count(*) FROM pg_class WHERE relname = 'pin_temp'", "1", "0"),
+        (
+            "CREATE TEMP TABLE pin_temp AS SELECT 5 AS n",
+            "SELECT count(*) FROM pg_class WHERE relname = 'pin_temp'",
+            "1",
+            "0",
+        ),
         ("LISTEN pin_ch", "SELECT count(*) FROM pg_listening_channels()", "1", "0"),
-        ("SELECT pg_advisory_lock(4711)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711", "1", "0"),
-        ("DECLARE pin_c CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors WHERE name = 'pin_c'", "1", "0"),
+        (
+            "SELECT pg_advisory_lock(4711)",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711",
+            "1",
+            "0",
+        ),
+        (
+            "DECLARE pin_c CURSOR WITH HOLD FOR SELECT 1",
+            "SELECT count(*) FROM pg_cursors WHERE name = 'pin_c'",
+            "1",
+            "0",
+        ),
         ("PREPARE pin_q AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE name = 'pin_q'", "1", "0"),
         ("SELECT set_config('pin.x', 'set', false)", "SELECT current_setting('pin.x', true)", "set", ""),
     ];
     for extended in [false, true] {
         for (make, ask, there, gone) in states {
             let mut client = pooler.client("app");
-            if extended { client.extended(make, &[]).unwrap() } else { client.simple(make).unwrap() };
+            if extended {
+                client.extended(make, &[]).unwrap()
+            } else {
+                client.simple(make).unwrap()
+            };
             let pid = client.value("SELECT pg_backend_pid()");
             for _ in 0..3 {
                 // Somebody else takes turns.
@@ -480,7 +525,11 @@ fn a_single_query_is_cut_off_by_query_timeout() {
 fn an_idle_client_is_sent_away_but_not_one_whose_query_runs() {
     let pooler = setup(1).env("PGSLUICE_CLIENT_IDLE_TIMEOUT", "500ms").start();
     let mut busy = pooler.client("app");
-    assert_eq!(busy.value("SELECT pg_sleep(1.5)::text || 'done'"), "done", "its query took longer than client_idle_timeout");
+    assert_eq!(
+        busy.value("SELECT pg_sleep(1.5)::text || 'done'"),
+        "done",
+        "its query took longer than client_idle_timeout"
+    );
     let messages = busy.read_to_end().unwrap();
     assert_eq!(messages[0].field(b'C').unwrap(), "57P05");
 }
@@ -503,9 +552,11 @@ fn an_idle_transaction_is_ended_and_rolled_back() {
 #[test]
 fn wrong_logins_get_postgresqls_codes() {
     let pooler = setup(1).start();
-    for (user, password, database, code) in
-        [("app", "wrong", DATABASE, "28P01"), ("nobody", PASSWORD, DATABASE, "28P01"), ("app", PASSWORD, "no_such_db", "3D000")]
-    {
+    for (user, password, database, code) in [
+        ("app", "wrong", DATABASE, "28P01"),
+        ("nobody", PASSWORD, DATABASE, "28P01"),
+        ("app", PASSWORD, "no_such_db", "3D000"),
+    ] {
         let error = pooler.try_client(user, password, database).err().unwrap();
         assert_eq!(error.code(), code, "{user} {database}: {error}");
     }
@@ -516,7 +567,8 @@ fn every_method_on_both_sides_and_a_unix_socket_to_the_server() {
     let cluster = cluster::shared();
     for (number, method) in ["scram-sha-256", "md5", "plain", "trust"].into_iter().enumerate() {
         for user in ["app", "md5user", "plainuser"] {
-            let host = if number % 2 == 0 { cluster.socket_dir().display().to_string() } else { "127.0.0.1".to_owned() };
+            let host =
+                if number % 2 == 0 { cluster.socket_dir().display().to_string() } else { "127.0.0.1".to_owned() };
             let toml = format!(
                 "auth_type = \"{method}\"\n[databases.{DATABASE}]\nhost = \"{host}\"\nport = {}\n[users.{user}]\npassword = \"{PASSWORD}\"\n",
                 cluster.port()
@@ -525,7 +577,11 @@ fn every_method_on_both_sides_and_a_unix_socket_to_the_server() {
             let mut client = pooler.client(user);
             assert_eq!(client.value("SELECT current_user"), user, "{method}");
             if method != "trust" {
-                assert_eq!(pooler.try_client(user, "wrong", DATABASE).err().unwrap().code(), "28P01", "{method} {user}");
+                assert_eq!(
+                    pooler.try_client(user, "wrong", DATABASE).err().unwrap().code(),
+                    "28P01",
+                    "{method} {user}"
+                );
             }
         }
     }

@@ -121,9 +121,14 @@ struct Sequence {
 }
 
 enum Step {
-    Send { what: String, bytes: Vec<u8> },
+    Send {
+        what: String,
+        bytes: Vec<u8>,
+    },
     /// Ends whatever runs and asks for a marker, to know that all has been answered.
-    Barrier { marker: String },
+    Barrier {
+        marker: String,
+    },
 }
 
 struct Maker<'a> {
@@ -459,7 +464,9 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             (welcome, heard, last)
         };
         let (welcome, direct, last) = play(cluster.address(), None);
-        let direct = direct.unwrap_or_else(|(heard, e)| panic!("PGSLUICE_SEED={seed}: PostgreSQL itself: {e}\n{heard:?}\n{}", sequence.show()));
+        let direct = direct.unwrap_or_else(|(heard, e)| {
+            panic!("PGSLUICE_SEED={seed}: PostgreSQL itself: {e}\n{heard:?}\n{}", sequence.show())
+        });
         let mut cuts = Random::new(seed);
         let (pooled_welcome, pooled, pooled_last) = play(pooler.address(), cutting.then_some(&mut cuts));
         assert_eq!(welcome, pooled_welcome, "ParameterStatus at login");
@@ -476,7 +483,12 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         let same = |(a, b): (&String, &String)| a == b || a.starts_with('E') && b.contains("25P02");
         if direct.len() != pooled.len() || !direct.iter().zip(&pooled).all(same) {
             let at = direct.iter().zip(&pooled).take_while(|pair| same(*pair)).count();
-            let near = |m: &[String]| m[at.saturating_sub(4)..m.len().min(at + 6)].iter().map(|l| l.chars().take(200).collect::<String>()).collect::<Vec<_>>();
+            let near = |m: &[String]| {
+                m[at.saturating_sub(4)..m.len().min(at + 6)]
+                    .iter()
+                    .map(|l| l.chars().take(200).collect::<String>())
+                    .collect::<Vec<_>>()
+            };
             panic!(
                 "PGSLUICE_SEED={seed} (sequence {number}): message {at} differs {end}\ndirect: {:#?}\npooled: {:#?}\n{}",
                 near(&direct),
@@ -495,7 +507,9 @@ fn answers_are_postgresqls_in_transaction_pooling() {
 
 #[test]
 fn answers_are_postgresqls_with_a_tiny_statement_cache() {
-    let setup = Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "1").env("PGSLUICE_MAX_PREPARED_STATEMENTS", "2");
+    let setup = Setup::url(cluster::shared(), "app")
+        .env("PGSLUICE_POOL_SIZE", "1")
+        .env("PGSLUICE_MAX_PREPARED_STATEMENTS", "2");
     differential("differ_tiny", setup, &[("application_name", "tiny"), ("options", "-c statement_timeout=80s")], false);
 }
 
@@ -507,6 +521,7 @@ fn answers_are_postgresqls_when_bytes_come_in_pieces() {
 
 #[test]
 fn answers_are_postgresqls_in_session_pooling() {
-    let setup = Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "2").env("PGSLUICE_POOL_MODE", "session");
+    let setup =
+        Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "2").env("PGSLUICE_POOL_MODE", "session");
     differential("differ_session", setup, &[("application_name", "ses"), ("search_path", "public")], true);
 }

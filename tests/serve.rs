@@ -16,14 +16,7 @@ fn runs_by_database_url_alone() {
     let mut pooler = Setup::url(cluster::shared(), "app").start();
     let mut client = pooler.client("app");
     assert_eq!(client.value("SELECT current_user"), "app");
-    assert_eq!(
-        raw::text(
-            &client
-                .extended("SELECT $1::int * 2", &[Some("21")])
-                .unwrap()
-        ),
-        "42"
-    );
+    assert_eq!(raw::text(&client.extended("SELECT $1::int * 2", &[Some("21")]).unwrap()), "42");
     let ready = || (pooler.get("/readyz").0 == 200).then_some(());
     wait_for("/readyz", ready);
     assert_eq!(pooler.get("/healthz").0, 200);
@@ -35,10 +28,7 @@ fn runs_by_database_url_alone() {
 #[test]
 fn a_wrong_password_is_refused_and_not_logged() {
     let pooler = Setup::url(cluster::shared(), "app").start();
-    let error = pooler
-        .try_client("app", "wr0ng-passw0rd", "app")
-        .err()
-        .expect("refused");
+    let error = pooler.try_client("app", "wr0ng-passw0rd", "app").err().expect("refused");
     assert_eq!(error.code(), "28P01", "{error}");
     assert!(!pooler.log().contains("wr0ng-passw0rd"));
     assert!(!pooler.log().contains(PASSWORD));
@@ -48,13 +38,7 @@ fn a_wrong_password_is_refused_and_not_logged() {
 fn errors_and_transactions_are_the_servers_own() {
     let pooler = Setup::url(cluster::shared(), "app").start();
     let mut client = pooler.client("app");
-    assert_eq!(
-        client
-            .simple("SELECT * FROM no_such_table")
-            .unwrap_err()
-            .code(),
-        "42P01"
-    );
+    assert_eq!(client.simple("SELECT * FROM no_such_table").unwrap_err().code(), "42P01");
     assert_eq!(client.status, b'I');
     client.simple("BEGIN").unwrap();
     assert_eq!(client.status, b'T');
@@ -67,9 +51,7 @@ fn errors_and_transactions_are_the_servers_own() {
 
 #[test]
 fn many_clients_share_few_servers_and_read_their_own_rows() {
-    let pooler = Setup::url(cluster::shared(), "app")
-        .env("PGSLUICE_POOL_SIZE", "3")
-        .start();
+    let pooler = Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "3").start();
     let servers = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
         for number in 0..12 {
@@ -79,22 +61,12 @@ fn many_clients_share_few_servers_and_read_their_own_rows() {
                 for round in 0..40 {
                     let nonce = format!("client {number} round {round}");
                     assert_eq!(client.value(&format!("SELECT '{nonce}'")), nonce);
-                    assert_eq!(
-                        raw::text(&client.extended("SELECT $1::text", &[Some(&nonce)]).unwrap()),
-                        nonce
-                    );
-                    servers
-                        .lock()
-                        .unwrap()
-                        .insert(client.value("SELECT pg_backend_pid()"));
+                    assert_eq!(raw::text(&client.extended("SELECT $1::text", &[Some(&nonce)]).unwrap()), nonce);
+                    servers.lock().unwrap().insert(client.value("SELECT pg_backend_pid()"));
                 }
                 client.simple("BEGIN").unwrap();
                 let inside = client.value("SELECT pg_backend_pid()");
-                assert_eq!(
-                    client.value("SELECT pg_backend_pid()"),
-                    inside,
-                    "one server for a transaction"
-                );
+                assert_eq!(client.value("SELECT pg_backend_pid()"), inside, "one server for a transaction");
                 client.simple("COMMIT").unwrap();
             });
         }
@@ -108,26 +80,17 @@ fn a_cancel_request_reaches_the_query() {
     let cluster = cluster::shared();
     let pooler = Setup::url(cluster, "app").start();
     let mut client = pooler.client("app");
-    client
-        .send(&raw::query("SELECT pg_sleep(60), 'cancel me'"))
-        .unwrap();
+    client.send(&raw::query("SELECT pg_sleep(60), 'cancel me'")).unwrap();
     let active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%cancel me%' AND pid <> pg_backend_pid()";
-    wait_for("the query to run", || {
-        (cluster.psql(active) == "1").then_some(())
-    });
-    raw::Client::connect(pooler.address())
-        .unwrap()
-        .send_cancel(client.key.as_ref().expect("a key"))
-        .unwrap();
+    wait_for("the query to run", || (cluster.psql(active) == "1").then_some(()));
+    raw::Client::connect(pooler.address()).unwrap().send_cancel(client.key.as_ref().expect("a key")).unwrap();
     assert_eq!(client.answer().unwrap_err().code(), "57014");
     assert_eq!(client.value("SELECT 'unharmed'"), "unharmed");
 }
 
 #[test]
 fn an_n_plus_one_is_found_logged_and_counted() {
-    let pooler = Setup::url(cluster::shared(), "app")
-        .env("PGSLUICE_LOG_FORMAT", "json")
-        .start();
+    let pooler = Setup::url(cluster::shared(), "app").env("PGSLUICE_LOG_FORMAT", "json").start();
     let mut client = pooler.client("app");
     client.simple("CREATE TABLE np_author (id int, name text); CREATE TABLE np_book (id int, author_id int)").unwrap();
     client
@@ -139,9 +102,7 @@ fn an_n_plus_one_is_found_logged_and_counted() {
     client.terminate();
     // A connection of its own is a unit of work: CONN_MAX_AGE = 0.
     let mut client = pooler.client("app");
-    let rows = client
-        .simple(r#"SELECT "np_book"."id", "np_book"."author_id" FROM "np_book" LIMIT 30"#)
-        .unwrap();
+    let rows = client.simple(r#"SELECT "np_book"."id", "np_book"."author_id" FROM "np_book" LIMIT 30"#).unwrap();
     for row in &rows {
         let author = row[1].as_deref().unwrap();
         let sql = format!(
@@ -156,20 +117,15 @@ fn an_n_plus_one_is_found_logged_and_counted() {
     });
     let line = pooler.wait_for_log("\"finding\":");
     assert!(line.contains("np_author"), "{line}");
-    assert!(
-        !pooler.log().contains("secret name"),
-        "no value of a row in a log"
-    );
+    assert!(!pooler.log().contains("secret name"), "no value of a row in a log");
     assert!(!pooler.metrics().contains("secret name"));
 }
 
 #[test]
 fn djangos_iterator_ties_a_server_only_while_its_cursor_is_open() {
     let cluster = cluster::shared();
-    let pooler = Setup::url(cluster, "app")
-        .env("PGSLUICE_POOL_SIZE", "1")
-        .env("PGSLUICE_QUERY_WAIT_TIMEOUT", "500ms")
-        .start();
+    let pooler =
+        Setup::url(cluster, "app").env("PGSLUICE_POOL_SIZE", "1").env("PGSLUICE_QUERY_WAIT_TIMEOUT", "500ms").start();
     let mut a = pooler.client("app");
     let mut b = pooler.client("app");
     let declare = "DECLARE \"_django_curs_1_sync_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT generate_series(1, 5)";

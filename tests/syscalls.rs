@@ -29,9 +29,7 @@ fn count(pooler: &Pooler, work: impl FnOnce()) -> Option<BTreeMap<String, f64>> 
         .map_err(|error| skip(&format!("strace: {error}")))
         .ok()?;
     let mut said = String::new();
-    BufReader::new(strace.stderr.take().expect("piped"))
-        .read_line(&mut said)
-        .unwrap();
+    BufReader::new(strace.stderr.take().expect("piped")).read_line(&mut said).unwrap();
     if !said.contains("attached") {
         skip(&format!("strace: {}", said.trim()));
         let _ = strace.wait();
@@ -43,8 +41,7 @@ fn count(pooler: &Pooler, work: impl FnOnce()) -> Option<BTreeMap<String, f64>> 
     let mut counts = BTreeMap::new();
     for line in fs::read_to_string(report).unwrap().lines() {
         let words: Vec<_> = line.split_whitespace().collect();
-        if let (Some(Ok(calls)), Some(name)) =
-            (words.get(3).map(|word| word.parse::<f64>()), words.last())
+        if let (Some(Ok(calls)), Some(name)) = (words.get(3).map(|word| word.parse::<f64>()), words.last())
             && *name != "total"
         {
             counts.insert((*name).to_owned(), calls / TRANSACTIONS as f64);
@@ -54,10 +51,8 @@ fn count(pooler: &Pooler, work: impl FnOnce()) -> Option<BTreeMap<String, f64>> 
 }
 
 fn check(name: &str, sql: impl Fn(&mut raw::Client), limit: f64) {
-    let pooler = Setup::url(cluster::shared(), "app")
-        .env("PGSLUICE_POOL_SIZE", "4")
-        .env("PGSLUICE_HTTP_LISTEN", "off")
-        .start();
+    let pooler =
+        Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "4").env("PGSLUICE_HTTP_LISTEN", "off").start();
     let mut client = pooler.client("app");
     for _ in 0..20 {
         sql(&mut client); // the server is connected, its statements are prepared
@@ -75,27 +70,16 @@ fn check(name: &str, sql: impl Fn(&mut raw::Client), limit: f64) {
     let all: f64 = counts.values().sum();
     println!("{name}: {all:.2} a transaction: {counts:.2?}");
     // A little above the floor: the coarse timer and the sweeps of a second or two of strace's slowness.
-    assert!(
-        all <= limit,
-        "{name}: {all:.2} system calls a transaction, at most {limit}: {counts:.2?}"
-    );
+    assert!(all <= limit, "{name}: {all:.2} system calls a transaction, at most {limit}: {counts:.2?}");
     assert!(all > 3.0, "the count cannot be right: {counts:.2?}");
 }
 
 #[test]
 fn a_simple_query_costs_six() {
-    check(
-        "simple query",
-        |client| drop(client.simple("SELECT 1").unwrap()),
-        6.15,
-    );
+    check("simple query", |client| drop(client.simple("SELECT 1").unwrap()), 6.15);
 }
 
 #[test]
 fn an_extended_query_costs_six() {
-    check(
-        "extended query",
-        |client| drop(client.extended("SELECT $1::int", &[Some("7")]).unwrap()),
-        6.15,
-    );
+    check("extended query", |client| drop(client.extended("SELECT $1::int", &[Some("7")]).unwrap()), 6.15);
 }

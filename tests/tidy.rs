@@ -26,7 +26,14 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Layer 1 is four modules side by side; these alone of them may look at each other.
-const BESIDE: &[(&str, &str)] = &[("config", "auth"), ("auth", "config"), ("insight", "config"), ("net", "config"), ("http", "admin"), ("admin", "http")];
+const BESIDE: &[(&str, &str)] = &[
+    ("config", "auth"),
+    ("auth", "config"),
+    ("insight", "config"),
+    ("net", "config"),
+    ("http", "admin"),
+    ("admin", "http"),
+];
 
 /// Most lines of a source file; above it a file wants to be two.
 const MAX_LINES: usize = 500;
@@ -94,15 +101,23 @@ fn imports_point_downward() {
                 continue;
             }
             let Some(other_layer) = layer(&other) else { continue };
-            let beside = BESIDE.contains(&(own, &*other)) || own == "cancel" && other == "pool" || own == "pool" && other == "cancel";
-            assert!(other_layer < own_layer || (other_layer == own_layer && beside), "{name} (layer {own_layer}) imports {other} (layer {other_layer})");
+            let beside = BESIDE.contains(&(own, &*other))
+                || own == "cancel" && other == "pool"
+                || own == "pool" && other == "cancel";
+            assert!(
+                other_layer < own_layer || (other_layer == own_layer && beside),
+                "{name} (layer {own_layer}) imports {other} (layer {other_layer})"
+            );
         }
         if own_layer == 0 {
             assert!(!code(&name, &text).contains("tokio"), "{name}: wire and sql know no tokio");
         }
         if own == "insight" {
             for other in ["wire", "net", "auth"] {
-                assert!(!code(&name, &text).contains(&format!("crate::{other}::")), "{name}: insight knows sql and its configuration only");
+                assert!(
+                    !code(&name, &text).contains(&format!("crate::{other}::")),
+                    "{name}: insight knows sql and its configuration only"
+                );
             }
         }
     }

@@ -50,16 +50,8 @@ const PARAMETERS: [(&str, &str); 11] = [
 
 /// Runs the statements of one Query message (`body`: text and its closing NUL) up to the first error and appends their
 /// answers, without ReadyForQuery.
-pub fn run(
-    process: &Process,
-    rights: Rights,
-    body: &[u8],
-    in_transaction: &mut bool,
-    out: &mut Vec<u8>,
-) {
-    let text = body
-        .strip_suffix(&[0])
-        .and_then(|b| std::str::from_utf8(b).ok());
+pub fn run(process: &Process, rights: Rights, body: &[u8], in_transaction: &mut bool, out: &mut Vec<u8>) {
+    let text = body.strip_suffix(&[0]).and_then(|b| std::str::from_utf8(b).ok());
     let Some(text) = text else {
         let fields = ErrorFields::error(sqlstate::PROTOCOL_VIOLATION, "invalid query text");
         return control::error(out, &fields);
@@ -111,31 +103,19 @@ fn one(
         return Err(invalid(statement));
     };
     if rights == Rights::Look {
-        return Err(ErrorFields::error(
-            sqlstate::INSUFFICIENT_PRIVILEGE,
-            "admin access needed",
-        ));
+        return Err(ErrorFields::error(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed"));
     }
-    Err(ErrorFields::error(
-        sqlstate::NOT_SUPPORTED,
-        format!("{action} is not built yet: nothing was changed"),
-    )
-    .hint("The console has SHOW so far; SHOW HELP lists it. SIGTERM drains; other changes need a restart."))
+    Err(ErrorFields::error(sqlstate::NOT_SUPPORTED, format!("{action} is not built yet: nothing was changed"))
+        .hint("The console has SHOW so far; SHOW HELP lists it. SIGTERM drains; other changes need a restart."))
 }
 
-fn show_one(
-    process: &Process,
-    statement: &[Token],
-    rest: &[Token],
-    out: &mut Vec<u8>,
-) -> Result<(), ErrorFields> {
+fn show_one(process: &Process, statement: &[Token], rest: &[Token], out: &mut Vec<u8>) -> Result<(), ErrorFields> {
     if let [what] = rest {
         if what.is("HELP") {
             help(out);
             return Ok(());
         }
-        let known =
-            |(name, _): &&(&str, &str)| what.name().is_some_and(|w| w.eq_ignore_ascii_case(name));
+        let known = |(name, _): &&(&str, &str)| what.name().is_some_and(|w| w.eq_ignore_ascii_case(name));
         if let Some((name, value)) = PARAMETERS.iter().find(known) {
             let mut table = Table::new(name);
             table.push(row![*value]);
@@ -159,9 +139,9 @@ fn sets_parameter(rest: &[Token]) -> bool {
     match rest {
         [time, zone, _, ..] if time.is("TIME") && zone.is("ZONE") => true,
         [names, _] if names.is("NAMES") => true,
-        [Token::Word(name), to, ..] if to.is("TO") || *to == Token::Symbol('=') => PARAMETERS
-            .iter()
-            .any(|(known, _)| name.eq_ignore_ascii_case(known)),
+        [Token::Word(name), to, ..] if to.is("TO") || *to == Token::Symbol('=') => {
+            PARAMETERS.iter().any(|(known, _)| name.eq_ignore_ascii_case(known))
+        }
         _ => false,
     }
 }
@@ -169,17 +149,9 @@ fn sets_parameter(rest: &[Token]) -> bool {
 /// PgBouncer's words for what it does not know. Of the statement only its leading keywords are repeated: no literal.
 fn invalid(statement: &[Token]) -> ErrorFields {
     let keyword = |t: &&Token| matches!(t, Token::Word(w) if w.len() <= 32 && w.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_'));
-    let words: Vec<_> = statement
-        .iter()
-        .take(2)
-        .take_while(keyword)
-        .filter_map(Token::name)
-        .collect();
-    ErrorFields::error(
-        sqlstate::SYNTAX_ERROR,
-        format!("invalid command '{}', use SHOW HELP;", words.join(" ")),
-    )
-    .hint(format!("SHOW {}", show::names().join("|")))
+    let words: Vec<_> = statement.iter().take(2).take_while(keyword).filter_map(Token::name).collect();
+    ErrorFields::error(sqlstate::SYNTAX_ERROR, format!("invalid command '{}', use SHOW HELP;", words.join(" ")))
+        .hint(format!("SHOW {}", show::names().join("|")))
 }
 
 /// SHOW HELP: a notice, as PgBouncer's.
@@ -188,10 +160,8 @@ fn help(out: &mut Vec<u8>) {
         "\n\tSHOW HELP|{}\n\tSHOW NPLUSONE [LIMIT n]\n\tSHOW FINGERPRINTS [BY total|calls|mean|rows|bytes] [LIMIT n]\n\tSHOW FINGERPRINT id\n",
         show::names().join("|")
     );
-    let fields = ErrorFields {
-        severity: Severity::Notice,
-        ..ErrorFields::error("00000", "Console usage").detail(detail)
-    };
+    let fields =
+        ErrorFields { severity: Severity::Notice, ..ErrorFields::error("00000", "Console usage").detail(detail) };
     control::error(out, &fields);
     control::command_complete(out, "SHOW");
 }

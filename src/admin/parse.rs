@@ -78,9 +78,7 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), ErrorFields> {
     let mut value = String::new();
     let mut rest = text;
     loop {
-        let (before, after) = rest
-            .split_once(quote)
-            .ok_or_else(|| syntax("unterminated quoted string"))?;
+        let (before, after) = rest.split_once(quote).ok_or_else(|| syntax("unterminated quoted string"))?;
         value.push_str(before);
         match after.strip_prefix(quote) {
             Some(more) => {
@@ -123,10 +121,7 @@ mod tests {
     #[test]
     fn statements_are_cut_at_semicolons() {
         assert_eq!(show("show pools"), "show pools");
-        assert_eq!(
-            show(" ;; SHOW\tPOOLS ;\n show clients;"),
-            "SHOW POOLS | show clients"
-        );
+        assert_eq!(show(" ;; SHOW\tPOOLS ;\n show clients;"), "SHOW POOLS | show clients");
         assert_eq!(show(" ; -- nothing\n /* at ; all */ "), "");
         assert_eq!(show("set a='x;''y'"), "set a = <x;'y>");
         assert_eq!(show("PAUSE \"my \"\"db\"\"\" -- x"), "PAUSE <my \"db\">");

@@ -36,18 +36,9 @@ pub async fn serve(w: Rc<Worker>, console: Console) {
     let alarm = w.alarms.add();
     let drain = poll_fn(|cx| {
         alarm.listen(cx);
-        if alarm.draining() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if alarm.draining() { Poll::Ready(()) } else { Poll::Pending }
     });
-    let Console {
-        socket,
-        input,
-        place,
-        admin,
-    } = console;
+    let Console { socket, input, place, admin } = console;
     let mut session = Session {
         w,
         socket,
@@ -106,8 +97,7 @@ impl Session {
     /// The next message. Cancel safe.
     async fn next(&mut self) -> Result<Message, Stop> {
         loop {
-            let frame =
-                Frame::peek(&self.input).map_err(|_| Stop::Violation("invalid message length"))?;
+            let frame = Frame::peek(&self.input).map_err(|_| Stop::Violation("invalid message length"))?;
             if let Some(f) = frame {
                 if f.len > MAX_MESSAGE {
                     self.skip(f.len).await?;
@@ -208,11 +198,7 @@ impl Session {
 
     /// Sends `out` and ReadyForQuery.
     async fn answer(&mut self, mut out: Vec<u8>) -> Result<(), Stop> {
-        let status = if self.in_transaction {
-            TxStatus::Transaction
-        } else {
-            TxStatus::Idle
-        };
+        let status = if self.in_transaction { TxStatus::Transaction } else { TxStatus::Idle };
         control::ready(&mut out, status);
         self.send(&out).await
     }
@@ -227,11 +213,6 @@ impl Session {
 }
 
 fn not_supported() -> ErrorFields {
-    ErrorFields::error(
-        sqlstate::NOT_SUPPORTED,
-        "extended query protocol not supported by admin console",
-    )
-    .hint(
-        "Use simple queries: psycopg without parameters and with prepare_threshold=None, or psql.",
-    )
+    ErrorFields::error(sqlstate::NOT_SUPPORTED, "extended query protocol not supported by admin console")
+        .hint("Use simple queries: psycopg without parameters and with prepare_threshold=None, or psql.")
 }

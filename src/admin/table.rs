@@ -49,10 +49,7 @@ impl Table {
             Some(name) => (name, ColumnType::Int8),
             None => (word, ColumnType::Text),
         };
-        Table {
-            columns: columns.split_ascii_whitespace().map(column).collect(),
-            rows: Vec::new(),
-        }
+        Table { columns: columns.split_ascii_whitespace().map(column).collect(), rows: Vec::new() }
     }
 
     /// Adds a row, which has a value for each column.

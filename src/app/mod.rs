@@ -40,7 +40,12 @@ pub fn run(config: Arc<Config>) -> ExitCode {
 fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> {
     let auth = Arc::new(AuthContext::new()?);
     auth.learn_users(&config.auth.users);
-    let shared = Shared { auth: Arc::clone(&auth), params: Params::default(), statements: StatementCache::default(), workers: config.workers };
+    let shared = Shared {
+        auth: Arc::clone(&auth),
+        params: Params::default(),
+        statements: StatementCache::default(),
+        workers: config.workers,
+    };
     Ok(Arc::new(Process {
         pools: Pools::new(Arc::clone(&config), Arc::new(shared)),
         cancels: Arc::new(Cancels::default()),

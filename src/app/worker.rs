@@ -45,7 +45,9 @@ pub(super) fn run_all(process: &Arc<Process>) -> ExitCode {
     for id in 1..process.config.workers {
         let (send, receive) = mpsc::channel(DEALT);
         let process = Arc::clone(process);
-        let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || follow(id, process, literal_key, receive));
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || follow(id, process, literal_key, receive));
         match thread {
             Ok(_) => others.push(send),
             Err(e) => return failed(&format!("cannot start worker {id}: {e}")),
@@ -99,7 +101,11 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
         a.abort();
     }
     let deadline = process.config.timeouts.shutdown_timeout;
-    tracing::info!(clients = process.clients.count(), deadline_s = deadline.as_secs(), "draining: clients end between transactions");
+    tracing::info!(
+        clients = process.clients.count(),
+        deadline_s = deadline.as_secs(),
+        "draining: clients end between transactions"
+    );
     let ended = async {
         while process.clients.count() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

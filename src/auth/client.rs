@@ -94,30 +94,15 @@ impl ClientAuth {
             AuthMethod::Plain => (State::Cleartext(known.cloned()), Ask::Cleartext),
             AuthMethod::Md5 if !wants_scram(&context, known) => {
                 let salt = random()?;
-                let expected = known
-                    .and_then(|secret| secret.md5_hash(user))
-                    .map(|hash| md5::answer(&hash, salt));
+                let expected = known.and_then(|secret| secret.md5_hash(user)).map(|hash| md5::answer(&hash, salt));
                 (State::Md5(expected), Ask::Md5 { salt })
             }
             AuthMethod::Md5 | AuthMethod::ScramSha256 => {
                 let able = known.filter(|secret| !matches!(secret, Secret::Md5(_)));
-                (
-                    State::SaslInitial(able.cloned()),
-                    Ask::Sasl {
-                        mechanisms: &[MECHANISM],
-                    },
-                )
+                (State::SaslInitial(able.cloned()), Ask::Sasl { mechanisms: &[MECHANISM] })
             }
         };
-        Ok((
-            ClientAuth {
-                context,
-                user: user.to_owned(),
-                state,
-                client_key: None,
-            },
-            ask,
-        ))
+        Ok((ClientAuth { context, user: user.to_owned(), state, client_key: None }, ask))
     }
 
     /// Whether the next [`Self::on_response`] runs PBKDF2 (a millisecond or more): then move the machine to a
@@ -125,16 +110,11 @@ impl ClientAuth {
     pub fn is_expensive(&self, body: &[u8]) -> bool {
         match &self.state {
             State::Cleartext(Some(Secret::Scram(verifier))) => match password(body) {
-                Ok(Some(given)) => {
-                    !self
-                        .context
-                        .is_cached(given, &verifier.salt, verifier.iterations)
-                }
+                Ok(Some(given)) => !self.context.is_cached(given, &verifier.salt, verifier.iterations),
                 _ => false,
             },
             State::Cleartext(None) => self.context.mock().kind == MockKind::Verifier,
-            State::SaslInitial(Some(Secret::Plain(password)))
-            | State::SaslFirst(Some(Secret::Plain(password))) => {
+            State::SaslInitial(Some(Secret::Plain(password))) | State::SaslFirst(Some(Secret::Plain(password))) => {
                 !self.context.has_verifier(&self.user, password)
             }
             _ => false,
@@ -152,16 +132,12 @@ impl ClientAuth {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Cleartext(secret) => {
                 let given = password(body)?;
-                Ok(verdict(given.is_some_and(|given| {
-                    self.check_cleartext(secret.as_ref(), given)
-                })))
+                Ok(verdict(given.is_some_and(|given| self.check_cleartext(secret.as_ref(), given))))
             }
             State::Md5(expected) => {
                 let given = password(body)?.unwrap_or_default();
                 // A value of the same length keeps the work the same for unknown users.
-                let wanted = expected
-                    .as_deref()
-                    .unwrap_or("md500000000000000000000000000000000");
+                let wanted = expected.as_deref().unwrap_or("md500000000000000000000000000000000");
                 let equal = constant_time_eq(given.as_bytes(), wanted.as_bytes());
                 Ok(verdict(equal && expected.is_some()))
             }
@@ -190,11 +166,7 @@ impl ClientAuth {
         self.client_key.as_ref()
     }
 
-    fn begin_scram(
-        &mut self,
-        secret: Option<Secret>,
-        client_first: &[u8],
-    ) -> Result<Ask, AuthError> {
+    fn begin_scram(&mut self, secret: Option<Secret>, client_first: &[u8]) -> Result<Ask, AuthError> {
         let verifier = match &secret {
             Some(Secret::Scram(verifier)) => verifier.clone(),
             Some(Secret::Plain(password)) => self.context.verifier(&self.user, password),
@@ -215,20 +187,13 @@ impl ClientAuth {
             }
             Some(Secret::Md5(hash)) => {
                 let wanted = hash.to_ascii_lowercase();
-                constant_time_eq(
-                    md5::hash_password(given, &self.user).as_bytes(),
-                    wanted.as_bytes(),
-                )
+                constant_time_eq(md5::hash_password(given, &self.user).as_bytes(), wanted.as_bytes())
             }
             Some(Secret::Scram(verifier)) => self.check_against(verifier, given),
             None => {
                 match self.context.mock().kind {
-                    MockKind::Verifier => {
-                        self.check_against(&self.context.mock_verifier(&self.user), given)
-                    }
-                    MockKind::Plain => {
-                        self.context.tag(&[given.as_bytes()]) == self.context.tag(&[b"mock"])
-                    }
+                    MockKind::Verifier => self.check_against(&self.context.mock_verifier(&self.user), given),
+                    MockKind::Plain => self.context.tag(&[given.as_bytes()]) == self.context.tag(&[b"mock"]),
                 };
                 false
             }
@@ -237,13 +202,10 @@ impl ClientAuth {
 
     /// `scram_verify_plain_password` in `auth-scram.c`.
     fn check_against(&self, verifier: &Verifier, given: &str) -> bool {
-        let keys = self
-            .context
-            .keys_unremembered(given, &verifier.salt, verifier.iterations);
+        let keys = self.context.keys_unremembered(given, &verifier.salt, verifier.iterations);
         let right = constant_time_eq(&keys.server_key, &verifier.server_key);
         if right {
-            self.context
-                .remember(given, &verifier.salt, verifier.iterations, &keys);
+            self.context.remember(given, &verifier.salt, verifier.iterations, &keys);
         }
         right
     }
@@ -268,9 +230,7 @@ fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
         return Err(AuthError::Malformed("invalid password packet size"));
     }
     match body.split_last() {
-        Some((0, text)) if !text.contains(&0) => Ok(std::str::from_utf8(text)
-            .ok()
-            .filter(|text| !text.is_empty())),
+        Some((0, text)) if !text.contains(&0) => Ok(std::str::from_utf8(text).ok().filter(|text| !text.is_empty())),
         _ => Err(AuthError::Malformed("invalid password packet size")),
     }
 }
@@ -300,34 +260,21 @@ pub(super) fn fuzz(data: &[u8]) {
     let cut = data.first().map_or(0, |&b| usize::from(b).min(data.len()));
     let (first, second) = data.split_at(cut);
     // One iteration: the fuzzer should not spend its time in PBKDF2.
-    let verifier = Secret::Scram(Verifier::derive(
-        "not in any corpus",
-        b"salt",
-        NonZeroU32::MIN,
-    ));
+    let verifier = Secret::Scram(Verifier::derive("not in any corpus", b"salt", NonZeroU32::MIN));
     let md5 = Secret::Md5("md5ffffffffffffffffffffffffffffffff".into());
     for secret in [Some(&verifier), Some(&md5), None] {
         for method in [AuthMethod::Plain, AuthMethod::Md5, AuthMethod::ScramSha256] {
             for body in [first, data] {
-                let Ok((mut auth, _)) = ClientAuth::start(context.clone(), method, "u", secret)
-                else {
+                let Ok((mut auth, _)) = ClientAuth::start(context.clone(), method, "u", secret) else {
                     return;
                 };
-                if matches!(auth.state, State::Cleartext(Some(Secret::Scram(_))))
-                    && auth.is_expensive(body)
-                {
-                    assert!(
-                        auth.on_response(body) != Ok(Ask::Ok),
-                        "logged in without the password"
-                    );
+                if matches!(auth.state, State::Cleartext(Some(Secret::Scram(_)))) && auth.is_expensive(body) {
+                    assert!(auth.on_response(body) != Ok(Ask::Ok), "logged in without the password");
                     continue;
                 }
                 for body in [body, second] {
                     let answer = auth.on_response(body);
-                    assert!(
-                        !matches!(answer, Ok(Ask::Ok | Ask::SaslFinal(_))),
-                        "logged in without the password"
-                    );
+                    assert!(!matches!(answer, Ok(Ask::Ok | Ask::SaslFinal(_))), "logged in without the password");
                 }
             }
         }

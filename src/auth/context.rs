@@ -48,10 +48,7 @@ impl AuthContext {
     pub fn new() -> Result<AuthContext, AuthError> {
         Ok(AuthContext {
             process_key: random()?,
-            mock: Mutex::new(Mock {
-                kind: MockKind::Plain,
-                iterations: default_iterations(),
-            }),
+            mock: Mutex::new(Mock { kind: MockKind::Plain, iterations: default_iterations() }),
             cache: Mutex::default(),
         })
     }
@@ -64,14 +61,8 @@ impl AuthContext {
             _ => None,
         });
         let mock = match verifier {
-            Some(verifier) => Mock {
-                kind: MockKind::Verifier,
-                iterations: verifier.iterations,
-            },
-            None => Mock {
-                kind: MockKind::Plain,
-                iterations: default_iterations(),
-            },
+            Some(verifier) => Mock { kind: MockKind::Verifier, iterations: verifier.iterations },
+            None => Mock { kind: MockKind::Plain, iterations: default_iterations() },
         };
         *self.mock.lock().unwrap_or_else(PoisonError::into_inner) = mock;
     }
@@ -97,10 +88,7 @@ impl AuthContext {
 
     /// Hides a password for comparison or as a key of a map.
     pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let lengths: Vec<u8> = parts
-            .iter()
-            .flat_map(|part| (part.len() as u64).to_be_bytes())
-            .collect();
+        let lengths: Vec<u8> = parts.iter().flat_map(|part| (part.len() as u64).to_be_bytes()).collect();
         let mut all: Vec<&[u8]> = vec![b"tag", &lengths];
         all.extend_from_slice(parts);
         hmac_sha256(&self.process_key, &all)
@@ -124,11 +112,7 @@ impl AuthContext {
     /// The verifier of a plain password. **Expensive** unless [`Self::is_cached`].
     pub(super) fn verifier(&self, user: &str, password: &str) -> Verifier {
         let salt = self.salt(user);
-        Verifier::from_keys(
-            &self.keys(password, &salt, default_iterations()),
-            &salt,
-            default_iterations(),
-        )
+        Verifier::from_keys(&self.keys(password, &salt, default_iterations()), &salt, default_iterations())
     }
 
     /// Whether [`Self::verifier`] is cheap.
@@ -152,34 +136,16 @@ impl AuthContext {
     }
 
     /// The same for a password that may be wrong: it must not push others out of the cache.
-    pub(super) fn keys_unremembered(
-        &self,
-        password: &str,
-        salt: &[u8],
-        iterations: NonZeroU32,
-    ) -> Keys {
+    pub(super) fn keys_unremembered(&self, password: &str, salt: &[u8], iterations: NonZeroU32) -> Keys {
         let tag = self.key_tag(password, salt, iterations);
-        let cached = self
-            .cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&tag);
+        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&tag);
         cached.unwrap_or_else(|| Keys::derive(password, salt, iterations))
     }
 
     /// Keeps keys for the next time.
-    pub(super) fn remember(
-        &self,
-        password: &str,
-        salt: &[u8],
-        iterations: NonZeroU32,
-        keys: &Keys,
-    ) {
+    pub(super) fn remember(&self, password: &str, salt: &[u8], iterations: NonZeroU32, keys: &Keys) {
         let tag = self.key_tag(password, salt, iterations);
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(tag, keys.clone());
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(tag, keys.clone());
     }
 
     fn key_tag(&self, password: &str, salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
@@ -237,10 +203,7 @@ mod tests {
         let mut cache = Cache::default();
         let keys = Keys::derive("x", b"salt", NonZeroU32::MIN);
         for i in 0..3 * MAX_CACHED_KEYS as u64 {
-            cache.insert(
-                std::array::from_fn(|n| i.to_be_bytes()[n % 8]),
-                keys.clone(),
-            );
+            cache.insert(std::array::from_fn(|n| i.to_be_bytes()[n % 8]), keys.clone());
         }
         assert!(cache.recent.len() + cache.older.len() <= MAX_CACHED_KEYS);
     }

@@ -21,9 +21,7 @@ pub enum AuthError {
     #[error("no random numbers from the operating system")]
     Random,
     /// The server wants a method that pgsluice does not speak.
-    #[error(
-        "the server asks for {0} authentication, which is not supported; use scram-sha-256 in its pg_hba.conf"
-    )]
+    #[error("the server asks for {0} authentication, which is not supported; use scram-sha-256 in its pg_hba.conf")]
     ServerMethod(String),
     /// The server offers no SASL mechanism that pgsluice speaks.
     #[error("the server offers no SCRAM-SHA-256, only: {0}")]
@@ -72,14 +70,5 @@ impl AuthError {
 
 /// Text of a peer, fit for an error message: at most 64 printable characters.
 pub(super) fn printable(text: &[u8]) -> String {
-    text.iter()
-        .take(64)
-        .map(|&b| {
-            if (0x20..0x7f).contains(&b) {
-                b as char
-            } else {
-                '?'
-            }
-        })
-        .collect()
+    text.iter().take(64).map(|&b| if (0x20..0x7f).contains(&b) { b as char } else { '?' }).collect()
 }

@@ -41,10 +41,7 @@ pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    let difference = a
-        .iter()
-        .zip(b)
-        .fold(0u8, |acc, (x, y)| std::hint::black_box(acc | (x ^ y)));
+    let difference = a.iter().zip(b).fold(0u8, |acc, (x, y)| std::hint::black_box(acc | (x ^ y)));
     std::hint::black_box(difference) == 0
 }
 
@@ -52,9 +49,7 @@ pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], AuthError> {
     use ring::rand::SecureRandom;
     let mut bytes = [0; N];
-    ring::rand::SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| AuthError::Random)?;
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| AuthError::Random)?;
     Ok(bytes)
 }
 

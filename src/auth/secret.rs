@@ -57,8 +57,7 @@ impl Secret {
 
 /// `md5` and 32 hexadecimal digits.
 fn is_md5_hash(text: &str) -> bool {
-    text.strip_prefix("md5")
-        .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    text.strip_prefix("md5").is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl std::fmt::Debug for Secret {

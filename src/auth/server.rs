@@ -112,24 +112,17 @@ impl ServerAuth {
     /// Begins a login as `user`; cheap. Without a secret only servers that ask for nothing can be logged in to.
     pub fn new(context: Arc<AuthContext>, user: &str, secret: Option<Secret>) -> ServerAuth {
         let secret = secret.filter(|secret| !secret.is_empty());
-        ServerAuth {
-            context,
-            user: user.to_owned(),
-            secret,
-            state: State::Start,
-        }
+        ServerAuth { context, user: user.to_owned(), secret, state: State::Start }
     }
 
     /// Whether this request makes [`Self::on_request`] run PBKDF2 (a millisecond for PostgreSQL's default, half a
     /// second at worst): then move the machine to a blocking thread for it. False once the keys are cached.
     pub fn is_expensive(&self, code: u32, body: &[u8]) -> bool {
         match (&self.state, code) {
-            (State::ScramFirst { password, .. }, code::SASL_CONTINUE) => {
-                match super::scram::parse_server_first(body) {
-                    Ok((salt, iterations)) => !self.context.is_cached(password, &salt, iterations),
-                    Err(_) => false,
-                }
-            }
+            (State::ScramFirst { password, .. }, code::SASL_CONTINUE) => match super::scram::parse_server_first(body) {
+                Ok((salt, iterations)) => !self.context.is_cached(password, &salt, iterations),
+                Err(_) => false,
+            },
             _ => false,
         }
     }
@@ -153,21 +146,15 @@ impl ServerAuth {
                 Ok(reply)
             }
             (State::Start, code::MD5) => {
-                let salt = body
-                    .try_into()
-                    .map_err(|_| AuthError::Malformed("the MD5 salt is not four bytes"))?;
-                let hash = self
-                    .secret()?
-                    .md5_hash(&self.user)
-                    .ok_or_else(|| self.wrong_secret("MD5"))?;
+                let salt = body.try_into().map_err(|_| AuthError::Malformed("the MD5 salt is not four bytes"))?;
+                let hash = self.secret()?.md5_hash(&self.user).ok_or_else(|| self.wrong_secret("MD5"))?;
                 self.state = State::PasswordSent;
                 Ok(Reply::Password(md5::answer(&hash, salt).into_bytes()))
             }
             (State::Start, code::SASL) => self.begin_scram(body),
             (State::ScramFirst { proving, password }, code::SASL_CONTINUE) => {
                 let context = &self.context;
-                let keys =
-                    |salt: &[u8], iterations| -> Keys { context.keys(&password, salt, iterations) };
+                let keys = |salt: &[u8], iterations| -> Keys { context.keys(&password, salt, iterations) };
                 let (proved, client_final) = proving.finish(body, keys)?;
                 self.state = State::ScramFinal(proved);
                 Ok(Reply::SaslResponse(client_final.into_bytes()))
@@ -177,26 +164,16 @@ impl ServerAuth {
                 self.state = State::Proven;
                 Ok(Reply::Nothing)
             }
-            (
-                _,
-                code::CLEARTEXT
-                | code::MD5
-                | code::SASL
-                | code::SASL_CONTINUE
-                | code::SASL_FINAL
-                | code::OK,
-            ) => Err(AuthError::Unexpected("the server's request is out of turn")),
+            (_, code::CLEARTEXT | code::MD5 | code::SASL | code::SASL_CONTINUE | code::SASL_FINAL | code::OK) => {
+                Err(AuthError::Unexpected("the server's request is out of turn"))
+            }
             (_, other) => Err(AuthError::ServerMethod(method_name(other))),
         }
     }
 
     fn begin_scram(&mut self, mechanisms: &[u8]) -> Result<Reply, AuthError> {
         // A list of strings, ended by an empty one.
-        let offered: Vec<&[u8]> = mechanisms
-            .split(|&b| b == 0)
-            .take_while(|name| !name.is_empty())
-            .take(16)
-            .collect();
+        let offered: Vec<&[u8]> = mechanisms.split(|&b| b == 0).take_while(|name| !name.is_empty()).take(16).collect();
         if !offered.contains(&MECHANISM.as_bytes()) {
             let names: Vec<String> = offered.iter().map(|name| printable(name)).collect();
             return Err(AuthError::ServerMechanisms(names.join(", ")));
@@ -207,25 +184,16 @@ impl ServerAuth {
         let password = password.clone();
         let (proving, client_first) = Proving::begin(random()?);
         self.state = State::ScramFirst { proving, password };
-        Ok(Reply::SaslInitial {
-            mechanism: MECHANISM,
-            data: client_first.into_bytes(),
-        })
+        Ok(Reply::SaslInitial { mechanism: MECHANISM, data: client_first.into_bytes() })
     }
 
     fn secret(&self) -> Result<&Secret, AuthError> {
-        self.secret
-            .as_ref()
-            .ok_or_else(|| AuthError::NoPassword(self.user.clone()))
+        self.secret.as_ref().ok_or_else(|| AuthError::NoPassword(self.user.clone()))
     }
 
     fn wrong_secret(&self, method: &'static str) -> AuthError {
         let kind = self.secret.as_ref().map_or("nothing", Secret::kind);
-        AuthError::WrongSecret {
-            user: self.user.clone(),
-            method,
-            kind,
-        }
+        AuthError::WrongSecret { user: self.user.clone(), method, kind }
     }
 }
 
@@ -247,10 +215,7 @@ pub(super) fn fuzz(data: &[u8]) {
         return;
     };
     let context = Arc::new(context);
-    for script in [
-        [code::SASL, code::SASL_CONTINUE, code::SASL_FINAL],
-        [code::MD5, code::CLEARTEXT, code::OK],
-    ] {
+    for script in [[code::SASL, code::SASL_CONTINUE, code::SASL_FINAL], [code::MD5, code::CLEARTEXT, code::OK]] {
         let mut auth = ServerAuth::new(context.clone(), "u", Some(Secret::Plain("p".into())));
         for code in script {
             let offer = [MECHANISM.as_bytes(), b"\0\0"].concat();
@@ -262,9 +227,6 @@ pub(super) fn fuzz(data: &[u8]) {
                 break;
             }
         }
-        assert!(
-            !matches!(auth.state, State::Proven),
-            "an impostor was believed"
-        );
+        assert!(!matches!(auth.state, State::Proven), "an impostor was believed");
     }
 }

@@ -12,13 +12,8 @@ use crate::config::AuthMethod;
 
 /// From PostgreSQL's documentation style: user `app`, password `pencil`, 4096 iterations.
 fn verifier() -> Secret {
-    static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
-        Verifier::derive(
-            "pencil",
-            b"0123456789abcdef",
-            NonZeroU32::new(4096).unwrap(),
-        )
-    });
+    static VERIFIER: LazyLock<Verifier> =
+        LazyLock::new(|| Verifier::derive("pencil", b"0123456789abcdef", NonZeroU32::new(4096).unwrap()));
     Secret::Scram(VERIFIER.clone())
 }
 
@@ -39,14 +34,9 @@ fn request(ask: &Ask) -> (u32, Vec<u8>) {
         Ask::Ok => (code::OK, vec![]),
         Ask::Cleartext => (code::CLEARTEXT, vec![]),
         Ask::Md5 { salt } => (code::MD5, salt.to_vec()),
-        Ask::Sasl { mechanisms } => (
-            code::SASL,
-            mechanisms
-                .iter()
-                .flat_map(|m| [m.as_bytes(), b"\0"].concat())
-                .chain([0])
-                .collect(),
-        ),
+        Ask::Sasl { mechanisms } => {
+            (code::SASL, mechanisms.iter().flat_map(|m| [m.as_bytes(), b"\0"].concat()).chain([0]).collect())
+        }
         Ask::SaslContinue(data) => (code::SASL_CONTINUE, data.clone()),
         Ask::SaslFinal(data) => (code::SASL_FINAL, data.clone()),
         Ask::Refused => unreachable!("an error is sent instead"),
@@ -117,40 +107,12 @@ fn every_method_with_every_kind_of_secret() {
 fn an_md5_hash_answers_md5_and_a_verifier_logs_in_nowhere() {
     let context = context();
     let stored = plain("pencil");
-    assert_eq!(
-        login(
-            &context,
-            AuthMethod::Md5,
-            Some(&stored),
-            Some(md5_secret("pencil"))
-        )
-        .0,
-        Ok(true)
-    );
-    let refused = login(&context, AuthMethod::Md5, Some(&stored), Some(verifier()))
-        .0
-        .unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("only a SCRAM verifier is configured: give the plain password"),
-        "{refused}"
-    );
-    let refused = login(
-        &context,
-        AuthMethod::ScramSha256,
-        Some(&stored),
-        Some(md5_secret("pencil")),
-    )
-    .0
-    .unwrap_err();
-    assert!(
-        matches!(refused, AuthError::WrongSecret { .. }),
-        "{refused}"
-    );
-    let refused = login(&context, AuthMethod::ScramSha256, Some(&stored), None)
-        .0
-        .unwrap_err();
+    assert_eq!(login(&context, AuthMethod::Md5, Some(&stored), Some(md5_secret("pencil"))).0, Ok(true));
+    let refused = login(&context, AuthMethod::Md5, Some(&stored), Some(verifier())).0.unwrap_err();
+    assert!(refused.to_string().contains("only a SCRAM verifier is configured: give the plain password"), "{refused}");
+    let refused = login(&context, AuthMethod::ScramSha256, Some(&stored), Some(md5_secret("pencil"))).0.unwrap_err();
+    assert!(matches!(refused, AuthError::WrongSecret { .. }), "{refused}");
+    let refused = login(&context, AuthMethod::ScramSha256, Some(&stored), None).0.unwrap_err();
     assert_eq!(refused, AuthError::NoPassword("app".into()));
 }
 
@@ -171,12 +133,8 @@ fn an_unknown_user_sees_what_a_wrong_password_sees() {
 
 /// `r=...,s=<salt>,i=<n>` of a fresh exchange.
 fn server_first(context: &Arc<AuthContext>, user: &str, stored: Option<&Secret>) -> String {
-    let (mut auth, _) =
-        ClientAuth::start(context.clone(), AuthMethod::ScramSha256, user, stored).unwrap();
-    match auth
-        .on_response(b"SCRAM-SHA-256\0\0\0\0\x0dn,,n=,r=nonce")
-        .unwrap()
-    {
+    let (mut auth, _) = ClientAuth::start(context.clone(), AuthMethod::ScramSha256, user, stored).unwrap();
+    match auth.on_response(b"SCRAM-SHA-256\0\0\0\0\x0dn,,n=,r=nonce").unwrap() {
         Ask::SaslContinue(data) => String::from_utf8(data).unwrap(),
         other => panic!("{other:?}"),
     }
@@ -191,64 +149,28 @@ fn the_salt_of_an_unknown_user_is_stable_and_her_own() {
     };
     assert_eq!(salt("ghost", None), salt("ghost", None));
     assert_ne!(salt("ghost", None), salt("wraith", None));
-    assert_eq!(
-        salt("app", Some(&plain("pencil"))),
-        salt("app", None),
-        "creating the user changes nothing to see"
-    );
-    assert_eq!(
-        salt("ghost", None).len(),
-        salt("app", Some(&verifier())).len()
-    );
-    assert_ne!(
-        server_first(&context, "app", None),
-        server_first(&context, "app", None),
-        "nonces are fresh"
-    );
+    assert_eq!(salt("app", Some(&plain("pencil"))), salt("app", None), "creating the user changes nothing to see");
+    assert_eq!(salt("ghost", None).len(), salt("app", Some(&verifier())).len());
+    assert_ne!(server_first(&context, "app", None), server_first(&context, "app", None), "nonces are fresh");
 }
 
 #[test]
 fn a_recorded_exchange_cannot_be_replayed() {
     let context = context();
     let stored = verifier();
-    let start = || {
-        ClientAuth::start(
-            context.clone(),
-            AuthMethod::ScramSha256,
-            "app",
-            Some(&stored),
-        )
-        .unwrap()
-        .0
-    };
+    let start = || ClientAuth::start(context.clone(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap().0;
     let mut prove = ServerAuth::new(context.clone(), "app", Some(plain("pencil")));
-    let first = prove
-        .on_request(code::SASL, b"SCRAM-SHA-256\0\0")
-        .unwrap()
-        .body()
-        .unwrap();
+    let first = prove.on_request(code::SASL, b"SCRAM-SHA-256\0\0").unwrap().body().unwrap();
     let mut auth = start();
-    let Ask::SaslContinue(data) = auth.on_response(&first).unwrap() else {
-        panic!()
-    };
-    let last = prove
-        .on_request(code::SASL_CONTINUE, &data)
-        .unwrap()
-        .body()
-        .unwrap();
+    let Ask::SaslContinue(data) = auth.on_response(&first).unwrap() else { panic!() };
+    let last = prove.on_request(code::SASL_CONTINUE, &data).unwrap().body().unwrap();
     assert!(matches!(auth.on_response(&last), Ok(Ask::SaslFinal(_))));
     assert!(auth.client_key().is_some());
-    assert!(matches!(
-        auth.on_response(&last),
-        Err(AuthError::Unexpected(_))
-    ));
+    assert!(matches!(auth.on_response(&last), Err(AuthError::Unexpected(_))));
 
     let mut again = start();
     again.on_response(&first).unwrap();
-    assert!(
-        matches!(again.on_response(&last), Err(AuthError::Malformed(_))),
-        "the nonce is another"
-    );
+    assert!(matches!(again.on_response(&last), Err(AuthError::Malformed(_))), "the nonce is another");
     assert!(again.client_key().is_none());
 }
 
@@ -257,13 +179,7 @@ fn gs2_headers_are_treated_as_postgresql_treats_them() {
     let context = context();
     let stored = verifier();
     let answer = |header: &str| {
-        let (mut auth, _) = ClientAuth::start(
-            context.clone(),
-            AuthMethod::ScramSha256,
-            "app",
-            Some(&stored),
-        )
-        .unwrap();
+        let (mut auth, _) = ClientAuth::start(context.clone(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
         let data = format!("{header}n=,r=nonce");
         let mut body = b"SCRAM-SHA-256\0".to_vec();
         body.extend_from_slice(&(data.len() as u32).to_be_bytes());
@@ -272,55 +188,28 @@ fn gs2_headers_are_treated_as_postgresql_treats_them() {
     };
     assert!(matches!(answer("n,,"), Ok(Ask::SaslContinue(_))));
     assert!(matches!(answer("y,,"), Ok(Ask::SaslContinue(_))));
-    assert!(matches!(
-        answer("p=tls-server-end-point,,"),
-        Err(AuthError::Unsupported(_))
-    ));
-    assert!(matches!(
-        answer("n,a=other,"),
-        Err(AuthError::Unsupported(_))
-    ));
-    assert!(matches!(
-        answer("n,,m=ext,"),
-        Err(AuthError::Unsupported(_))
-    ));
+    assert!(matches!(answer("p=tls-server-end-point,,"), Err(AuthError::Unsupported(_))));
+    assert!(matches!(answer("n,a=other,"), Err(AuthError::Unsupported(_))));
+    assert!(matches!(answer("n,,m=ext,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("x,,"), Err(AuthError::Malformed(_))));
 }
 
 #[test]
 fn an_initial_response_without_data_is_asked_for_it() {
     let stored = verifier();
-    let (mut auth, _) =
-        ClientAuth::start(context(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
-    assert_eq!(
-        auth.on_response(b"SCRAM-SHA-256\0\xff\xff\xff\xff"),
-        Ok(Ask::SaslContinue(vec![]))
-    );
-    assert!(matches!(
-        auth.on_response(b"n,,n=,r=nonce"),
-        Ok(Ask::SaslContinue(_))
-    ));
-    let (mut auth, _) =
-        ClientAuth::start(context(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
-    assert_eq!(
-        auth.on_response(b"SCRAM-SHA-256-PLUS\0\0\0\0\0"),
-        Err(AuthError::Mechanism)
-    );
+    let (mut auth, _) = ClientAuth::start(context(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
+    assert_eq!(auth.on_response(b"SCRAM-SHA-256\0\xff\xff\xff\xff"), Ok(Ask::SaslContinue(vec![])));
+    assert!(matches!(auth.on_response(b"n,,n=,r=nonce"), Ok(Ask::SaslContinue(_))));
+    let (mut auth, _) = ClientAuth::start(context(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
+    assert_eq!(auth.on_response(b"SCRAM-SHA-256-PLUS\0\0\0\0\0"), Err(AuthError::Mechanism));
 }
 
 /// A login that has sent `client-first-message`, and the nonce of it.
 fn offered(context: &Arc<AuthContext>) -> (ServerAuth, String) {
     let mut auth = ServerAuth::new(context.clone(), "app", Some(plain("pencil")));
     let offer = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
-    let Reply::SaslInitial { data, .. } = auth.on_request(code::SASL, offer).unwrap() else {
-        panic!()
-    };
-    let nonce = String::from_utf8(data)
-        .unwrap()
-        .split_once("r=")
-        .unwrap()
-        .1
-        .to_owned();
+    let Reply::SaslInitial { data, .. } = auth.on_request(code::SASL, offer).unwrap() else { panic!() };
+    let nonce = String::from_utf8(data).unwrap().split_once("r=").unwrap().1.to_owned();
     (auth, nonce)
 }
 
@@ -329,32 +218,16 @@ fn servers_that_do_not_prove_themselves_are_refused() {
     let context = context();
     let (mut auth, _) = offered(&context);
     let early = auth.on_request(code::OK, b"");
-    assert!(
-        matches!(early, Err(AuthError::ServerProof(_))),
-        "Ok right after the offer"
-    );
+    assert!(matches!(early, Err(AuthError::ServerProof(_))), "Ok right after the offer");
     let proved = || {
         let (mut auth, nonce) = offered(&context);
-        auth.on_request(
-            code::SASL_CONTINUE,
-            format!("r={nonce}more,s=c2FsdA==,i=1").as_bytes(),
-        )
-        .unwrap();
+        auth.on_request(code::SASL_CONTINUE, format!("r={nonce}more,s=c2FsdA==,i=1").as_bytes()).unwrap();
         auth
     };
-    assert!(
-        matches!(
-            proved().on_request(code::OK, b""),
-            Err(AuthError::ServerProof(_))
-        ),
-        "no SASLFinal"
-    );
+    assert!(matches!(proved().on_request(code::OK, b""), Err(AuthError::ServerProof(_))), "no SASLFinal");
     let zeros = format!("v={}=", "A".repeat(43));
     let wrong = proved().on_request(code::SASL_FINAL, zeros.as_bytes());
-    assert!(
-        matches!(wrong, Err(AuthError::ServerProof(_))),
-        "a wrong signature"
-    );
+    assert!(matches!(wrong, Err(AuthError::ServerProof(_))), "a wrong signature");
     let own = proved().on_request(code::SASL_FINAL, b"e=invalid-proof");
     assert_eq!(own, Err(AuthError::ServerRefused("invalid-proof".into())));
 }
@@ -363,38 +236,20 @@ fn servers_that_do_not_prove_themselves_are_refused() {
 fn nonces_and_iterations_of_a_server_are_checked() {
     let context = context();
     let (mut auth, _) = offered(&context);
-    let error = auth
-        .on_request(code::SASL_CONTINUE, b"r=other,s=c2FsdA==,i=4096")
-        .unwrap_err();
+    let error = auth.on_request(code::SASL_CONTINUE, b"r=other,s=c2FsdA==,i=4096").unwrap_err();
     assert!(error.to_string().contains("nonce"), "{error}");
     let (mut auth, nonce) = offered(&context);
-    let error = auth
-        .on_request(
-            code::SASL_CONTINUE,
-            format!("r={nonce},s=c2FsdA==,i=4096").as_bytes(),
-        )
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("nonce"),
-        "nothing added: {error}"
-    );
+    let error = auth.on_request(code::SASL_CONTINUE, format!("r={nonce},s=c2FsdA==,i=4096").as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("nonce"), "nothing added: {error}");
     let (mut auth, nonce) = offered(&context);
     let greedy = format!("r={nonce}more,s=c2FsdA==,i=2000000000");
     assert!(!auth.is_expensive(code::SASL_CONTINUE, greedy.as_bytes()));
     let refused = auth.on_request(code::SASL_CONTINUE, greedy.as_bytes());
     assert_eq!(refused, Err(AuthError::Iterations(2_000_000_000)));
     let (mut auth, nonce) = offered(&context);
-    assert!(
-        auth.on_request(
-            code::SASL_CONTINUE,
-            format!("r={nonce}m,s=c2FsdA==,i=0").as_bytes()
-        )
-        .is_err()
-    );
+    assert!(auth.on_request(code::SASL_CONTINUE, format!("r={nonce}m,s=c2FsdA==,i=0").as_bytes()).is_err());
     let (mut auth, _) = offered(&context);
-    assert!(
-        matches!(auth.on_request(9, b""), Err(AuthError::ServerMethod(name)) if name == "SSPI")
-    );
+    assert!(matches!(auth.on_request(9, b""), Err(AuthError::ServerMethod(name)) if name == "SSPI"));
 }
 
 #[test]
@@ -402,18 +257,13 @@ fn passwords_that_are_empty_or_not_utf8_are_wrong() {
     for stored in ["", "\u{fffd}", "x"] {
         for given in [&b"\0"[..], b"\xff\0"] {
             let secret = plain(stored);
-            let (mut auth, _) =
-                ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&secret)).unwrap();
+            let (mut auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&secret)).unwrap();
             assert_eq!(auth.on_response(given), Ok(Ask::Refused));
         }
     }
     for malformed in [&b""[..], b"no end", b"a\0b\0"] {
-        let (mut auth, _) =
-            ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("x"))).unwrap();
-        assert!(matches!(
-            auth.on_response(malformed),
-            Err(AuthError::Malformed(_))
-        ));
+        let (mut auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("x"))).unwrap();
+        assert!(matches!(auth.on_response(malformed), Err(AuthError::Malformed(_))));
     }
 }
 
@@ -421,10 +271,7 @@ fn passwords_that_are_empty_or_not_utf8_are_wrong() {
 fn a_server_without_scram_is_named() {
     let mut auth = ServerAuth::new(context(), "app", Some(plain("pencil")));
     let error = auth.on_request(code::SASL, b"OAUTHBEARER\0\0").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the server offers no SCRAM-SHA-256, only: OAUTHBEARER"
-    );
+    assert_eq!(error.to_string(), "the server offers no SCRAM-SHA-256, only: OAUTHBEARER");
 }
 
 #[test]
@@ -432,16 +279,7 @@ fn the_expensive_step_is_announced_once() {
     let context = context();
     let stored = plain("pencil");
     let first = b"SCRAM-SHA-256\0\0\0\0\x0dn,,n=,r=nonce";
-    let start = || {
-        ClientAuth::start(
-            context.clone(),
-            AuthMethod::ScramSha256,
-            "app",
-            Some(&stored),
-        )
-        .unwrap()
-        .0
-    };
+    let start = || ClientAuth::start(context.clone(), AuthMethod::ScramSha256, "app", Some(&stored)).unwrap().0;
     let mut auth = start();
     assert!(auth.is_expensive(first));
     auth.on_response(first).unwrap();
@@ -470,32 +308,19 @@ fn secrets_are_told_apart_and_never_shown() {
         Secret::parse(text)
             == Secret::Scram(Verifier::derive(
                 "pencil",
-                &base64::Engine::decode(
-                    &base64::engine::general_purpose::STANDARD,
-                    "W22ZaJ0SNY7soEsUEjb6gQ=="
-                )
-                .unwrap(),
+                &base64::Engine::decode(&base64::engine::general_purpose::STANDARD, "W22ZaJ0SNY7soEsUEjb6gQ==")
+                    .unwrap(),
                 NonZeroU32::new(4096).unwrap()
             ))
     );
-    assert!(matches!(
-        Secret::parse("md5f00f00f00f00f00f00f00f00f00f00f0"),
-        Secret::Md5(_)
-    ));
+    assert!(matches!(Secret::parse("md5f00f00f00f00f00f00f00f00f00f00f0"), Secret::Md5(_)));
     assert!(matches!(Secret::parse("md5tulip"), Secret::Plain(_)));
-    assert!(matches!(
-        Secret::parse("SCRAM-SHA-256$0:c2FsdA==$x:y"),
-        Secret::Plain(_)
-    ));
+    assert!(matches!(Secret::parse("SCRAM-SHA-256$0:c2FsdA==$x:y"), Secret::Plain(_)));
     for secret in [Secret::parse(text), plain("hunter2"), md5_secret("hunter2")] {
         let shown = format!("{secret:?} {:?}", Some(&secret));
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("md5") && !shown.contains("W22Z"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains("md5") && !shown.contains("W22Z"), "{shown}");
     }
-    let (auth, _) =
-        ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("hunter2"))).unwrap();
+    let (auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("hunter2"))).unwrap();
     let server = ServerAuth::new(context(), "app", Some(plain("hunter2")));
     assert!(!format!("{auth:?} {server:?}").contains("hunter2"));
     assert!(!format!("{:?}", Reply::Password(b"hunter2".to_vec())).contains("104"));
@@ -504,14 +329,8 @@ fn secrets_are_told_apart_and_never_shown() {
 #[test]
 fn md5_as_in_pg_authid() {
     // select md5('secret' || 'app')
-    assert_eq!(
-        md5::hash_password("secret", "app"),
-        format!("md5{}", md5_hex("secretapp"))
-    );
-    assert_eq!(
-        md5::hash_password("", ""),
-        "md5d41d8cd98f00b204e9800998ecf8427e"
-    );
+    assert_eq!(md5::hash_password("secret", "app"), format!("md5{}", md5_hex("secretapp")));
+    assert_eq!(md5::hash_password("", ""), "md5d41d8cd98f00b204e9800998ecf8427e");
 }
 
 fn md5_hex(text: &str) -> String {

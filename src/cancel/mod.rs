@@ -79,7 +79,10 @@ impl Cancels {
         loop {
             let bytes: [u8; 8] = crate::auth::random()?;
             let [a, b, c, d, e, f, g, h] = bytes;
-            let key = CancelKey { pid: pid.unwrap_or(u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff), secret: u32::from_be_bytes([e, f, g, h]) };
+            let key = CancelKey {
+                pid: pid.unwrap_or(u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff),
+                secret: u32::from_be_bytes([e, f, g, h]),
+            };
             let slot = Arc::new(CancelSlot::default());
             if let dashmap::Entry::Vacant(v) = self.slots.entry(key) {
                 v.insert(Arc::clone(&slot));
@@ -90,7 +93,9 @@ impl Cancels {
 
     /// Cancels what the client with this key runs. Silent when there is nothing: PostgreSQL tells nothing either.
     pub async fn cancel(&self, pid: u32, secret: &[u8]) {
-        let Ok(secret) = <[u8; 4]>::try_from(secret) else { return };
+        let Ok(secret) = <[u8; 4]>::try_from(secret) else {
+            return;
+        };
         let key = CancelKey { pid, secret: u32::from_be_bytes(secret) };
         let server = self.slots.get(&key).and_then(|slot| slot.mark());
         if let Some(server) = server

@@ -16,56 +16,24 @@ pub(super) fn describe(config: &Config) -> String {
 }
 
 fn render(config: &Config, out: &mut String) -> std::fmt::Result {
-    let source = config
-        .source
-        .as_ref()
-        .map_or("the environment".to_owned(), |path| {
-            path.display().to_string()
-        });
+    let source = config.source.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
     writeln!(out, "configuration  {source}")?;
     for (index, address) in config.listen.iter().enumerate() {
-        writeln!(
-            out,
-            "{:<15}{address}",
-            if index == 0 { "clients" } else { "" }
-        )?;
+        writeln!(out, "{:<15}{address}", if index == 0 { "clients" } else { "" })?;
     }
     let users: Vec<&str> = config.auth.users.keys().map(String::as_str).collect();
-    writeln!(
-        out,
-        "{:<15}{}, users: {}",
-        "login",
-        config.auth.method,
-        names(&users)
-    )?;
+    writeln!(out, "{:<15}{}, users: {}", "login", config.auth.method, names(&users))?;
     match config.http_listen {
-        Some(address) => writeln!(
-            out,
-            "{:<15}http://{address}/metrics, /healthz, /readyz",
-            "http"
-        )?,
+        Some(address) => writeln!(out, "{:<15}http://{address}/metrics, /healthz, /readyz", "http")?,
         None => writeln!(out, "{:<15}off", "http")?,
     }
     let console = |list: &[String]| names(&list.iter().map(String::as_str).collect::<Vec<_>>());
     let (admins, readers) = (console(&config.admin_users), console(&config.stats_users));
-    writeln!(
-        out,
-        "{:<15}admin_users: {admins}; stats_users: {readers}",
-        "console"
-    )?;
+    writeln!(out, "{:<15}admin_users: {admins}; stats_users: {readers}", "console")?;
     for (index, (name, database)) in config.databases.iter().enumerate() {
-        writeln!(
-            out,
-            "{:<15}{}",
-            if index == 0 { "databases" } else { "" },
-            pool_line(name, database)
-        )?;
+        writeln!(out, "{:<15}{}", if index == 0 { "databases" } else { "" }, pool_line(name, database))?;
     }
-    let changed: Vec<_> = config
-        .entries()
-        .into_iter()
-        .filter(|entry| entry.value != entry.default)
-        .collect();
+    let changed: Vec<_> = config.entries().into_iter().filter(|entry| entry.value != entry.default).collect();
     for (index, entry) in changed.iter().enumerate() {
         let title = if index == 0 { "not default" } else { "" };
         writeln!(out, "{title:<15}{} = {}", entry.key, entry.value)?;
@@ -82,29 +50,16 @@ fn pool_line(name: &str, database: &Database) -> String {
         true => format!("{}/.s.PGSQL.{}", database.host, database.port),
         false => format!("{}:{}", database.host, database.port),
     };
-    let dbname =
-        database
-            .dbname
-            .as_deref()
-            .unwrap_or(if name == "*" { "<the same name>" } else { name });
-    let user = database
-        .user
-        .as_deref()
-        .map_or("the client's user".to_owned(), |user| format!("\"{user}\""));
+    let dbname = database.dbname.as_deref().unwrap_or(if name == "*" { "<the same name>" } else { name });
+    let user = database.user.as_deref().map_or("the client's user".to_owned(), |user| format!("\"{user}\""));
     let (mode, size) = (database.pool.pool_mode, database.pool.pool_size);
-    format!(
-        "{name} -> {target}, database {dbname}, as {user}; {mode} mode, {size} servers a user at most"
-    )
+    format!("{name} -> {target}, database {dbname}, as {user}; {mode} mode, {size} servers a user at most")
 }
 
 fn names(list: &[&str]) -> String {
     match list.len() {
         0 => "none".to_owned(),
         n if n <= MAX_NAMES => list.join(", "),
-        n => format!(
-            "{} and {} more",
-            list[..MAX_NAMES].join(", "),
-            n - MAX_NAMES
-        ),
+        n => format!("{} and {} more", list[..MAX_NAMES].join(", "), n - MAX_NAMES),
     }
 }

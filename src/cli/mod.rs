@@ -41,11 +41,7 @@ All settings: docs/configuration.md, or config/pgsluice.toml with comments.";
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(
-    name = "pgsluice",
-    version,
-    about = "A PostgreSQL connection pooler that names N+1 queries"
-)]
+#[command(name = "pgsluice", version, about = "A PostgreSQL connection pooler that names N+1 queries")]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -151,10 +147,7 @@ impl ConfigArgs {
     /// The file to read; `None`: the environment alone.
     fn path(&self) -> Option<PathBuf> {
         // An empty PGSLUICE_CONFIG counts as none.
-        let given = self
-            .config
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
+        let given = self.config.clone().filter(|path| !path.as_os_str().is_empty());
         given.or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| Path::exists(path)))
     }
 }
@@ -164,13 +157,8 @@ impl HealthArgs {
         let target = match &self.url {
             Some(url) => health::Target::parse(url)?,
             None => {
-                let config = self
-                    .config
-                    .load(environment)
-                    .map_err(|error| error.to_string())?;
-                let address = config
-                    .http_listen
-                    .ok_or("http_listen is off: there is nothing to ask")?;
+                let config = self.config.load(environment).map_err(|error| error.to_string())?;
+                let address = config.http_listen.ok_or("http_listen is off: there is nothing to ask")?;
                 health::Target::of_listener(address)
             }
         };

@@ -5,12 +5,7 @@ use clap::CommandFactory as _;
 use super::*;
 
 fn environment() -> Environment {
-    [
-        ("DATABASE_URL", "postgres://app:hunter2@db:5433/shop"),
-        ("PGSLUICE_POOL_SIZE", "7"),
-    ]
-    .into_iter()
-    .collect()
+    [("DATABASE_URL", "postgres://app:hunter2@db:5433/shop"), ("PGSLUICE_POOL_SIZE", "7")].into_iter().collect()
 }
 
 /// Exit codes cannot be compared, only shown.
@@ -26,10 +21,7 @@ fn parse(arguments: &[&str]) -> Cli {
 fn the_definition_is_sound() {
     Cli::command().debug_assert();
     let help = Cli::command().render_long_help().to_string();
-    assert!(
-        help.contains("DATABASE_URL=postgres://") && !help.contains("docs  "),
-        "{help}"
-    );
+    assert!(help.contains("DATABASE_URL=postgres://") && !help.contains("docs  "), "{help}");
     assert!(Cli::try_parse_from(["pgsluice", "--version"]).is_err_and(|e| e.exit_code() == 0));
     assert!(Cli::try_parse_from(["pgsluice"]).is_err_and(|e| e.exit_code() == 2));
     assert!(Cli::try_parse_from(["pgsluice", "health", "--timeout", "soon"]).is_err());
@@ -38,15 +30,9 @@ fn the_definition_is_sound() {
 #[test]
 fn the_exit_code_tells_a_bad_configuration() {
     let bad = parse(&["check", "--config", "/does/not/exist.toml"]);
-    assert_eq!(
-        code(run(&bad, &environment())),
-        code(ExitCode::from(EX_CONFIG))
-    );
+    assert_eq!(code(run(&bad, &environment())), code(ExitCode::from(EX_CONFIG)));
     let bad = parse(&["run", "-c", "/does/not/exist.toml"]);
-    assert_eq!(
-        code(run(&bad, &environment())),
-        code(ExitCode::from(EX_CONFIG))
-    );
+    assert_eq!(code(run(&bad, &environment())), code(ExitCode::from(EX_CONFIG)));
     let unwell = parse(&["health", "--url", "nonsense"]);
     assert_eq!(code(run(&unwell, &environment())), code(ExitCode::FAILURE));
 }

@@ -72,7 +72,12 @@ pub struct Alarms {
 impl Alarms {
     /// An alarm for a new session.
     pub fn add(&self) -> Rc<Alarm> {
-        let alarm = Rc::new(Alarm { deadline_us: Cell::new(u64::MAX), reason: Cell::new(Reason::Idle), drain: Cell::new(false), waker: RefCell::new(None) });
+        let alarm = Rc::new(Alarm {
+            deadline_us: Cell::new(u64::MAX),
+            reason: Cell::new(Reason::Idle),
+            drain: Cell::new(false),
+            waker: RefCell::new(None),
+        });
         self.all.borrow_mut().push(Rc::downgrade(&alarm));
         alarm
     }
@@ -80,7 +85,9 @@ impl Alarms {
     /// Wakes late sessions (every one when draining) and forgets those that ended.
     pub fn sweep(&self, now_us: u64, drain: bool) {
         self.all.borrow_mut().retain(|weak| {
-            let Some(alarm) = weak.upgrade() else { return false };
+            let Some(alarm) = weak.upgrade() else {
+                return false;
+            };
             alarm.drain.set(drain);
             if drain || alarm.deadline_us.get() <= now_us {
                 if let Some(w) = &*alarm.waker.borrow() {

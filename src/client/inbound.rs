@@ -121,7 +121,8 @@ impl Session {
             return;
         }
         // Inside a transaction only what a RESET there has undone: it is rolled back together with it.
-        let in_transaction = self.restoring && server.tracker.answered() && server.tracker.status() == TxStatus::Transaction;
+        let in_transaction =
+            self.restoring && server.tracker.answered() && server.tracker.status() == TxStatus::Transaction;
         if !server.tracker.releasable() && !in_transaction {
             return;
         }
@@ -135,7 +136,13 @@ impl Session {
     }
 
     /// Steps over the messages in `data`. Returns the bytes used, the room that the next message needs, and why to stop.
-    fn scan(&mut self, data: &[u8], server: &mut Server, plan: &mut Plan<'_>, events: &mut Vec<Event>) -> (usize, usize, Option<Stop>) {
+    fn scan(
+        &mut self,
+        data: &[u8],
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> (usize, usize, Option<Stop>) {
         let mut at = 0;
         loop {
             if self.in_message.left > 0 {
@@ -212,7 +219,8 @@ impl Session {
                 if !whole {
                     return needs_short(frame);
                 }
-                let end = memchr::memchr(0, &data[range.start + HEADER..range.end]).ok_or_else(|| Stop::protocol("invalid Execute message"))?;
+                let end = memchr::memchr(0, &data[range.start + HEADER..range.end])
+                    .ok_or_else(|| Stop::protocol("invalid Execute message"))?;
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
                 Some(Request::Execute)
             }
@@ -229,7 +237,14 @@ impl Session {
         Ok(Taken::Yes)
     }
 
-    fn begin_query(&mut self, data: &[u8], range: &Range<usize>, whole: bool, server: &mut Server, events: &mut Vec<Event>) {
+    fn begin_query(
+        &mut self,
+        data: &[u8],
+        range: &Range<usize>,
+        whole: bool,
+        server: &mut Server,
+        events: &mut Vec<Event>,
+    ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
         if let Some(sql) = data.get(text.clone()) {
@@ -299,7 +314,9 @@ impl Session {
     /// Whether what the name means depends on answers that are on their way: the Parse or Close before may have been
     /// skipped, and this message will not be.
     fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
-        !name.is_empty() && self.shares_statements() && self.names.as_ref().and_then(|n| n.place(name)).is_some_and(|place| server.tracker.undecided(place))
+        !name.is_empty()
+            && self.shares_statements()
+            && self.names.as_ref().and_then(|n| n.place(name)).is_some_and(|place| server.tracker.undecided(place))
     }
 
     /// A named statement in transaction pooling: one text, one name at servers.
@@ -337,7 +354,13 @@ impl Session {
     }
 
     /// A Parse too long to be kept: it goes through, and a named one ties the session to its server.
-    fn parse_huge(&mut self, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+    fn parse_huge(
+        &mut self,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) -> Result<Taken, Stop> {
         let body = &data[range.start + HEADER..range.end];
         let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
         if end > 0 && self.shares_statements() {
@@ -394,11 +417,19 @@ impl Session {
         Ok(Taken::Yes)
     }
 
-    fn describe_or_close(&mut self, frame: Frame, data: &[u8], range: Range<usize>, server: &mut Server, plan: &mut Plan<'_>) -> Result<Taken, Stop> {
+    fn describe_or_close(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) -> Result<Taken, Stop> {
         if range.len() < frame.len {
             return needs_short(frame);
         }
-        let target = Target::read(&data[range.start + HEADER..range.end]).map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
+        let target = Target::read(&data[range.start + HEADER..range.end])
+            .map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
         let close = frame.tag == tag::CLOSE;
         let request = if close { Request::Close } else { Request::Describe };
         if let Target::Statement(name) = target
@@ -439,7 +470,14 @@ impl Session {
         }
     }
 
-    fn send_parse(&mut self, shared: &server::Statement, entry: Entry, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+    fn send_parse(
+        &mut self,
+        shared: &server::Statement,
+        entry: Entry,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) {
         let out = plan.inject(data);
         if server.statements.close_first(shared.id) {
             names::put_statement(out, tag::CLOSE, &shared.name);
@@ -466,7 +504,10 @@ fn has(id: u32, server: &mut Server) -> bool {
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {
     if frame.len > MAX_SHORT {
-        return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "message is too long for its type")));
+        return Err(Stop::Protocol(ErrorFields::fatal(
+            sqlstate::PROTOCOL_VIOLATION,
+            "message is too long for its type",
+        )));
     }
     Ok(Taken::NeedsMore(frame.len))
 }

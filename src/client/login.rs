@@ -91,7 +91,9 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
         Ok(Some(ready)) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
-                Ready::Console { admin } => Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin })),
+                Ready::Console { admin } => {
+                    Outcome::Console(Box::new(Console { socket: io.socket, input: io.buf, place, admin }))
+                }
                 Ready::Session(login) => {
                     let (session, server) = session(w, io, place, *login);
                     Outcome::Session(Box::new(session), server)
@@ -162,7 +164,11 @@ impl Io {
 
 async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
     let s = first_packets(w, io).await?;
-    place.info.set_who(Who { user: s.user.clone(), database: s.database.clone(), application: parameter(&s, "application_name") });
+    place.info.set_who(Who {
+        user: s.user.clone(),
+        database: s.database.clone(),
+        application: parameter(&s, "application_name"),
+    });
     if s.minor > 0 || !s.unknown_options.is_empty() {
         io.say(|out| control::negotiate(out, s.unknown_options.clone())).await;
     }
@@ -171,12 +177,18 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Fail
         return Err(Failed::Told(REFUSED, farewell()));
     }
     if w.process.clients.count() > w.process.config.max_client_conn && !console {
-        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
-            .hint("Raise max_client_conn, or close idle connections.")));
+        return Err(Failed::Told(
+            REFUSED,
+            ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
+                .hint("Raise max_client_conn, or close idle connections."),
+        ));
     }
     if s.replication.is_some() {
-        return Err(Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
-            .hint("Connect replication directly to PostgreSQL.")));
+        return Err(Failed::Told(
+            REFUSED,
+            ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
+                .hint("Connect replication directly to PostgreSQL."),
+        ));
     }
     authenticate(w, io, &s).await?;
     if console {
@@ -205,7 +217,9 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
         match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
             First::Ssl if !ssl => ssl = true,
             First::GssEnc if !gss => gss = true,
-            First::Ssl | First::GssEnc => return Err(violation("encryption was already refused".to_owned())),
+            First::Ssl | First::GssEnc => {
+                return Err(violation("encryption was already refused".to_owned()));
+            }
             First::Cancel { pid, secret } => {
                 let cancels = Arc::clone(&w.process.cancels);
                 // The client waits for the connection to close, which it takes for "delivered".
@@ -225,7 +239,8 @@ async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Fa
     let method = w.process.config.auth.method;
     let secret = w.process.config.auth.users.get(&s.user);
     let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
-    let (mut machine, mut ask) = ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+    let (mut machine, mut ask) =
+        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
     loop {
         let message = match &ask {
             auth::Ask::Ok => control::Ask::Ok,
@@ -275,17 +290,27 @@ fn refused(w: &Rc<Worker>, s: &Startup, method: AuthMethod) -> Failed {
 async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Ready, Failed> {
     let admin = w.process.config.admin_users.contains(&s.user);
     if !admin && !w.process.config.stats_users.contains(&s.user) {
-        return Err(Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" may not use the console", s.user))
-            .hint("Add the user to admin_users or stats_users.")));
+        return Err(Failed::Told(
+            AUTH,
+            ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" may not use the console", s.user))
+                .hint("Add the user to admin_users or stats_users."),
+        ));
     }
     place.info.set_state(ClientState::Active, 0, now_us());
     let secret: [u8; 8] = auth::random().map_err(|_| Failed::Silent)?;
     io.say(|out| {
         control::authentication(out, &control::Ask::Ok);
         let version = concat!(env!("CARGO_PKG_VERSION"), "/pgsluice");
-        for (n, v) in [("server_version", version), ("client_encoding", "UTF8"), ("server_encoding", "UTF8"), ("DateStyle", "ISO, MDY"),
-            ("TimeZone", "UTC"), ("standard_conforming_strings", "on"), ("is_superuser", "off"), ("integer_datetimes", "on")]
-        {
+        for (n, v) in [
+            ("server_version", version),
+            ("client_encoding", "UTF8"),
+            ("server_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "UTC"),
+            ("standard_conforming_strings", "on"),
+            ("is_superuser", "off"),
+            ("integer_datetimes", "on"),
+        ] {
             control::parameter_status(out, n.as_bytes(), v.as_bytes());
         }
         let [a, b, c, d, ..] = secret;
@@ -302,7 +327,12 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
             .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
         Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
     })?;
-    let startup = w.process.pools.shared().params.intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+    let startup = w
+        .process
+        .pools
+        .shared()
+        .params
+        .intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     let (reported, server) = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
     // In session pooling the process id a client is told is its backend's: pg_backend_pid() agrees with it.
     let registration = w.process.cancels.register(server.as_ref().map(|s| s.key.pid())).map_err(|_| Failed::Silent)?;
@@ -330,7 +360,12 @@ fn clean_application(name: &str) -> Vec<u8> {
 
 /// What servers report under these parameters: known, or asked of a server, which proves that it takes them. In session
 /// pooling the server stays with the client.
-async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc<ParamSet>) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
+async fn reported(
+    w: &Rc<Worker>,
+    pool: &Arc<Pool>,
+    place: &Place,
+    startup: &Arc<ParamSet>,
+) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
     let session = pool.settings.pool_mode == PoolMode::Session;
     let shared = &w.process.pools.shared().params;
     let key = if session { Arc::clone(startup) } else { shared.intern(startup.without("application_name")) };
@@ -347,7 +382,9 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
         Err(_) => {
             pool.stats[w.id].wait_timeouts.add(1);
             let (detail, hint) = pool.holders();
-            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout").detail(detail).hint(hint));
+            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
+                .detail(detail)
+                .hint(hint));
         }
     };
     if session {
@@ -376,7 +413,9 @@ async fn reported(w: &Rc<Worker>, pool: &Arc<Pool>, place: &Place, startup: &Arc
 }
 
 fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Option<Checkout>) {
-    let value = |name: &[u8]| login.reported.iter().find(|(n, _)| **n == *name).map(|(_, v)| String::from_utf8_lossy(v).into_owned());
+    let value = |name: &[u8]| {
+        login.reported.iter().find(|(n, _)| **n == *name).map(|(_, v)| String::from_utf8_lossy(v).into_owned())
+    };
     let lex = LexSettings {
         standard_conforming_strings: value(b"standard_conforming_strings").map(|v| v == "on"),
         safe_encoding: value(b"client_encoding").is_none_or(|v| observe::safe_encoding(&v)),

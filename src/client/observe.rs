@@ -16,15 +16,38 @@ use crate::sql::{self, LexSettings, RawSql, effect, flag};
 /// Whether text in this client encoding can be lexed byte by byte: no second byte may be `\` or `'` (R22).
 pub fn safe_encoding(name: &str) -> bool {
     let name = name.trim_matches('\'').to_ascii_uppercase();
-    !["SJIS", "SHIFT_JIS", "MSKANJI", "SHIFTJIS", "WIN932", "WINDOWS932", "BIG5", "WIN950", "WINDOWS950", "GBK", "WIN936", "WINDOWS936", "UHC", "WIN949",
-        "WINDOWS949", "GB18030", "JOHAB", "SHIFT_JIS_2004", "SJIS2004"]
+    ![
+        "SJIS",
+        "SHIFT_JIS",
+        "MSKANJI",
+        "SHIFTJIS",
+        "WIN932",
+        "WINDOWS932",
+        "BIG5",
+        "WIN950",
+        "WINDOWS950",
+        "GBK",
+        "WIN936",
+        "WINDOWS936",
+        "UHC",
+        "WIN949",
+        "WINDOWS949",
+        "GB18030",
+        "JOHAB",
+        "SHIFT_JIS_2004",
+        "SJIS2004",
+    ]
     .contains(&name.as_str())
 }
 
 impl Session {
     /// Looks at what was forwarded, in order.
     pub(super) fn observe(&mut self, data: &[u8], events: &mut Vec<Event>, now: u64) {
-        let at = Times { received_us: self.received_us.min(now), server_us: self.server_us.max(self.received_us), sent_us: self.server_us.max(now) };
+        let at = Times {
+            received_us: self.received_us.min(now),
+            server_us: self.server_us.max(self.received_us),
+            sent_us: self.server_us.max(now),
+        };
         for e in events.drain(..) {
             match e {
                 Event::Query(text) => {
@@ -58,7 +81,8 @@ impl Session {
         let insight = &mut self.insight;
         let pins = &mut self.pins;
         let was_free = pins.reason().is_none();
-        let ties = Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
+        let ties =
+            Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             effects |= statement.effects;
             flags |= statement.flags;
@@ -69,7 +93,16 @@ impl Session {
             {
                 resets.note(&name);
             }
-            insight.begin(lens, &Begin { statement: *statement, text: Some(Text { sql, lex }), tags: TagSet::default(), at, pipelined: begun > 0 });
+            insight.begin(
+                lens,
+                &Begin {
+                    statement: *statement,
+                    text: Some(Text { sql, lex }),
+                    tags: TagSet::default(),
+                    at,
+                    pipelined: begun > 0,
+                },
+            );
             begun += 1;
         });
         self.begun = begun;
@@ -161,7 +194,9 @@ impl Ties<'_> {
             e if e & effect::TEMP != 0 => Some("a temporary table"),
             e if e & effect::PREPARE != 0 => Some("SQL-level PREPARE"),
             e if e & effect::LOAD != 0 => Some("LOAD"),
-            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => Some("SET of a parameter that servers do not report"),
+            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => {
+                Some("SET of a parameter that servers do not report")
+            }
             _ => None,
         }
     }

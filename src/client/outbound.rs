@@ -24,7 +24,13 @@ pub struct Batch {
 impl Session {
     /// Digests what the server sent into `batch` (empty when the input goes as it is). Returns the range of the
     /// server's input, or the batch, to send; the caller sends, then consumes `used`.
-    pub(super) fn digest_server(&mut self, server: &mut Server, data: &[u8], plan: &mut Plan<'_>, now: u64) -> Result<usize, Stop> {
+    pub(super) fn digest_server(
+        &mut self,
+        server: &mut Server,
+        data: &[u8],
+        plan: &mut Plan<'_>,
+        now: u64,
+    ) -> Result<usize, Stop> {
         let mut at = 0;
         loop {
             if server.in_message.left > 0 {
@@ -81,7 +87,10 @@ impl Session {
     fn note_own(&mut self, t: u8, body: &[u8]) -> Result<bool, Stop> {
         match t {
             // What comes behind would run under other parameters than the client's.
-            tag::ERROR => Err(Stop::Protocol(crate::server::connect::fields_of(body, Severity::Fatal).hint("pgsluice could not set this session's parameters on another server connection."))),
+            tag::ERROR => Err(Stop::Protocol(
+                crate::server::connect::fields_of(body, Severity::Fatal)
+                    .hint("pgsluice could not set this session's parameters on another server connection."),
+            )),
             tag::READY_FOR_QUERY => {
                 self.restoring = false;
                 Ok(false)
@@ -150,7 +159,10 @@ impl Session {
             server.info.set_tx(status.byte(), now);
         }
         if self.pool.settings.pool_mode == PoolMode::Statement && status != TxStatus::Idle {
-            return Err(Stop::Protocol(ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode")));
+            return Err(Stop::Protocol(ErrorFields::fatal(
+                sqlstate::NOT_SUPPORTED,
+                "transaction blocks not allowed in statement pooling mode",
+            )));
         }
         Ok(())
     }
@@ -293,10 +305,20 @@ impl Session {
 
 /// Messages that are looked at as a whole; they are short, or at most a buffer long.
 fn held_back(t: u8) -> bool {
-    !matches!(t, tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT)
+    !matches!(
+        t,
+        tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT
+    )
 }
 
 fn interesting(t: u8) -> bool {
-    matches!(t, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::ERROR | tag::PARAMETER_STATUS | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED)
+    matches!(
+        t,
+        tag::COMMAND_COMPLETE
+            | tag::READY_FOR_QUERY
+            | tag::ERROR
+            | tag::PARAMETER_STATUS
+            | tag::EMPTY_QUERY
+            | tag::PORTAL_SUSPENDED
+    )
 }
-

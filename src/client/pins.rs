@@ -95,13 +95,20 @@ fn cursor_name(sql: &[u8], verb: &[u8]) -> Option<Box<[u8]>> {
     if !head.eq_ignore_ascii_case(verb) {
         return None;
     }
-    let rest = rest.strip_prefix(b" ").or_else(|| rest.strip_prefix(b"\n")).or_else(|| rest.strip_prefix(b"\t"))?.trim_ascii_start();
+    let rest = rest
+        .strip_prefix(b" ")
+        .or_else(|| rest.strip_prefix(b"\n"))
+        .or_else(|| rest.strip_prefix(b"\t"))?
+        .trim_ascii_start();
     if let Some(quoted) = rest.strip_prefix(b"\"") {
         let end = memchr::memchr(b'"', quoted)?;
         // A doubled quote in the name: not worth unfolding, the client stays tied.
         return (quoted.get(end + 1) != Some(&b'"')).then(|| quoted[..end].into());
     }
-    let end = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || *b >= 0x80)).unwrap_or(rest.len());
+    let end = rest
+        .iter()
+        .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || *b >= 0x80))
+        .unwrap_or(rest.len());
     (end > 0).then(|| rest[..end].to_ascii_lowercase().into())
 }
 

@@ -11,7 +11,9 @@ impl Session {
     /// Works off what needs no server. Whether something is left that does.
     pub(super) fn needs_server(&mut self) -> Result<bool, Stop> {
         loop {
-            let Some(input) = &mut self.input else { return Ok(false) };
+            let Some(input) = &mut self.input else {
+                return Ok(false);
+            };
             if self.in_message.left > 0 {
                 let n = self.in_message.left.min(input.filled().len());
                 input.consume(n);
@@ -31,7 +33,9 @@ impl Session {
             };
             match frame.tag {
                 tag::TERMINATE => return Err(Stop::Terminate),
-                t if !tag::known(t) => return Err(Stop::protocol(format!("invalid frontend message type {t}"))),
+                t if !tag::known(t) => {
+                    return Err(Stop::protocol(format!("invalid frontend message type {t}")));
+                }
                 tag::SYNC if self.skip_to_sync => {
                     self.skip_to_sync = false;
                     control::ready(&mut self.unsent, TxStatus::Idle);

@@ -69,7 +69,8 @@ pub struct Who {
 impl ClientInfo {
     /// State.
     pub fn state(&self) -> ClientState {
-        [ClientState::Idle, ClientState::Active, ClientState::Waiting, ClientState::Login][usize::from(self.state.load(Relaxed) & 3)]
+        [ClientState::Idle, ClientState::Active, ClientState::Waiting, ClientState::Login]
+            [usize::from(self.state.load(Relaxed) & 3)]
     }
 
     /// Notes a change of state at `now_us`.

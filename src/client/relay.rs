@@ -212,7 +212,8 @@ impl Session {
     }
 
     fn check_alarm(&mut self, slot: &Option<Checkout>) -> Poll<Result<(), Stop>> {
-        let between = slot.as_ref().is_some_and(|s| s.releasable()) && self.in_message.left == 0 && self.input.is_none();
+        let between =
+            slot.as_ref().is_some_and(|s| s.releasable()) && self.in_message.left == 0 && self.input.is_none();
         if self.alarm.draining() && between {
             return Poll::Ready(Err(Stop::Protocol(farewell())));
         }
@@ -223,7 +224,8 @@ impl Session {
         let fields = match reason {
             Reason::Query => {
                 self.stats().query_timeouts.add(1);
-                ErrorFields::fatal(sqlstate::QUERY_CANCELED, "query_timeout").hint("The query was cancelled at the server; raise query_timeout if it needs longer.")
+                ErrorFields::fatal(sqlstate::QUERY_CANCELED, "query_timeout")
+                    .hint("The query was cancelled at the server; raise query_timeout if it needs longer.")
             }
             Reason::IdleTransaction => {
                 self.stats().idle_timeouts.add(1);

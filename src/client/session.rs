@@ -162,9 +162,11 @@ impl Session {
             Stop::ServerLost(_) if self.server_fatal => None,
             Stop::ServerLost(why) => {
                 tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");
-                Some(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
-                    .detail("The transaction that ran has been lost.")
-                    .hint("Connect again; pgsluice opens new server connections by itself."))
+                Some(
+                    ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+                        .detail("The transaction that ran has been lost.")
+                        .hint("Connect again; pgsluice opens new server connections by itself."),
+                )
             }
             Stop::Desync => {
                 tracing::error!(target: "pgsluice::server", database = %self.pool.database, "a server answered what was not asked; its connection is closed");

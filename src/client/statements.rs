@@ -72,7 +72,10 @@ impl Names {
     /// Replaces whatever the name meant (names passed through: the server decides).
     pub fn replace(&mut self, name: &[u8]) {
         if self.named.len() < MAX_NAMES {
-            self.named.insert(name.into(), vec![Named { shared: None, registration: 0, closing: false, place: 0, meta: Meta::default() }]);
+            self.named.insert(
+                name.into(),
+                vec![Named { shared: None, registration: 0, closing: false, place: 0, meta: Meta::default() }],
+            );
         }
     }
 
@@ -147,7 +150,11 @@ impl Names {
 
     /// What is known of a statement by name.
     pub fn meta(&self, name: &[u8]) -> Meta {
-        if name.is_empty() { self.unnamed } else { self.named.get(name).and_then(|all| all.last()).map(|n| n.meta).unwrap_or_default() }
+        if name.is_empty() {
+            self.unnamed
+        } else {
+            self.named.get(name).and_then(|all| all.last()).map(|n| n.meta).unwrap_or_default()
+        }
     }
 
     /// Learns the analysis of a statement.

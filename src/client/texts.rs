@@ -9,7 +9,8 @@ pub(super) fn about_databases(sql: &[u8]) -> bool {
     }
     let mut words = sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
     let verb = words.next().unwrap_or_default();
-    [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v)) && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
+    [b"create".as_slice(), b"alter", b"drop"].iter().any(|v| verb.eq_ignore_ascii_case(v))
+        && words.next().is_some_and(|w| w.eq_ignore_ascii_case(b"database"))
 }
 
 /// Whether a text begins with `DEALLOCATE ALL`, `DEALLOCATE PREPARE ALL` or `DISCARD ALL`: what is pipelined behind it
@@ -41,7 +42,15 @@ mod tests {
 
     #[test]
     fn statements_that_end_all_prepared_ones_are_told_apart() {
-        assert!(forgets_statements(b"DISCARD ALL") && forgets_statements(b" deallocate all;") && forgets_statements(b"DEALLOCATE PREPARE ALL\0"));
-        assert!(!forgets_statements(b"DEALLOCATE x") && !forgets_statements(b"DISCARD PLANS") && !forgets_statements(b"SELECT 1"));
+        assert!(
+            forgets_statements(b"DISCARD ALL")
+                && forgets_statements(b" deallocate all;")
+                && forgets_statements(b"DEALLOCATE PREPARE ALL\0")
+        );
+        assert!(
+            !forgets_statements(b"DEALLOCATE x")
+                && !forgets_statements(b"DISCARD PLANS")
+                && !forgets_statements(b"SELECT 1")
+        );
     }
 }

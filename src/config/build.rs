@@ -9,8 +9,8 @@ use super::raw::{self, Raw};
 use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
-    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, InsightConfig, ListenAddr,
-    LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
+    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, InsightConfig, ListenAddr, LogConfig,
+    PoolSettings, Problem, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -50,12 +50,7 @@ pub(super) fn build(
     let mut config = assemble(&raw);
     config.source = located.map(|located| located.path.to_owned());
 
-    let mut builder = Builder {
-        located,
-        environment,
-        problems,
-        warnings: Vec::new(),
-    };
+    let mut builder = Builder { located, environment, problems, warnings: Vec::new() };
     builder.database_url(&mut raw, &mut config);
     builder.users(&raw, &mut config);
     builder.databases(&raw, &mut config);
@@ -117,10 +112,7 @@ fn assemble(raw: &Raw) -> Config {
             max_findings: filled(&insight.max_findings).size(),
             id_tags: filled(&insight.id_tags),
         },
-        log: LogConfig {
-            json: filled(&raw.log.format).0,
-            level: filled(&raw.log.level),
-        },
+        log: LogConfig { json: filled(&raw.log.format).0, level: filled(&raw.log.level) },
         source: None,
         warnings: Vec::new(),
     }
@@ -170,32 +162,19 @@ impl Builder<'_> {
         if points_to(&url, &config.listen) {
             // An application in the same pod has a DATABASE_URL too, and it names the pooler.
             if variable.starts_with("DATABASE_URL") && !raw.databases.is_empty() {
-                self.warnings.push(format!(
-                    "{variable} names pgsluice's own address and is ignored"
-                ));
+                self.warnings.push(format!("{variable} names pgsluice's own address and is ignored"));
                 return;
             }
             let problem = Problem::variable(&variable, "it names pgsluice's own address");
-            return self
-                .problems
-                .push(problem.help("give the database's address in PGSLUICE_DATABASE_URL"));
+            return self.problems.push(problem.help("give the database's address in PGSLUICE_DATABASE_URL"));
         }
         let Some(user) = url.user.clone() else {
             let problem = Problem::variable(&variable, "it names no user");
-            return self
-                .problems
-                .push(problem.help("write postgres://user:password@host:5432/database"));
+            return self.problems.push(problem.help("write postgres://user:password@host:5432/database"));
         };
-        if url.password.is_none()
-            && !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any)
-        {
-            let problem = Problem::variable(
-                &variable,
-                format!("it has no password, so \"{user}\" cannot log in"),
-            );
-            return self
-                .problems
-                .push(problem.help("add the password, or set PGSLUICE_AUTH_TYPE=trust"));
+        if url.password.is_none() && !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any) {
+            let problem = Problem::variable(&variable, format!("it has no password, so \"{user}\" cannot log in"));
+            return self.problems.push(problem.help("add the password, or set PGSLUICE_AUTH_TYPE=trust"));
         }
         let name = url.dbname.clone().unwrap_or_else(|| user.clone());
         let database = raw.databases.entry(name).or_default();
@@ -203,13 +182,7 @@ impl Builder<'_> {
         *database = database.pool_only();
         database.overlay(database_of(&url));
         let password = Read(url.password.unwrap_or_default());
-        raw.users.insert(
-            user.clone(),
-            raw::User {
-                password: Some(password),
-                ..raw::User::default()
-            },
-        );
+        raw.users.insert(user.clone(), raw::User { password: Some(password), ..raw::User::default() });
         if config.admin_users.is_empty() && config.stats_users.is_empty() {
             config.stats_users.push(user);
         }
@@ -222,10 +195,7 @@ impl Builder<'_> {
             let direct = self.environment.non_empty(name);
             match (direct, self.environment.non_empty(&file_name)) {
                 (Some(_), Some(_)) => {
-                    let problem = Problem::variable(
-                        &file_name,
-                        format!("{name} is set as well: keep one of them"),
-                    );
+                    let problem = Problem::variable(&file_name, format!("{name} is set as well: keep one of them"));
                     self.problems.push(problem);
                     return None;
                 }
@@ -248,10 +218,7 @@ impl Builder<'_> {
         if let Some(path) = &config.auth.file {
             match read_limited(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
                 Ok(Ok(users)) => config.auth.users = users,
-                Ok(Err(error)) => {
-                    self.problems
-                        .push(Problem::line(path, error.line, error.message))
-                }
+                Ok(Err(error)) => self.problems.push(Problem::line(path, error.line, error.message)),
                 Err(error) => {
                     let message = format!("{} cannot be read: {error}", path.display());
                     self.problem(&["auth_file"], message);
@@ -272,20 +239,11 @@ impl Builder<'_> {
     }
 
     /// The one secret of `password`, `password_file` and `password_env`; `Err` after a problem.
-    fn secret(
-        &mut self,
-        [section, name]: [&str; 2],
-        given: Given<'_>,
-    ) -> Result<Option<Secret>, ()> {
+    fn secret(&mut self, [section, name]: [&str; 2], given: Given<'_>) -> Result<Option<Secret>, ()> {
         let (password, file, variable) = given;
-        let count = usize::from(password.is_some())
-            + usize::from(file.is_some())
-            + usize::from(variable.is_some());
+        let count = usize::from(password.is_some()) + usize::from(file.is_some()) + usize::from(variable.is_some());
         if count > 1 {
-            self.problem(
-                &[section, name],
-                "keep one of `password`, `password_file` and `password_env`",
-            );
+            self.problem(&[section, name], "keep one of `password`, `password_file` and `password_env`");
             return Err(());
         }
         let (key, text) = if let Some(Read(password)) = password {
@@ -294,10 +252,7 @@ impl Builder<'_> {
             ("password_file", read_secret_file(path))
         } else if let Some(Read(variable)) = variable {
             let value = self.environment.non_empty(variable).map(str::to_owned);
-            (
-                "password_env",
-                value.ok_or_else(|| "the environment variable is not set".to_owned()),
-            )
+            ("password_env", value.ok_or_else(|| "the environment variable is not set".to_owned()))
         } else {
             return Ok(None);
         };
@@ -312,10 +267,7 @@ impl Builder<'_> {
 
     fn databases(&mut self, raw: &Raw, config: &mut Config) {
         if config.pool.min_pool_size > config.pool.pool_size {
-            self.problem(
-                &["pool", "min_pool_size"],
-                "`min_pool_size` is greater than `pool_size`",
-            );
+            self.problem(&["pool", "min_pool_size"], "`min_pool_size` is greater than `pool_size`");
         }
         for (name, section) in &raw.databases {
             let mut whole = raw::Database::default();
@@ -325,9 +277,8 @@ impl Builder<'_> {
                     Err(message) => self.problem(&["databases", name, "url"], message),
                 }
             }
-            let own_secret = section.password.is_some()
-                || section.password_file.is_some()
-                || section.password_env.is_some();
+            let own_secret =
+                section.password.is_some() || section.password_file.is_some() || section.password_env.is_some();
             if own_secret {
                 whole.password = None;
             }
@@ -351,10 +302,7 @@ impl Builder<'_> {
                 self.problem(&keys, "`min_pool_size` is greater than `pool_size`");
             }
             let text = |setting: &Option<Read<String>>| {
-                setting
-                    .as_ref()
-                    .map(|read| read.0.clone())
-                    .filter(|text| !text.is_empty())
+                setting.as_ref().map(|read| read.0.clone()).filter(|text| !text.is_empty())
             };
             let database = Database {
                 host: text(&whole.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -372,30 +320,21 @@ impl Builder<'_> {
     fn check_whole(&mut self, config: &Config) {
         if config.databases.is_empty() {
             let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
-            self.problems
-                .push(Problem::whole("no database to pool to is configured").help(help));
+            self.problems.push(Problem::whole("no database to pool to is configured").help(help));
         } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any {
-            let help = "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
-            self.problems
-                .push(Problem::whole("no user can log in").help(help));
+            let help =
+                "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
+            self.problems.push(Problem::whole("no user can log in").help(help));
         }
     }
 }
 
 /// `password`, `password_file`, `password_env` of a section.
-type Given<'a> = (
-    &'a Option<Read<String>>,
-    &'a Option<Read<std::path::PathBuf>>,
-    &'a Option<Read<String>>,
-);
+type Given<'a> = (&'a Option<Read<String>>, &'a Option<Read<std::path::PathBuf>>, &'a Option<Read<String>>);
 
 /// What `DATABASE_URL` says of a database: the client's user and her password are used at the server.
 fn database_of(url: &DatabaseUrl) -> raw::Database {
-    let host = if url.host.is_empty() {
-        "127.0.0.1"
-    } else {
-        &url.host
-    };
+    let host = if url.host.is_empty() { "127.0.0.1" } else { &url.host };
     raw::Database {
         host: Some(Read(host.to_owned())),
         port: url.port.map(|port| Read(Number::clamped(port.into()))),
@@ -407,22 +346,15 @@ fn database_of(url: &DatabaseUrl) -> raw::Database {
 
 /// What the `url` of a section says: user and password are those of the server, whoever the client is.
 fn database_of_section(url: &DatabaseUrl) -> raw::Database {
-    raw::Database {
-        user: url.user.clone().map(Read),
-        password: url.password.clone().map(Read),
-        ..database_of(url)
-    }
+    raw::Database { user: url.user.clone().map(Read), password: url.password.clone().map(Read), ..database_of(url) }
 }
 
 /// Whether the URL leads back to the pooler: the loopback (which the containers of a pod share) and one of its ports.
 fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
     let port = url.port.unwrap_or(5432);
-    let local =
-        url.host.is_empty() || matches!(url.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+    let local = url.host.is_empty() || matches!(url.host.as_str(), "localhost" | "127.0.0.1" | "::1");
     listen.iter().any(|address| match address {
-        ListenAddr::Tcp(address) => {
-            address.port() == port && (local || address.ip().to_string() == url.host)
-        }
+        ListenAddr::Tcp(address) => address.port() == port && (local || address.ip().to_string() == url.host),
         ListenAddr::Unix(path) => *path == Path::new(&url.host).join(format!(".s.PGSQL.{port}")),
     })
 }
@@ -431,13 +363,9 @@ fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
 fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(limit + 1)
-        .read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limit {
-        return Err(std::io::Error::other(format!(
-            "it is longer than {limit} bytes"
-        )));
+        return Err(std::io::Error::other(format!("it is longer than {limit} bytes")));
     }
     Ok(text)
 }
@@ -445,8 +373,7 @@ fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
 /// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
 /// write the secret itself there.
 fn read_secret_file(path: &Path) -> Result<String, String> {
-    let text = read_limited(path, MAX_SECRET)
-        .map_err(|error| format!("the file cannot be read: {error}"))?;
+    let text = read_limited(path, MAX_SECRET).map_err(|error| format!("the file cannot be read: {error}"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {

@@ -4,22 +4,14 @@ use super::keys::{DATABASE_KEYS, KEYS, Key, Section, USER_KEYS};
 
 /// Sections with their headings, in the order of the documentation.
 const SECTIONS: [(Section, &str, &str); 4] = [
-    (
-        Section::General,
-        "General settings",
-        "They stand above all sections of the file.",
-    ),
+    (Section::General, "General settings", "They stand above all sections of the file."),
     (
         Section::Pool,
         "`[pool]`",
         "Defaults of every pool. There is one pool for each pair of database and user. Each of these settings can \
          also stand in `[databases.NAME]`, for the pools of that database.",
     ),
-    (
-        Section::Insight,
-        "`[insight]`",
-        "What pgsluice watches in the traffic, and what it calls a finding.",
-    ),
+    (Section::Insight, "`[insight]`", "What pgsluice watches in the traffic, and what it calls a finding."),
     (Section::Log, "`[log]`", "Logs go to standard error."),
 ];
 
@@ -100,21 +92,9 @@ pub fn markdown() -> String {
         out.push_str(&format!("\n## {heading}\n\n{text}\n\n"));
         out.push_str("| key | default | environment | meaning |\n|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.section == section) {
-            let default = if key.default.is_empty() {
-                "none".into()
-            } else {
-                format!("`{}`", key.default)
-            };
-            let row = (
-                key.name,
-                default,
-                key.variable(),
-                key.doc.replace('|', "\\|"),
-            );
-            out.push_str(&format!(
-                "| `{}` | {} | `{}` | {} |\n",
-                row.0, row.1, row.2, row.3
-            ));
+            let default = if key.default.is_empty() { "none".into() } else { format!("`{}`", key.default) };
+            let row = (key.name, default, key.variable(), key.doc.replace('|', "\\|"));
+            out.push_str(&format!("| `{}` | {} | `{}` | {} |\n", row.0, row.1, row.2, row.3));
         }
     }
     for (text, keys) in [(DATABASES, DATABASE_KEYS), (USERS, USER_KEYS)] {
@@ -141,12 +121,7 @@ pub fn sample() -> String {
             out.push_str(&format!("\n\n{}[{name}]\n", comment(text)));
         }
         for key in KEYS.iter().filter(|key| key.section == section) {
-            out.push_str(&format!(
-                "\n{}# {} = {}\n",
-                comment(key.doc),
-                key.name,
-                literal(key)
-            ));
+            out.push_str(&format!("\n{}# {} = {}\n", comment(key.doc), key.name, literal(key)));
         }
     }
     out.push_str("\n\n# Databases that clients may name; [databases.\"*\"] is any other name.\n");
@@ -167,19 +142,12 @@ fn literal(key: &Key) -> String {
     const LISTS: [&str; 4] = ["listen", "admin_users", "stats_users", "id_tags"];
     let text = key.default;
     if LISTS.contains(&key.name) {
-        let items: Vec<String> = text
-            .split(',')
-            .filter(|item| !item.is_empty())
-            .map(|item| format!("\"{item}\""))
-            .collect();
+        let items: Vec<String> =
+            text.split(',').filter(|item| !item.is_empty()).map(|item| format!("\"{item}\"")).collect();
         return format!("[{}]", items.join(", "));
     }
     let bare = text.parse::<u64>().is_ok() || matches!(text, "true" | "false");
-    if bare {
-        text.to_owned()
-    } else {
-        format!("\"{text}\"")
-    }
+    if bare { text.to_owned() } else { format!("\"{text}\"") }
 }
 
 /// Comment lines of at most 100 characters.
@@ -214,10 +182,7 @@ mod tests {
         let file = std::fs::read_to_string(&path).unwrap_or_default();
         let first = file.lines().zip(text.lines()).position(|(a, b)| a != b);
         let place = first.map_or_else(|| "its length".into(), |line| format!("line {}", line + 1));
-        assert!(
-            file == text,
-            "{name} differs from the table at {place}: run UPDATE_DOCS=1 cargo test"
-        );
+        assert!(file == text, "{name} differs from the table at {place}: run UPDATE_DOCS=1 cargo test");
         assert!(file.is_ascii());
     }
 
@@ -246,9 +211,7 @@ mod tests {
                 _ => format!("{line}\n"),
             })
             .collect();
-        let config = Config::from_toml(&all, path)
-            .map_err(|error| error.to_string())
-            .unwrap();
+        let config = Config::from_toml(&all, path).map_err(|error| error.to_string()).unwrap();
         assert_eq!(config.entries(), defaults.entries());
         assert_eq!(config.databases["app"].pool, defaults.pool);
         for key in KEYS {
@@ -258,8 +221,7 @@ mod tests {
     }
 
     fn is_setting(line: &str) -> bool {
-        line.split_once(" = ")
-            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
     }
 
     #[test]

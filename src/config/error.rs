@@ -54,64 +54,32 @@ impl ConfigError {
 
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> ConfigError {
-        ConfigError {
-            problems: vec![problem],
-        }
+        ConfigError { problems: vec![problem] }
     }
 }
 
 impl Problem {
     pub(super) fn whole(message: impl Into<String>) -> Problem {
-        Problem {
-            place: Place::Whole,
-            message: message.into(),
-            help: None,
-        }
+        Problem { place: Place::Whole, message: message.into(), help: None }
     }
 
     pub(super) fn variable(name: &str, message: impl Into<String>) -> Problem {
-        Problem {
-            place: Place::Variable(name.to_owned()),
-            message: message.into(),
-            help: None,
-        }
+        Problem { place: Place::Variable(name.to_owned()), message: message.into(), help: None }
     }
 
     pub(super) fn file(path: &Path, message: impl Into<String>) -> Problem {
-        Problem {
-            place: Place::File(path.to_owned()),
-            message: message.into(),
-            help: None,
-        }
+        Problem { place: Place::File(path.to_owned()), message: message.into(), help: None }
     }
 
     /// At a line of a file whose text is not shown, because it may hold a secret. Counted from 1.
     pub(super) fn line(path: &Path, line: usize, message: impl Into<String>) -> Problem {
-        let spot = Spot {
-            path: path.to_owned(),
-            line,
-            column: 1,
-            excerpt: None,
-        };
-        Problem {
-            place: Place::Spot(spot),
-            message: message.into(),
-            help: None,
-        }
+        let spot = Spot { path: path.to_owned(), line, column: 1, excerpt: None };
+        Problem { place: Place::Spot(spot), message: message.into(), help: None }
     }
 
     /// At a span of the TOML text.
-    pub(super) fn at(
-        path: &Path,
-        text: &str,
-        span: Range<usize>,
-        message: impl Into<String>,
-    ) -> Problem {
-        Problem {
-            place: Place::Spot(Spot::new(path, text, span)),
-            message: message.into(),
-            help: None,
-        }
+    pub(super) fn at(path: &Path, text: &str, span: Range<usize>, message: impl Into<String>) -> Problem {
+        Problem { place: Place::Spot(Spot::new(path, text, span)), message: message.into(), help: None }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Problem {
@@ -134,18 +102,9 @@ impl Spot {
         let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = &text[line_start..];
-        let line = line
-            .split('\n')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches('\r');
+        let line = line.split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let end = floor_boundary(text, span.end).max(start);
-        let width = text[start..end]
-            .split('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count();
+        let width = text[start..end].split('\n').next().unwrap_or_default().chars().count();
         Spot {
             path: path.to_owned(),
             line: before.matches('\n').count() + 1,
@@ -158,32 +117,16 @@ impl Spot {
 /// The line as it may be shown: values that may be secrets are cut off.
 fn excerpt(text: &str, line_start: usize, line: &str) -> Option<String> {
     let before = &text[..line_start];
-    let in_long_text = ["\"\"\"", "'''"]
-        .iter()
-        .any(|quote| before.matches(quote).count() % 2 == 1);
+    let in_long_text = ["\"\"\"", "'''"].iter().any(|quote| before.matches(quote).count() % 2 == 1);
     if in_long_text || line.len() > 160 || line.trim().is_empty() {
         return None;
     }
     let lower = line.to_ascii_lowercase();
-    let header = before
-        .lines()
-        .rev()
-        .map(str::trim_start)
-        .find(|line| line.starts_with('['));
+    let header = before.lines().rev().map(str::trim_start).find(|line| line.starts_with('['));
     let in_users = header.is_some_and(|header| header.starts_with("[users"));
-    let secret = [
-        "password",
-        "passwd",
-        "secret",
-        "url",
-        "://",
-        "users.",
-        "users =",
-        "scram-sha-256$",
-        "md5",
-    ]
-    .iter()
-    .any(|word| lower.contains(word));
+    let secret = ["password", "passwd", "secret", "url", "://", "users.", "users =", "scram-sha-256$", "md5"]
+        .iter()
+        .any(|word| lower.contains(word));
     if (secret || in_users) && !line.trim_start().starts_with('[') {
         let key = line.split('=').next().unwrap_or_default();
         // A line without `=` would be shown whole: it is not.
@@ -221,14 +164,7 @@ impl fmt::Display for Problem {
             Place::Variable(name) => write!(f, "environment variable {name}: {}", self.message)?,
             Place::File(path) => write!(f, "{}: {}", path.display(), self.message)?,
             Place::Spot(spot) => {
-                write!(
-                    f,
-                    "{}:{}:{}: {}",
-                    spot.path.display(),
-                    spot.line,
-                    spot.column,
-                    self.message
-                )?;
+                write!(f, "{}:{}:{}: {}", spot.path.display(), spot.line, spot.column, self.message)?;
                 if let Some((line, width)) = &spot.excerpt {
                     underline(f, spot, line, *width)?;
                 }
@@ -246,38 +182,22 @@ fn underline(f: &mut fmt::Formatter<'_>, spot: &Spot, line: &str, width: usize) 
     let number = spot.line.to_string();
     let gutter = " ".repeat(number.len());
     // Tabs are repeated, so that the caret stands where the terminal puts the place.
-    let indent: String = line
-        .chars()
-        .take(spot.column - 1)
-        .map(|c| if c == '\t' { '\t' } else { ' ' })
-        .collect();
+    let indent: String = line.chars().take(spot.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     let left = line.chars().count().saturating_sub(spot.column - 1);
     write!(f, "\n {gutter} |\n {number} | {line}")?;
     if left > 0 {
-        write!(
-            f,
-            "\n {gutter} | {indent}{}",
-            "^".repeat(width.clamp(1, left))
-        )?;
+        write!(f, "\n {gutter} | {indent}{}", "^".repeat(width.clamp(1, left)))?;
     }
     Ok(())
 }
 
 /// The candidate nearest to what was written, when it is near enough to be meant.
-pub(super) fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
     let allowed = (written.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                distance(&written, &candidate.to_ascii_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (distance(&written, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -314,10 +234,7 @@ mod tests {
         assert_eq!(distance("pool_sise", "pool_size"), 1);
         assert_eq!(distance("pool_szie", "pool_size"), 1);
         assert_eq!(distance("", "abc"), 3);
-        assert_eq!(
-            nearest("poolsize", ["pool_mode", "pool_size"]),
-            Some("pool_size")
-        );
+        assert_eq!(nearest("poolsize", ["pool_mode", "pool_size"]), Some("pool_size"));
         assert_eq!(nearest("entirely_else", ["pool_mode", "pool_size"]), None);
     }
 }

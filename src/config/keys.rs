@@ -70,21 +70,11 @@ const fn key(
     get: fn(&Config) -> String,
     doc: &'static str,
 ) -> Key {
-    Key {
-        section,
-        name,
-        default,
-        changeable,
-        doc,
-        get,
-    }
+    Key { section, name, default, changeable, doc, get }
 }
 
 fn addresses(list: &[ListenAddr]) -> String {
-    list.iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 use Section::{General, Insight, Log, Pool};
@@ -194,36 +184,18 @@ pub const KEYS: &[Key] = &[
 
 /// Settings of `[databases.NAME]` besides those of `[pool]`.
 pub const DATABASE_KEYS: &[(&str, &str)] = &[
-    (
-        "url",
-        "A URL as in `DATABASE_URL`; the other settings of the section override its parts.",
-    ),
-    (
-        "host",
-        "Host name, address, or the directory of a Unix socket. Default `127.0.0.1`.",
-    ),
+    ("url", "A URL as in `DATABASE_URL`; the other settings of the section override its parts."),
+    ("host", "Host name, address, or the directory of a Unix socket. Default `127.0.0.1`."),
     ("port", "Port. Default `5432`."),
-    (
-        "dbname",
-        "Name at the server. Default: the name that the client used.",
-    ),
+    ("dbname", "Name at the server. Default: the name that the client used."),
     (
         "user",
         "Log in to the server as this user, whoever the client is. Default: the client's user, with that user's \
          password.",
     ),
-    (
-        "password",
-        "Password at the server. Default: what `[users]` or `auth_file` know of the user.",
-    ),
-    (
-        "password_file",
-        "A file that holds the password (a mounted secret).",
-    ),
-    (
-        "password_env",
-        "The environment variable that holds the password.",
-    ),
+    ("password", "Password at the server. Default: what `[users]` or `auth_file` know of the user."),
+    ("password_file", "A file that holds the password (a mounted secret)."),
+    ("password_env", "The environment variable that holds the password."),
 ];
 
 /// Settings of `[users.NAME]`.
@@ -232,60 +204,27 @@ pub const USER_KEYS: &[(&str, &str)] = &[
         "password",
         "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. Only a plain password can also log in to a server.",
     ),
-    (
-        "password_file",
-        "A file that holds the same (a mounted secret).",
-    ),
-    (
-        "password_env",
-        "The environment variable that holds the same.",
-    ),
+    ("password_file", "A file that holds the same (a mounted secret)."),
+    ("password_env", "The environment variable that holds the same."),
 ];
 
 /// What users of PgBouncer may write, and what to write instead.
 pub(super) const RENAMED: &[(&str, &str)] = &[
     ("listen_addr", "write `listen = [\"127.0.0.1:6432\"]`"),
     ("listen_port", "write `listen = [\"127.0.0.1:6432\"]`"),
-    (
-        "unix_socket_dir",
-        "write `listen = [\"127.0.0.1:6432\", \"/run/pgsluice\"]`",
-    ),
+    ("unix_socket_dir", "write `listen = [\"127.0.0.1:6432\", \"/run/pgsluice\"]`"),
     ("default_pool_size", "write `pool_size` in [pool]"),
-    (
-        "reserve_pool_size",
-        "there is no reserve pool yet: raise `pool_size`",
-    ),
-    (
-        "max_db_connections",
-        "there is no limit over all users yet: lower `pool_size`",
-    ),
+    ("reserve_pool_size", "there is no reserve pool yet: raise `pool_size`"),
+    ("max_db_connections", "there is no limit over all users yet: lower `pool_size`"),
     ("logfile", "logs go to standard error"),
     ("syslog", "logs go to standard error"),
     ("verbose", "write `level = \"debug\"` in [log]"),
-    (
-        "pidfile",
-        "leave it out: the process stays in the foreground",
-    ),
-    (
-        "ignore_startup_parameters",
-        "leave it out: startup parameters follow the client",
-    ),
-    (
-        "auth_query",
-        "it is not built yet: list the users in [users] or `auth_file`",
-    ),
-    (
-        "auth_user",
-        "it is not built yet: list the users in [users] or `auth_file`",
-    ),
-    (
-        "auth_hba_file",
-        "it is not built yet: one `auth_type` holds for all clients",
-    ),
+    ("pidfile", "leave it out: the process stays in the foreground"),
+    ("ignore_startup_parameters", "leave it out: startup parameters follow the client"),
+    ("auth_query", "it is not built yet: list the users in [users] or `auth_file`"),
+    ("auth_user", "it is not built yet: list the users in [users] or `auth_file`"),
+    ("auth_hba_file", "it is not built yet: one `auth_type` holds for all clients"),
     ("client_tls_sslmode", "TLS is not built yet: leave it out"),
     ("server_tls_sslmode", "TLS is not built yet: leave it out"),
-    (
-        "stats_period",
-        "leave it out: metrics are computed when they are asked for",
-    ),
+    ("stats_period", "leave it out: metrics are computed when they are asked for"),
 ];

@@ -32,12 +32,7 @@ impl Environment {
     /// The variables of the process. Those that are not UTF-8 are read with replacement characters.
     pub fn of_process() -> Environment {
         std::env::vars_os()
-            .map(|(name, value)| {
-                (
-                    name.to_string_lossy().into_owned(),
-                    value.to_string_lossy().into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect()
     }
 
@@ -54,12 +49,7 @@ impl Environment {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Environment {
-        Environment {
-            variables: variables
-                .into_iter()
-                .map(|(n, v)| (n.into(), v.into()))
-                .collect(),
-        }
+        Environment { variables: variables.into_iter().map(|(n, v)| (n.into(), v.into())).collect() }
     }
 }
 
@@ -89,9 +79,7 @@ impl Located<'_> {
 /// The span of the last of `keys` that exists.
 fn find(table: &DeTable<'_>, keys: &[&str]) -> Option<Range<usize>> {
     let (first, rest) = keys.split_first()?;
-    let (key, value) = table
-        .iter()
-        .find(|(key, _)| key.get_ref().as_ref() == *first)?;
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref().as_ref() == *first)?;
     match value.get_ref() {
         DeValue::Table(inner) if !rest.is_empty() => find(inner, rest).or(Some(key.span())),
         _ => Some(key.span()),
@@ -104,9 +92,7 @@ pub(super) fn load(path: Option<&Path>, environment: &Environment) -> Result<Con
         return build::build(None, Raw::default(), environment, Vec::new());
     };
     let cannot = |error: &dyn fmt::Display| Problem::file(path, format!("cannot be read: {error}"));
-    let size = std::fs::metadata(path)
-        .map_err(|error| cannot(&error))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if size > MAX_FILE {
         return Err(cannot(&"it is longer than 16 MiB").into());
     }
@@ -115,11 +101,7 @@ pub(super) fn load(path: Option<&Path>, environment: &Environment) -> Result<Con
 }
 
 /// See [`Config::from_toml`].
-pub(super) fn load_text(
-    text: &str,
-    path: &Path,
-    environment: &Environment,
-) -> Result<Config, ConfigError> {
+pub(super) fn load_text(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
     let (raw, located) = read_toml(text, path, &mut problems);
     problems.sort_by_key(Problem::line_number);
@@ -130,29 +112,17 @@ pub(super) fn load_text(
 /// Reads a TOML text; what cannot be read is reported and left out.
 fn read_toml<'a>(text: &'a str, path: &'a Path, problems: &mut Vec<Problem>) -> (Raw, Located<'a>) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let located = Located {
-        path,
-        text,
-        table: document.get_ref().clone(),
-    };
+    let located = Located { path, text, table: document.get_ref().clone() };
     if !errors.is_empty() {
-        problems.extend(
-            errors
-                .iter()
-                .take(MAX_PROBLEMS)
-                .map(|error| describe(error, path, text)),
-        );
+        problems.extend(errors.iter().take(MAX_PROBLEMS).map(|error| describe(error, path, text)));
         return (Raw::default(), located);
     }
     let span = document.span();
     let mut sections = document.into_inner();
     remove_unknown(&mut sections, &located, problems);
     let mut general = DeTable::new();
-    let loose: Vec<_> = sections
-        .keys()
-        .filter(|key| !Raw::SECTIONS.contains(&key.get_ref().as_ref()))
-        .cloned()
-        .collect();
+    let loose: Vec<_> =
+        sections.keys().filter(|key| !Raw::SECTIONS.contains(&key.get_ref().as_ref())).cloned().collect();
     for key in loose {
         if let Some(value) = sections.remove(key.get_ref().as_ref()) {
             general.insert(key, value);
@@ -175,9 +145,7 @@ fn read_table<T: DeserializeOwned + Default>(
             Ok(value) => return value,
             Err(error) => {
                 problems.push(describe(&error, located.path, located.text));
-                let removed = error
-                    .span()
-                    .is_some_and(|span| remove_at(table.get_mut(), &span));
+                let removed = error.span().is_some_and(|span| remove_at(table.get_mut(), &span));
                 if !removed {
                     break;
                 }
@@ -208,10 +176,7 @@ fn remove_at(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
 /// An error of the TOML reader. Its text may repeat the value ("invalid type: string ..."): that part is cut.
 fn describe(error: &toml::de::Error, path: &Path, text: &str) -> Problem {
     let message = error.message().trim_end();
-    let message = match message
-        .strip_prefix("invalid ")
-        .and_then(|rest| rest.rsplit_once(", expected "))
-    {
+    let message = match message.strip_prefix("invalid ").and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((_, expected)) => format!("expected {expected}"),
         None => message.replace('\n', ", "),
     };
@@ -223,11 +188,7 @@ fn describe(error: &toml::de::Error, path: &Path, text: &str) -> Problem {
 
 /// Reports and takes out all keys that no section knows.
 fn remove_unknown(table: &mut DeTable<'_>, located: &Located<'_>, problems: &mut Vec<Problem>) {
-    let top: Vec<&str> = General::FIELDS
-        .iter()
-        .chain(Raw::SECTIONS)
-        .copied()
-        .collect();
+    let top: Vec<&str> = General::FIELDS.iter().chain(Raw::SECTIONS).copied().collect();
     retain_known(table, &top, "", located, problems);
     for (name, section) in table.iter_mut() {
         let name = name.get_ref().as_ref().to_owned();
@@ -239,11 +200,7 @@ fn remove_unknown(table: &mut DeTable<'_>, located: &Located<'_>, problems: &mut
             "insight" => Insight::FIELDS,
             "log" => Log::FIELDS,
             "databases" | "users" => {
-                let fields = if name == "users" {
-                    User::FIELDS
-                } else {
-                    Database::FIELDS
-                };
+                let fields = if name == "users" { User::FIELDS } else { Database::FIELDS };
                 for (inner, section) in section.iter_mut() {
                     let place = format!(" in [{name}.{}]", inner.get_ref());
                     if let DeValue::Table(section) = section.get_mut() {
@@ -265,11 +222,7 @@ fn retain_known(
     located: &Located<'_>,
     problems: &mut Vec<Problem>,
 ) {
-    let unknown: Vec<_> = table
-        .keys()
-        .filter(|key| !known.contains(&key.get_ref().as_ref()))
-        .cloned()
-        .collect();
+    let unknown: Vec<_> = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())).cloned().collect();
     for key in unknown {
         let name = key.get_ref().as_ref();
         let mut problem = located_key(located, &key, format!("unknown key `{name}`{place}"));
@@ -281,11 +234,7 @@ fn retain_known(
     }
 }
 
-fn located_key(
-    located: &Located<'_>,
-    key: &Spanned<std::borrow::Cow<'_, str>>,
-    message: String,
-) -> Problem {
+fn located_key(located: &Located<'_>, key: &Spanned<std::borrow::Cow<'_, str>>, message: String) -> Problem {
     Problem::at(located.path, located.text, key.span(), message)
 }
 
@@ -294,15 +243,8 @@ fn mend(name: &str, known: &[&str]) -> Option<String> {
     if let Some((_, mend)) = RENAMED.iter().find(|(old, _)| *old == name) {
         return Some((*mend).to_owned());
     }
-    let section_of = |section: Section| {
-        section
-            .name()
-            .map_or("above all sections".into(), |s| format!("in [{s}]"))
-    };
-    if let Some(key) = KEYS
-        .iter()
-        .find(|key| key.name == name && !known.contains(&name))
-    {
+    let section_of = |section: Section| section.name().map_or("above all sections".into(), |s| format!("in [{s}]"));
+    if let Some(key) = KEYS.iter().find(|key| key.name == name && !known.contains(&name)) {
         return Some(format!("`{name}` belongs {}", section_of(key.section)));
     }
     if let Some(near) = nearest(name, known.iter().copied()) {
@@ -310,10 +252,7 @@ fn mend(name: &str, known: &[&str]) -> Option<String> {
     }
     let near = nearest(name, KEYS.iter().map(|key| key.name))?;
     let key = KEYS.iter().find(|key| key.name == near)?;
-    Some(format!(
-        "did you mean `{near}`, which belongs {}?",
-        section_of(key.section)
-    ))
+    Some(format!("did you mean `{near}`, which belongs {}?", section_of(key.section)))
 }
 
 /// Paths in a file are relative to its directory.
@@ -327,34 +266,21 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
         }
     };
     resolve(&mut raw.general.auth_file);
-    raw.databases
-        .values_mut()
-        .for_each(|database| resolve(&mut database.password_file));
-    raw.users
-        .values_mut()
-        .for_each(|user| resolve(&mut user.password_file));
+    raw.databases.values_mut().for_each(|database| resolve(&mut database.password_file));
+    raw.users.values_mut().for_each(|user| resolve(&mut user.password_file));
 }
 
 /// Reads `PGSLUICE_*`; the variables of [`super::build`] and of the command line are skipped.
 pub(super) fn read_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Raw {
-    const OTHERS: [&str; 3] = [
-        "PGSLUICE_CONFIG",
-        "PGSLUICE_DATABASE_URL",
-        "PGSLUICE_DATABASE_URL_FILE",
-    ];
+    const OTHERS: [&str; 3] = ["PGSLUICE_CONFIG", "PGSLUICE_DATABASE_URL", "PGSLUICE_DATABASE_URL_FILE"];
     let mut raw = Raw::default();
     for (name, value) in &environment.variables {
-        if !name.starts_with("PGSLUICE_")
-            || OTHERS.contains(&name.as_str())
-            || is_service_link(name, value)
-        {
+        if !name.starts_with("PGSLUICE_") || OTHERS.contains(&name.as_str()) || is_service_link(name, value) {
             continue;
         }
         let Some(key) = KEYS.iter().find(|key| key.variable() == *name) else {
             let known: Vec<String> = KEYS.iter().map(|key| key.variable()).collect();
-            let old = RENAMED
-                .iter()
-                .find(|(old, _)| name[9..].eq_ignore_ascii_case(old));
+            let old = RENAMED.iter().find(|(old, _)| name[9..].eq_ignore_ascii_case(old));
             let near = nearest(name, known.iter().map(String::as_str).chain(OTHERS));
             let problem = Problem::variable(name, "unknown setting");
             problems.push(match (old, near) {
@@ -374,9 +300,7 @@ pub(super) fn read_environment(environment: &Environment, problems: &mut Vec<Pro
 
 /// One setting from text, in the same way as from a file.
 pub(super) fn read_setting(section: Section, name: &str, value: &str) -> Result<Raw, String> {
-    let table: toml::Table = [(name.to_owned(), toml::Value::String(value.to_owned()))]
-        .into_iter()
-        .collect();
+    let table: toml::Table = [(name.to_owned(), toml::Value::String(value.to_owned()))].into_iter().collect();
     let message = |error: toml::de::Error| error.message().trim_end().to_owned();
     let mut raw = Raw::default();
     match section {
@@ -393,12 +317,6 @@ pub(super) fn read_setting(section: Section, name: &str, value: &str) -> Result<
 fn is_service_link(name: &str, value: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
-        || name.contains("_PORT_")
-            && ["_TCP", "_UDP", "_SCTP"]
-                .iter()
-                .any(|protocol| name.contains(protocol))
-        || name.ends_with("_PORT")
-            && ["tcp://", "udp://", "sctp://"]
-                .iter()
-                .any(|scheme| value.starts_with(scheme))
+        || name.contains("_PORT_") && ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol))
+        || name.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
 }

@@ -13,15 +13,11 @@ fn from_env(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::load(None, &env(variables))
 }
 
-const URL: (&str, &str) = (
-    "DATABASE_URL",
-    "postgres://shop:s%40crt@db.internal:5433/shop_db",
-);
+const URL: (&str, &str) = ("DATABASE_URL", "postgres://shop:s%40crt@db.internal:5433/shop_db");
 
 /// A file that is complete but for what a test adds in front of it.
 fn toml(front: &str) -> Result<Config, ConfigError> {
-    let text =
-        format!("{front}\n[databases.app]\nhost = \"db\"\n[users.app]\npassword = \"hunter2\"\n");
+    let text = format!("{front}\n[databases.app]\nhost = \"db\"\n[users.app]\npassword = \"hunter2\"\n");
     Config::from_toml(&text, Path::new("test.toml"))
 }
 
@@ -48,18 +44,11 @@ fn the_table_has_every_setting_and_no_other() {
         (keys::Section::Log, raw::Log::FIELDS),
     ];
     for (section, fields) in fields {
-        let of_table: Vec<&str> = KEYS
-            .iter()
-            .filter(|key| key.section == section)
-            .map(|key| key.name)
-            .collect();
+        let of_table: Vec<&str> = KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
         assert_eq!(of_table, fields);
     }
-    let database: Vec<&str> = keys::DATABASE_KEYS
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(raw::Pool::FIELDS.iter().copied())
-        .collect();
+    let database: Vec<&str> =
+        keys::DATABASE_KEYS.iter().map(|(name, _)| *name).chain(raw::Pool::FIELDS.iter().copied()).collect();
     assert_eq!(database, raw::Database::FIELDS);
     let user: Vec<&str> = keys::USER_KEYS.iter().map(|(name, _)| *name).collect();
     assert_eq!(user, raw::User::FIELDS);
@@ -73,22 +62,12 @@ fn the_table_has_every_setting_and_no_other() {
 fn database_url_alone_is_a_whole_configuration() {
     let config = from_env(&[URL, ("HOME", "/root"), ("PATH", "/bin")]).unwrap();
     let database = &config.databases["shop_db"];
-    assert_eq!(
-        (database.host.as_str(), database.port),
-        ("db.internal", 5433)
-    );
+    assert_eq!((database.host.as_str(), database.port), ("db.internal", 5433));
     assert_eq!(database.dbname.as_deref(), Some("shop_db"));
-    assert_eq!(
-        (&database.user, &database.password),
-        (&None, &None),
-        "the client's own are used"
-    );
+    assert_eq!((&database.user, &database.password), (&None, &None), "the client's own are used");
     assert_eq!(config.auth.users["shop"], Secret::Plain("s@crt".into()));
     assert_eq!(config.auth.method, AuthMethod::ScramSha256);
-    assert_eq!(
-        config.listen,
-        [ListenAddr::Tcp("127.0.0.1:6432".parse().unwrap())]
-    );
+    assert_eq!(config.listen, [ListenAddr::Tcp("127.0.0.1:6432".parse().unwrap())]);
     assert_eq!(config.http_listen, Some("127.0.0.1:9127".parse().unwrap()));
     assert_eq!(config.stats_users, ["shop"]);
     assert_eq!(config.pool.query_wait_timeout, Duration::from_secs(15));
@@ -114,10 +93,7 @@ fn the_environment_overrides_the_file() {
     ]);
     let config = parse::load_text(text, Path::new("test.toml"), &environment).unwrap();
     assert_eq!(config.listen.len(), 2);
-    assert_eq!(
-        config.listen[1],
-        ListenAddr::Unix("/run/pgsluice/.s.PGSQL.6000".into())
-    );
+    assert_eq!(config.listen[1], ListenAddr::Unix("/run/pgsluice/.s.PGSQL.6000".into()));
     assert_eq!(config.http_listen, None);
     assert_eq!((config.pool.pool_size, config.pool.min_pool_size), (30, 1));
     assert_eq!(config.pool.query_wait_timeout, Duration::from_millis(250));
@@ -126,19 +102,9 @@ fn the_environment_overrides_the_file() {
     assert!(!config.insight.enabled && config.log.json);
     assert_eq!(config.insight.min_count, 9);
     let database = &config.databases["shop_db"];
-    assert_eq!(
-        (
-            database.host.as_str(),
-            database.port,
-            database.pool.pool_size
-        ),
-        ("db.internal", 5433, 7)
-    );
+    assert_eq!((database.host.as_str(), database.port, database.pool.pool_size), ("db.internal", 5433, 7));
     assert_eq!(config.auth.users["shop"], Secret::Plain("s@crt".into()));
-    assert_eq!(
-        config.warnings,
-        ["admin_users or stats_users name \"root\", who cannot log in"]
-    );
+    assert_eq!(config.warnings, ["admin_users or stats_users name \"root\", who cannot log in"]);
 }
 
 #[test]
@@ -146,20 +112,13 @@ fn every_setting_can_come_from_the_environment() {
     for key in KEYS {
         let variable = key.variable();
         let config = from_env(&[URL, (&variable, key.default)]);
-        assert!(
-            config.is_ok() || key.name == "auth_file",
-            "{variable}: {config:?}"
-        );
+        assert!(config.is_ok() || key.name == "auth_file", "{variable}: {config:?}");
     }
 }
 
 #[test]
 fn unknown_variables_are_refused_but_for_kubernetes_service_links() {
-    let text = error(from_env(&[
-        URL,
-        ("PGSLUICE_POLL_SIZE", "20"),
-        ("PGSLUICE_WORKERS", "many"),
-    ]));
+    let text = error(from_env(&[URL, ("PGSLUICE_POLL_SIZE", "20"), ("PGSLUICE_WORKERS", "many")]));
     assert_eq!(
         text,
         "environment variable PGSLUICE_POLL_SIZE: unknown setting\n  help: did you mean `PGSLUICE_POOL_SIZE`?\n\
@@ -187,64 +146,23 @@ fn unknown_variables_are_refused_but_for_kubernetes_service_links() {
 fn database_urls_that_cannot_work_say_what_to_do() {
     for (variables, expected) in [
         (&[][..], "no database to pool to is configured"),
-        (
-            &[("DATABASE_URL", "")],
-            "no database to pool to is configured",
-        ),
-        (
-            &[(
-                "DATABASE_URL",
-                "postgres://app:hunter2@db/app?sslmode=require",
-            )],
-            "TLS to the server is not built yet",
-        ),
+        (&[("DATABASE_URL", "")], "no database to pool to is configured"),
+        (&[("DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=require")], "TLS to the server is not built yet"),
         (&[("DATABASE_URL", "postgres://db/app")], "it names no user"),
-        (
-            &[("DATABASE_URL", "postgres://app@db/app")],
-            "it has no password, so \"app\" cannot log in",
-        ),
-        (
-            &[("DATABASE_URL", "postgres://app:hunter2@localhost:6432/app")],
-            "it names pgsluice's own address",
-        ),
-        (
-            &[("DATABASE_URL", "sqlite:///hunter2.db")],
-            "a URL such as postgres://",
-        ),
-        (
-            &[
-                ("DATABASE_URL", "postgres://a:hunter2@b/c"),
-                ("DATABASE_URL_FILE", "/x"),
-            ],
-            "keep one of them",
-        ),
-        (
-            &[("PGSLUICE_DATABASE_URL_FILE", "/does/not/exist")],
-            "cannot be read",
-        ),
+        (&[("DATABASE_URL", "postgres://app@db/app")], "it has no password, so \"app\" cannot log in"),
+        (&[("DATABASE_URL", "postgres://app:hunter2@localhost:6432/app")], "it names pgsluice's own address"),
+        (&[("DATABASE_URL", "sqlite:///hunter2.db")], "a URL such as postgres://"),
+        (&[("DATABASE_URL", "postgres://a:hunter2@b/c"), ("DATABASE_URL_FILE", "/x")], "keep one of them"),
+        (&[("PGSLUICE_DATABASE_URL_FILE", "/does/not/exist")], "cannot be read"),
     ] {
         let text = error(from_env(variables));
         assert!(text.contains(expected), "{text}");
     }
-    let trusting = from_env(&[
-        ("DATABASE_URL", "postgres://app@db"),
-        ("PGSLUICE_AUTH_TYPE", "trust"),
-    ])
-    .unwrap();
+    let trusting = from_env(&[("DATABASE_URL", "postgres://app@db"), ("PGSLUICE_AUTH_TYPE", "trust")]).unwrap();
     assert!(trusting.auth.users["app"].is_empty());
-    assert!(
-        trusting.databases.contains_key("app"),
-        "libpq's default name is the user's"
-    );
-    let both = from_env(&[
-        ("DATABASE_URL", "postgres://a:b@127.0.0.1:6432/c"),
-        ("PGSLUICE_DATABASE_URL", URL.1),
-    ]);
-    assert_eq!(
-        both.unwrap().databases.len(),
-        1,
-        "the application's own variable does not count"
-    );
+    assert!(trusting.databases.contains_key("app"), "libpq's default name is the user's");
+    let both = from_env(&[("DATABASE_URL", "postgres://a:b@127.0.0.1:6432/c"), ("PGSLUICE_DATABASE_URL", URL.1)]);
+    assert_eq!(both.unwrap().databases.len(), 1, "the application's own variable does not count");
 }
 
 #[test]
@@ -263,34 +181,17 @@ fn secrets_come_from_files_and_variables() {
     let config = Config::load(Some(&file), &environment).unwrap();
     let users = &config.auth.users;
     assert_eq!(users["a"], Secret::Plain("x".into()));
-    assert_eq!(
-        users["b"],
-        Secret::Plain("from file".into()),
-        "[users] overrides auth_file"
-    );
+    assert_eq!(users["b"], Secret::Plain("from file".into()), "[users] overrides auth_file");
     assert_eq!(users["c"], Secret::Plain("from env".into()));
     assert_eq!(users["u"], Secret::Plain("p".into()));
-    assert!(
-        config
-            .warnings
-            .iter()
-            .any(|warning| warning.contains("\"d\"")),
-        "{:?}",
-        config.warnings
-    );
+    assert!(config.warnings.iter().any(|warning| warning.contains("\"d\"")), "{:?}", config.warnings);
     let any = config.database("whatever").unwrap();
-    assert_eq!(
-        (any.user.as_deref(), any.dbname.as_deref()),
-        (Some("owner"), None)
-    );
+    assert_eq!((any.user.as_deref(), any.dbname.as_deref()), (Some("owner"), None));
     assert_eq!(any.password, Some(Secret::Plain("pw".into())));
 
     std::fs::write(directory.join("users.txt"), "\"a\" \"x\"\nb hunter2\n").unwrap();
     let text = error(Config::load(Some(&file), &environment));
-    assert!(
-        text.contains("users.txt:2:1: \"user\" \"secret\" expected"),
-        "{text}"
-    );
+    assert!(text.contains("users.txt:2:1: \"user\" \"secret\" expected"), "{text}");
     std::fs::remove_dir_all(&directory).unwrap();
     assert!(error(Config::load(Some(&file), &environment)).contains("cannot be read"));
 }
@@ -340,43 +241,16 @@ test.toml:8:20: `true` is not a duration; write for example "250ms", "5s", "10mi
 #[test]
 fn mistakes_of_newcomers_from_pgbouncer_are_mended() {
     for (front, expected) in [
-        (
-            "listen_port = 6432",
-            "write `listen = [\"127.0.0.1:6432\"]`",
-        ),
-        (
-            "[pool]\ndefault_pool_size = 20",
-            "write `pool_size` in [pool]",
-        ),
-        (
-            "server_reset_qurey = \"\"",
-            "did you mean `server_reset_query`, which belongs in [pool]?",
-        ),
-        (
-            "[databases.other]\nhots = \"db\"",
-            "test.toml:2:1: unknown key `hots` in [databases.other]",
-        ),
+        ("listen_port = 6432", "write `listen = [\"127.0.0.1:6432\"]`"),
+        ("[pool]\ndefault_pool_size = 20", "write `pool_size` in [pool]"),
+        ("server_reset_qurey = \"\"", "did you mean `server_reset_query`, which belongs in [pool]?"),
+        ("[databases.other]\nhots = \"db\"", "test.toml:2:1: unknown key `hots` in [databases.other]"),
         ("[pools]\nx = 1", "unknown key `pools`"),
-        (
-            "[pool]\nmin_pool_size = 30",
-            "test.toml:2:1: `min_pool_size` is greater than `pool_size`",
-        ),
-        (
-            "[databases.x]\npool_size = 3\nmin_pool_size = 4",
-            "test.toml:3:1: `min_pool_size` is greater",
-        ),
-        (
-            "[users.x]\npassword = \"hunter2\"\npassword_env = \"Y\"",
-            "keep one of `password`",
-        ),
-        (
-            "[users.x]\npassword_env = \"NOT_SET\"",
-            "test.toml:2:1: the environment variable is not set",
-        ),
-        (
-            "[users.x]\npassword_file = \"/does/not/exist\"",
-            "test.toml:2:1: the file cannot be read",
-        ),
+        ("[pool]\nmin_pool_size = 30", "test.toml:2:1: `min_pool_size` is greater than `pool_size`"),
+        ("[databases.x]\npool_size = 3\nmin_pool_size = 4", "test.toml:3:1: `min_pool_size` is greater"),
+        ("[users.x]\npassword = \"hunter2\"\npassword_env = \"Y\"", "keep one of `password`"),
+        ("[users.x]\npassword_env = \"NOT_SET\"", "test.toml:2:1: the environment variable is not set"),
+        ("[users.x]\npassword_file = \"/does/not/exist\"", "test.toml:2:1: the file cannot be read"),
         ("pool = 5", "test.toml:1:8: expected "),
         ("listen = []", "at least one address is needed"),
         ("auth_file = \"none.txt\"", "none.txt cannot be read"),
@@ -431,11 +305,7 @@ fn warnings_tell_what_is_probably_not_meant() {
     let config = toml(&text).unwrap();
     assert_eq!(config.warnings.len(), 5, "{:#?}", config.warnings);
     let trusting = toml("listen = \"*\"\nauth_type = \"any\"").unwrap();
-    assert!(
-        trusting.warnings[0].contains("lets everybody in"),
-        "{:?}",
-        trusting.warnings
-    );
+    assert!(trusting.warnings[0].contains("lets everybody in"), "{:?}", trusting.warnings);
 }
 
 proptest::proptest! {

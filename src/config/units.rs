@@ -24,22 +24,11 @@ const TIME_UNITS: [(&str, u64); 10] = [
 /// # Errors
 /// A sentence that says what is accepted.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!(
-            "`{text}` is not a duration; write for example \"250ms\", \"5s\", \"10min\", \"1h\""
-        )
-    };
+    let wrong = || format!("`{text}` is not a duration; write for example \"250ms\", \"5s\", \"10min\", \"1h\"");
     let (number, unit) = split_unit(text);
     let value: f64 = number.parse().map_err(|_| wrong())?;
-    let &(_, millis) = TIME_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(wrong)?;
-    let nanos_per_unit = if unit == "us" {
-        1_000.0
-    } else {
-        millis as f64 * 1e6
-    };
+    let &(_, millis) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let nanos_per_unit = if unit == "us" { 1_000.0 } else { millis as f64 * 1e6 };
     let nanos = value * nanos_per_unit;
     if nanos > MAX_SECONDS as f64 * 1e9 {
         return Err(format!("`{text}` is longer than ten years"));
@@ -56,15 +45,10 @@ pub fn format_duration(duration: Duration) -> String {
         _ if !micros.is_multiple_of(1_000) => format!("{micros}us"),
         _ => {
             let millis = micros / 1_000;
-            let (unit, divisor) = [
-                ("d", 86_400_000),
-                ("h", 3_600_000),
-                ("min", 60_000),
-                ("s", 1_000),
-            ]
-            .into_iter()
-            .find(|(_, divisor)| millis.is_multiple_of(*divisor))
-            .unwrap_or(("ms", 1));
+            let (unit, divisor) = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)]
+                .into_iter()
+                .find(|(_, divisor)| millis.is_multiple_of(*divisor))
+                .unwrap_or(("ms", 1));
             format!("{}{unit}", millis / divisor)
         }
     }
@@ -75,8 +59,7 @@ pub fn format_duration(duration: Duration) -> String {
 /// # Errors
 /// A sentence that says what is accepted.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("`{text}` is not a size; write for example \"16KiB\", \"64kB\", \"1MiB\"");
+    let wrong = || format!("`{text}` is not a size; write for example \"16KiB\", \"64kB\", \"1MiB\"");
     let (number, unit) = split_unit(text);
     let value: u64 = number.parse().map_err(|_| wrong())?;
     let factor = match unit.to_ascii_lowercase().as_str() {
@@ -95,9 +78,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Digits (with a decimal point) and what follows them.
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim())
 }
 
@@ -125,17 +106,7 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), expected, "{text}");
         }
-        for text in [
-            "",
-            "s",
-            "-5s",
-            "5 parsecs",
-            "1e9",
-            "1.2.3s",
-            "99999999999999999999h",
-            "20000d",
-            "5S",
-        ] {
+        for text in ["", "s", "-5s", "5 parsecs", "1e9", "1.2.3s", "99999999999999999999h", "20000d", "5S"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -36,9 +36,7 @@ impl DatabaseUrl {
         // The last @, as Python's urlparse does: passwords with a raw @ are common.
         let address = match authority.rsplit_once('@') {
             Some((login, address)) => {
-                let (user, password) = login
-                    .split_once(':')
-                    .map_or((login, None), |(u, p)| (u, Some(p)));
+                let (user, password) = login.split_once(':').map_or((login, None), |(u, p)| (u, Some(p)));
                 url.user = non_empty(decode(user)?);
                 url.password = password.map(decode).transpose()?.and_then(non_empty);
                 address
@@ -51,9 +49,7 @@ impl DatabaseUrl {
         }
         url.dbname = non_empty(decode(path)?);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or("a parameter after `?` has no value; write name=value")?;
+            let (name, value) = pair.split_once('=').ok_or("a parameter after `?` has no value; write name=value")?;
             url.parameter(&decode(name)?, decode(value)?)?;
         }
         Ok(url)
@@ -65,9 +61,7 @@ impl DatabaseUrl {
             return Err("several hosts are named; pgsluice pools to one".to_owned());
         }
         let (host, port) = if let Some(rest) = address.strip_prefix('[') {
-            let (host, behind) = rest
-                .split_once(']')
-                .ok_or("the `]` of the address is missing")?;
+            let (host, behind) = rest.split_once(']').ok_or("the `]` of the address is missing")?;
             match behind.strip_prefix(':') {
                 Some(port) => (host, port),
                 None if behind.is_empty() => (host, ""),
@@ -91,52 +85,30 @@ impl DatabaseUrl {
             "password" => self.password = non_empty(value),
             "dbname" => self.dbname = non_empty(value),
             "connect_timeout" => self.connect_timeout = Some(units::parse_duration(&value)?),
-            "sslmode" => {
-                match value.as_str() {
-                    "disable" | "allow" | "prefer" => {}
-                    "require" | "verify-ca" | "verify-full" => return Err(NO_TLS.to_owned()),
-                    _ => return Err(
-                        "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full"
-                            .into(),
-                    ),
-                }
-            }
+            "sslmode" => match value.as_str() {
+                "disable" | "allow" | "prefer" => {}
+                "require" | "verify-ca" | "verify-full" => return Err(NO_TLS.to_owned()),
+                _ => return Err("sslmode is one of disable, allow, prefer, require, verify-ca, verify-full".into()),
+            },
             "channel_binding" | "gssencmode" if value == "require" => {
                 return Err(format!("{name}=require: {NO_TLS}"));
             }
             // Of no meaning between pooler and server: the clients' own values are followed.
-            "channel_binding" | "gssencmode" | "application_name" | "fallback_application_name" => {
-            }
+            "channel_binding" | "gssencmode" | "application_name" | "fallback_application_name" => {}
             "ssl" | "sslcert" | "sslkey" | "sslrootcert" | "ssl_require" => {
                 return Err(format!("{name}: {NO_TLS}"));
             }
             "conn_max_age" | "conn_health_checks" | "disable_server_side_cursors" | "engine" => {
-                return Err(format!(
-                    "parameter `{name}` is Django's own: leave it out here"
-                ));
+                return Err(format!("parameter `{name}` is Django's own: leave it out here"));
             }
             "options" => {
-                return Err(
-                    "parameter `options` belongs to the clients: set it in Django's OPTIONS".into(),
-                );
+                return Err("parameter `options` belongs to the clients: set it in Django's OPTIONS".into());
             }
             _ => {
-                let known = [
-                    "host",
-                    "port",
-                    "user",
-                    "password",
-                    "dbname",
-                    "connect_timeout",
-                    "sslmode",
-                ];
-                let mend = super::error::nearest(name, known).map_or_else(
-                    || format!("known are {}", known.join(", ")),
-                    |n| format!("did you mean `{n}`?"),
-                );
-                return Err(format!(
-                    "unknown parameter `{name}`: leave it out, or {mend}"
-                ));
+                let known = ["host", "port", "user", "password", "dbname", "connect_timeout", "sslmode"];
+                let mend = super::error::nearest(name, known)
+                    .map_or_else(|| format!("known are {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
+                return Err(format!("unknown parameter `{name}`: leave it out, or {mend}"));
             }
         }
         Ok(())
@@ -158,8 +130,7 @@ fn non_empty(text: String) -> Option<String> {
 
 /// Percent-decoding; `+` is a plus, as in libpq.
 fn decode(text: &str) -> Result<String, String> {
-    const WRONG: &str =
-        "a `%` is not followed by two hexadecimal digits: write a percent sign as %25";
+    const WRONG: &str = "a `%` is not followed by two hexadecimal digits: write a percent sign as %25";
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -167,12 +138,7 @@ fn decode(text: &str) -> Result<String, String> {
             out.push(byte);
             continue;
         }
-        let mut digit = || {
-            bytes
-                .next()
-                .and_then(|b| char::from(b).to_digit(16))
-                .ok_or(WRONG)
-        };
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(WRONG);
         let value = digit()? * 16 + digit()?;
         if value == 0 {
             return Err("%00 is not possible".to_owned());
@@ -204,26 +170,14 @@ mod tests {
     #[test]
     fn forms() {
         for (url, expected) in [
-            (
-                "postgres://user:password@db:5432/app",
-                "user password db 5432 app",
-            ),
+            ("postgres://user:password@db:5432/app", "user password db 5432 app"),
             ("postgresql://user@db/app", "user - db - app"),
             ("postgres://u:p%40ss%2F%25@db/app", "u p@ss/% db - app"),
             ("postgres://u:p@ss@db/app", "u p@ss db - app"),
             ("postgres://u:p@[::1]:5433/app", "u p ::1 5433 app"),
-            (
-                "postgres://u:p@%2Frun%2Fpostgresql/app",
-                "u p /run/postgresql - app",
-            ),
-            (
-                "postgres://u:p@/app?host=/run/postgresql&port=5433",
-                "u p /run/postgresql 5433 app",
-            ),
-            (
-                "postgres:///app?user=u&password=p%26q&sslmode=prefer&application_name=x",
-                "u p&q  - app",
-            ),
+            ("postgres://u:p@%2Frun%2Fpostgresql/app", "u p /run/postgresql - app"),
+            ("postgres://u:p@/app?host=/run/postgresql&port=5433", "u p /run/postgresql 5433 app"),
+            ("postgres:///app?user=u&password=p%26q&sslmode=prefer&application_name=x", "u p&q  - app"),
             ("POSTGRES://u:a+b@db", "u a+b db - -"),
             ("postgis://u:p@db/app", "u p db - app"),
             ("postgres://u:p@db/app?sslmode=require", NO_TLS),
@@ -231,14 +185,8 @@ mod tests {
                 "postgres://u:p@db/app?options=-c%20x",
                 "parameter `options` belongs to the clients: set it in Django's OPTIONS",
             ),
-            (
-                "postgres://u:p@db/app?hots=x",
-                "unknown parameter `hots`: leave it out, or did you mean `host`?",
-            ),
-            (
-                "postgres://u:p@db/app?conn_max_age=600",
-                "parameter `conn_max_age` is Django's own: leave it out here",
-            ),
+            ("postgres://u:p@db/app?hots=x", "unknown parameter `hots`: leave it out, or did you mean `host`?"),
+            ("postgres://u:p@db/app?conn_max_age=600", "parameter `conn_max_age` is Django's own: leave it out here"),
         ] {
             assert_eq!(show(url), expected, "{url}");
         }

@@ -25,10 +25,7 @@ pub struct UserlistError {
 pub fn parse_userlist(text: &str) -> Result<BTreeMap<String, Secret>, UserlistError> {
     let mut users = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
-        let wrong = |message| UserlistError {
-            line: index + 1,
-            message,
-        };
+        let wrong = |message| UserlistError { line: index + 1, message };
         let line = line.trim();
         if line.is_empty() || line.starts_with([';', '#']) {
             continue;
@@ -48,9 +45,7 @@ pub fn parse_userlist(text: &str) -> Result<BTreeMap<String, Secret>, UserlistEr
 
 /// A text in quotes at the start, and what follows it.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
-    let mut rest = text
-        .strip_prefix('"')
-        .ok_or("\"user\" \"secret\" expected, both in double quotes")?;
+    let mut rest = text.strip_prefix('"').ok_or("\"user\" \"secret\" expected, both in double quotes")?;
     let mut value = String::new();
     loop {
         let end = rest.find('"').ok_or("the closing quote is missing")?;

@@ -34,9 +34,7 @@ pub(super) struct Read<T>(pub(super) T);
 
 impl<'de, T: Value> Deserialize<'de> for Read<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(ReadVisitor(PhantomData))
-            .map(Read)
+        deserializer.deserialize_any(ReadVisitor(PhantomData)).map(Read)
     }
 }
 
@@ -108,9 +106,7 @@ impl<const MIN: u32, const MAX: u32> Value for Number<MIN, MAX> {
     fn parse(text: &str) -> Result<Self, String> {
         match text.trim().parse::<i64>() {
             Ok(n) if (i64::from(MIN)..=i64::from(MAX)).contains(&n) => Ok(Number(n as u32)),
-            Ok(n) => Err(format!(
-                "{n} is out of bounds; between {MIN} and {MAX} is possible"
-            )),
+            Ok(n) => Err(format!("{n} is out of bounds; between {MIN} and {MAX} is possible")),
             Err(_) => Err(format!("`{text}` is not a whole number")),
         }
     }
@@ -137,11 +133,7 @@ impl Value for String {
     const BARE: bool = false;
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.contains('\0') {
-            Err("a NUL character is not possible here".to_owned())
-        } else {
-            Ok(text.to_owned())
-        }
+        if text.contains('\0') { Err("a NUL character is not possible here".to_owned()) } else { Ok(text.to_owned()) }
     }
 }
 
@@ -158,12 +150,7 @@ impl Value for Vec<String> {
     const BARE: bool = false;
 
     fn parse(text: &str) -> Result<Self, String> {
-        Ok(text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .map(str::to_owned)
-            .collect())
+        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
     }
 
     fn parse_list(items: &[String]) -> Result<Self, String> {
@@ -185,17 +172,11 @@ fn choose<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
 
 /// The word of a value.
 fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {
-    words
-        .iter()
-        .find(|(_, candidate)| candidate == value)
-        .map_or("?", |(word, _)| word)
+    words.iter().find(|(_, candidate)| candidate == value).map_or("?", |(word, _)| word)
 }
 
-const POOL_MODES: [(&str, PoolMode); 3] = [
-    ("session", PoolMode::Session),
-    ("transaction", PoolMode::Transaction),
-    ("statement", PoolMode::Statement),
-];
+const POOL_MODES: [(&str, PoolMode); 3] =
+    [("session", PoolMode::Session), ("transaction", PoolMode::Transaction), ("statement", PoolMode::Statement)];
 const AUTH_METHODS: [(&str, AuthMethod); 5] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
     ("md5", AuthMethod::Md5),
@@ -203,12 +184,8 @@ const AUTH_METHODS: [(&str, AuthMethod); 5] = [
     ("trust", AuthMethod::Trust),
     ("any", AuthMethod::Any),
 ];
-const LOG_LEVELS: [(&str, LogLevel); 4] = [
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-];
+const LOG_LEVELS: [(&str, LogLevel); 4] =
+    [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
 
 macro_rules! words {
     ($type:ty, $table:ident) => {
@@ -251,40 +228,20 @@ impl Value for Vec<ListenAddr> {
         }
         let tcp: Vec<Option<SocketAddr>> = items
             .iter()
-            .map(|item| {
-                if item.starts_with('/') {
-                    Ok(None)
-                } else {
-                    tcp_address(item, DEFAULT_PORT).map(Some)
-                }
-            })
+            .map(|item| if item.starts_with('/') { Ok(None) } else { tcp_address(item, DEFAULT_PORT).map(Some) })
             .collect::<Result<_, _>>()?;
         // libpq finds a Unix socket by directory and port: the port of the first TCP address.
-        let port = tcp
-            .iter()
-            .flatten()
-            .next()
-            .map_or(DEFAULT_PORT, SocketAddr::port);
+        let port = tcp.iter().flatten().next().map_or(DEFAULT_PORT, SocketAddr::port);
         let path = |item: &str| ListenAddr::Unix(unix_socket(item, port));
-        Ok(items
-            .iter()
-            .zip(tcp)
-            .map(|(item, tcp)| tcp.map_or_else(|| path(item), ListenAddr::Tcp))
-            .collect())
+        Ok(items.iter().zip(tcp).map(|(item, tcp)| tcp.map_or_else(|| path(item), ListenAddr::Tcp)).collect())
     }
 }
 
 /// The full path of a Unix socket: a directory gets libpq's file name.
 fn unix_socket(item: &str, port: u16) -> PathBuf {
     let path = PathBuf::from(item);
-    let is_file = path
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL."));
-    if is_file {
-        path
-    } else {
-        path.join(format!(".s.PGSQL.{port}"))
-    }
+    let is_file = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL."));
+    if is_file { path } else { path.join(format!(".s.PGSQL.{port}")) }
 }
 
 /// `address:port`, with `*` for all addresses and `localhost` for 127.0.0.1; the port may be left out.
@@ -344,24 +301,14 @@ mod tests {
     #[test]
     fn listening_addresses() {
         let show = |text: &str| {
-            <Vec<ListenAddr>>::parse(text).map(|list| {
-                list.iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            })
+            <Vec<ListenAddr>>::parse(text)
+                .map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(show("127.0.0.1:6432").unwrap(), "127.0.0.1:6432");
-        assert_eq!(
-            show("*:6000, /run/pgsluice").unwrap(),
-            "0.0.0.0:6000 /run/pgsluice/.s.PGSQL.6000"
-        );
+        assert_eq!(show("*:6000, /run/pgsluice").unwrap(), "0.0.0.0:6000 /run/pgsluice/.s.PGSQL.6000");
         assert_eq!(show("/tmp/.s.PGSQL.5432").unwrap(), "/tmp/.s.PGSQL.5432");
         assert_eq!(show("/tmp/").unwrap(), "/tmp/.s.PGSQL.6432");
-        assert_eq!(
-            show("localhost,[::1]:7000,::1").unwrap(),
-            "127.0.0.1:6432 [::1]:7000 [::1]:6432"
-        );
+        assert_eq!(show("localhost,[::1]:7000,::1").unwrap(), "127.0.0.1:6432 [::1]:7000 [::1]:6432");
         assert_eq!(show(":6432").unwrap(), "0.0.0.0:6432");
         for text in ["", "db.internal:6432", "127.0.0.1:port", "127.0.0.1:99999"] {
             assert!(show(text).is_err(), "{text}");
@@ -371,14 +318,8 @@ mod tests {
     #[test]
     fn words_are_suggested() {
         let error = PoolMode::parse("transction").unwrap_err();
-        assert_eq!(
-            error,
-            "`transction` is not one of session, transaction, statement; did you mean `transaction`?"
-        );
-        assert_eq!(
-            AuthMethod::parse("SCRAM-SHA-256").unwrap().to_string(),
-            "scram-sha-256"
-        );
+        assert_eq!(error, "`transction` is not one of session, transaction, statement; did you mean `transaction`?");
+        assert_eq!(AuthMethod::parse("SCRAM-SHA-256").unwrap().to_string(), "scram-sha-256");
     }
 
     #[test]

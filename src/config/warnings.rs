@@ -9,13 +9,7 @@ const MAX_NAMES: usize = 5;
 /// Looks at a whole configuration.
 pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
     let users = |wanted: &dyn Fn(&Secret) -> bool| -> Vec<&str> {
-        config
-            .auth
-            .users
-            .iter()
-            .filter(|(_, secret)| wanted(secret))
-            .map(|(name, _)| name.as_str())
-            .collect()
+        config.auth.users.iter().filter(|(_, secret)| wanted(secret)).map(|(name, _)| name.as_str()).collect()
     };
     let md5 = users(&|secret| matches!(secret, Secret::Md5(_)));
     if config.auth.method == AuthMethod::ScramSha256 && !md5.is_empty() {
@@ -27,16 +21,10 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
     }
     let empty = users(&Secret::is_empty);
     if !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any) && !empty.is_empty() {
-        warnings.push(format!(
-            "no password is known of {}: they cannot log in",
-            names(&empty)
-        ));
+        warnings.push(format!("no password is known of {}: they cannot log in", names(&empty)));
     }
     let verifiers = users(&|secret| matches!(secret, Secret::Scram(_)));
-    let own_login = config
-        .databases
-        .iter()
-        .filter(|(_, database)| database.password.is_none());
+    let own_login = config.databases.iter().filter(|(_, database)| database.password.is_none());
     let without: Vec<&str> = own_login.map(|(name, _)| name.as_str()).collect();
     if !verifiers.is_empty() && !without.is_empty() {
         warnings.push(format!(
@@ -47,20 +35,12 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
         ));
     }
     let console = config.admin_users.iter().chain(&config.stats_users);
-    let strangers: Vec<&str> = console
-        .filter(|user| !config.auth.users.contains_key(*user))
-        .map(String::as_str)
-        .collect();
+    let strangers: Vec<&str> =
+        console.filter(|user| !config.auth.users.contains_key(*user)).map(String::as_str).collect();
     if config.auth.method != AuthMethod::Any && !strangers.is_empty() {
-        warnings.push(format!(
-            "admin_users or stats_users name {}, who cannot log in",
-            names(&strangers)
-        ));
+        warnings.push(format!("admin_users or stats_users name {}, who cannot log in", names(&strangers)));
     }
-    let exposed = config
-        .listen
-        .iter()
-        .any(|address| matches!(address, ListenAddr::Tcp(a) if !a.ip().is_loopback()));
+    let exposed = config.listen.iter().any(|address| matches!(address, ListenAddr::Tcp(a) if !a.ip().is_loopback()));
     if exposed && matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any) {
         warnings.push(format!(
             "auth_type = \"{}\" lets everybody in who reaches the listening address",
@@ -69,20 +49,14 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
     }
     for reserved in ["pgsluice", "pgbouncer"] {
         if config.databases.contains_key(reserved) {
-            warnings.push(format!(
-                "the database \"{reserved}\" cannot be reached: the name is the console's"
-            ));
+            warnings.push(format!("the database \"{reserved}\" cannot be reached: the name is the console's"));
         }
     }
 }
 
 /// `"a", "b" and 3 more`.
 fn names(list: &[&str]) -> String {
-    let shown: Vec<String> = list
-        .iter()
-        .take(MAX_NAMES)
-        .map(|name| format!("\"{name}\""))
-        .collect();
+    let shown: Vec<String> = list.iter().take(MAX_NAMES).map(|name| format!("\"{name}\"")).collect();
     match list.len().saturating_sub(MAX_NAMES) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

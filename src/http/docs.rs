@@ -88,18 +88,11 @@ pub fn markdown() -> String {
 }
 
 fn table(out: &mut String, title: &str, rows: impl Iterator<Item = Row>) {
-    let _ = write!(
-        out,
-        "\n## {title}\n\n| Name | Type | Labels | What it tells |\n|---|---|---|---|\n"
-    );
+    let _ = write!(out, "\n## {title}\n\n| Name | Type | Labels | What it tells |\n|---|---|---|---|\n");
     for row in rows {
         let labels: Vec<_> = row.labels.iter().map(|l| format!("`{l}`")).collect();
         let (name, kind, help) = (row.name, row.kind, row.help);
-        let _ = writeln!(
-            out,
-            "| `{name}` | {kind} | {} | {help} |",
-            labels.join(", ")
-        );
+        let _ = writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", "));
     }
 }
 
@@ -115,9 +108,7 @@ fn insight() -> Vec<Row> {
             rows.push(Row {
                 name: name.to_owned(),
                 kind: String::new(),
-                labels: labels.map_or_else(Vec::new, |(_, l)| {
-                    l.iter().map(|l| (*l).to_owned()).collect()
-                }),
+                labels: labels.map_or_else(Vec::new, |(_, l)| l.iter().map(|l| (*l).to_owned()).collect()),
                 help: help.to_owned(),
             });
         } else if let Some((_, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
@@ -142,24 +133,15 @@ mod tests {
             std::fs::write(&path, markdown()).unwrap();
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            written == markdown(),
-            "docs/metrics.md is old: run UPDATE_DOCS=1 cargo test"
-        );
+        assert!(written == markdown(), "docs/metrics.md is old: run UPDATE_DOCS=1 cargo test");
     }
 
     #[test]
     fn labels_of_insight_are_known() {
         let rendered: Vec<_> = insight().into_iter().map(|r| r.name).collect();
         let known: Vec<_> = INSIGHT_LABELS.iter().map(|(name, _)| *name).collect();
-        let missing: Vec<_> = rendered
-            .iter()
-            .filter(|n| !known.contains(&n.as_str()))
-            .collect();
-        let gone: Vec<_> = known
-            .iter()
-            .filter(|n| !rendered.iter().any(|r| r == *n))
-            .collect();
+        let missing: Vec<_> = rendered.iter().filter(|n| !known.contains(&n.as_str())).collect();
+        let gone: Vec<_> = known.iter().filter(|n| !rendered.iter().any(|r| r == *n)).collect();
         assert!(missing.is_empty(), "add to INSIGHT_LABELS: {missing:?}");
         assert!(gone.is_empty(), "no longer rendered: {gone:?}");
     }

@@ -38,39 +38,16 @@ pub struct Family {
 
 const POOL: &[&str] = &["database", "user"];
 
-const fn counter(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Family {
-    Family {
-        name,
-        kind: Kind::Counter,
-        labels,
-        help,
-    }
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family {
-        name,
-        kind: Kind::Gauge,
-        labels,
-        help,
-    }
+    Family { name, kind: Kind::Gauge, labels, help }
 }
 
-const fn histogram(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Family {
-    Family {
-        name,
-        kind: Kind::Histogram,
-        labels,
-        help,
-    }
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: Kind::Histogram, labels, help }
 }
 
 macro_rules! families {

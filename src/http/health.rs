@@ -41,10 +41,9 @@ pub fn ready(process: &Process) -> Result<(), String> {
         counts(process, &p, why).then_some((p, why))
     });
     match failing {
-        Some((pool, why)) => Err(format!(
-            "database {:?}: the last attempt to open a server connection failed ({why})",
-            pool.database
-        )),
+        Some((pool, why)) => {
+            Err(format!("database {:?}: the last attempt to open a server connection failed ({why})", pool.database))
+        }
         None => Ok(()),
     }
 }
@@ -53,7 +52,6 @@ pub fn ready(process: &Process) -> Result<(), String> {
 /// one with a name that PostgreSQL does not know must not take the others' service away.
 fn counts(process: &Process, pool: &Pool, why: &str) -> bool {
     let config = &process.config;
-    let ours =
-        config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any;
+    let ours = config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any;
     ours || matches!(why, "refused" | "timeout")
 }

@@ -69,23 +69,19 @@ impl Metrics {
     pub fn render(&self, process: &Process) -> String {
         let mut page = Page::default();
         let (mut clients, login) = process.clients.tally();
-        let console: Tally = clients
-            .iter()
-            .filter(|((database, _), _)| CONSOLE.contains(&database.as_str()))
-            .fold(Tally::default(), |mut sum, (_, t)| {
+        let console: Tally = clients.iter().filter(|((database, _), _)| CONSOLE.contains(&database.as_str())).fold(
+            Tally::default(),
+            |mut sum, (_, t)| {
                 sum.active += t.active;
                 sum
-            });
+            },
+        );
         let pools = self.pools(process, &mut clients);
         for ((database, user), shown) in &pools {
             pool(&mut page, &[database, user], shown);
         }
         databases(&mut page, &pools);
-        page.gauge(
-            &f::CLIENT_CONNECTIONS,
-            &[CONSOLE[0], "active"],
-            console.active as f64,
-        );
+        page.gauge(&f::CLIENT_CONNECTIONS, &[CONSOLE[0], "active"], console.active as f64);
         page.gauge(&f::CLIENT_CONNECTIONS, &[OTHER, "login"], login as f64);
         self::process(&mut page, process);
         let mut out = page.finish();
@@ -103,9 +99,7 @@ impl Metrics {
         let mut shown: BTreeMap<_, Shown> = BTreeMap::new();
         for pool in process.pools.all() {
             let mut key = pool.key();
-            let tally = clients
-                .remove(&(key.0.to_string(), key.1.to_string()))
-                .unwrap_or_default();
+            let tally = clients.remove(&(key.0.to_string(), key.1.to_string())).unwrap_or_default();
             if !own.contains(&key) {
                 if own.len() < MAX_POOLS {
                     own.insert(key.clone());
@@ -133,11 +127,7 @@ fn pool(page: &mut Page, labels: &[&str; 2], shown: &Shown) {
     }
     page.gauge(&f::POOL_CONNECTIONS_MAX, labels, shown.max as f64);
     page.gauge(&f::POOL_WAITING_CLIENTS, labels, v.waiting as f64);
-    let began = if v.waiting == 0 {
-        0.0
-    } else {
-        unix() - v.longest_wait_us as f64 / 1e6
-    };
+    let began = if v.waiting == 0 { 0.0 } else { unix() - v.longest_wait_us as f64 / 1e6 };
     page.gauge(&f::POOL_LONGEST_WAIT_START, labels, began);
     page.gauge(&f::POOL_PINNED_CLIENTS, labels, shown.clients.pinned as f64);
     page.histogram(&f::POOL_WAIT, labels, &t.wait);
@@ -203,27 +193,17 @@ fn process(page: &mut Page, process: &Process) {
         page.counter(&f::CLIENT_CONNECTS, &[result], n.load(Relaxed));
     }
     page.histogram(&f::CLIENT_LOGIN, &[], &process.clients.login_time.totals());
-    page.gauge(
-        &f::CLIENT_CONNECTIONS_MAX,
-        &[],
-        process.config.max_client_conn as f64,
-    );
+    page.gauge(&f::CLIENT_CONNECTIONS_MAX, &[], process.config.max_client_conn as f64);
     let draining = process.draining.load(Relaxed);
     page.gauge(&f::DRAINING, &[], f64::from(u8::from(draining)));
-    let version = [
-        env!("CARGO_PKG_VERSION"),
-        REVISION,
-        &FINGERPRINT_VERSION.to_string(),
-    ];
+    let version = [env!("CARGO_PKG_VERSION"), REVISION, &FINGERPRINT_VERSION.to_string()];
     page.gauge(&f::BUILD_INFO, &version, 1.0);
     let r = Resources::now();
     page.gauge(&f::PROCESS_START, &[], process.started_unix as f64);
     page.seconds(&f::PROCESS_CPU, &[], r.cpu_us);
-    for (family, n) in [
-        (&f::PROCESS_RESIDENT, r.resident),
-        (&f::PROCESS_OPEN_FDS, r.open_fds),
-        (&f::PROCESS_MAX_FDS, r.max_fds),
-    ] {
+    for (family, n) in
+        [(&f::PROCESS_RESIDENT, r.resident), (&f::PROCESS_OPEN_FDS, r.open_fds), (&f::PROCESS_MAX_FDS, r.max_fds)]
+    {
         if let Some(n) = n {
             page.gauge(family, &[], n as f64);
         }
@@ -232,7 +212,5 @@ fn process(page: &mut Page, process: &Process) {
 
 /// Seconds since the epoch.
 fn unix() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

@@ -24,11 +24,7 @@ pub struct Page {
 
 impl Default for Page {
     fn default() -> Self {
-        Page {
-            recorder: PrometheusBuilder::new().build_recorder(),
-            described: Vec::new(),
-            own: Vec::new(),
-        }
+        Page { recorder: PrometheusBuilder::new().build_recorder(), described: Vec::new(), own: Vec::new() }
     }
 }
 
@@ -39,27 +35,19 @@ impl Page {
             self.described.push(family.name);
             let name = KeyName::from_const_str(family.name);
             match family.kind {
-                Kind::Counter => self
-                    .recorder
-                    .describe_counter(name, None, family.help.into()),
+                Kind::Counter => self.recorder.describe_counter(name, None, family.help.into()),
                 _ => self.recorder.describe_gauge(name, None, family.help.into()),
             }
         }
-        let labels: Vec<Label> = family
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
-            .collect();
+        let labels: Vec<Label> =
+            family.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
         Key::from_parts(family.name, labels)
     }
 
     /// A counter's total.
     pub fn counter(&mut self, family: &Family, values: &[&str], total: u64) {
         let key = self.key(family, values);
-        self.recorder
-            .register_counter(&key, &METADATA)
-            .absolute(total);
+        self.recorder.register_counter(&key, &METADATA).absolute(total);
     }
 
     /// A gauge's value.
@@ -83,12 +71,7 @@ impl Page {
     /// The total of a counter of seconds, given in microseconds.
     pub fn seconds(&mut self, family: &Family, values: &[&str], us: u64) {
         let labels = braced(&labels(family, values));
-        let _ = writeln!(
-            self.own(family),
-            "{}{labels} {}",
-            family.name,
-            us as f64 / 1e6
-        );
+        let _ = writeln!(self.own(family), "{}{labels} {}", family.name, us as f64 / 1e6);
     }
 
     /// A histogram in our buckets.
@@ -106,11 +89,7 @@ impl Page {
         count += totals.buckets[BUCKETS_US.len()];
         let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
         let labels = braced(&labels);
-        let _ = writeln!(
-            out,
-            "{name}_sum{labels} {}\n{name}_count{labels} {count}",
-            totals.sum_us as f64 / 1e6
-        );
+        let _ = writeln!(out, "{name}_sum{labels} {}\n{name}_count{labels} {count}", totals.sum_us as f64 / 1e6);
     }
 
     /// The whole text.
@@ -137,18 +116,12 @@ fn labels(family: &Family, values: &[&str]) -> String {
 }
 
 fn braced(labels: &str) -> String {
-    if labels.is_empty() {
-        String::new()
-    } else {
-        format!("{{{labels}}}")
-    }
+    if labels.is_empty() { String::new() } else { format!("{{{labels}}}") }
 }
 
 /// A label value: backslash, quote and newline escaped.
 fn escape(raw: &str) -> String {
-    raw.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    raw.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -177,8 +150,7 @@ mod tests {
             ),
             "pgsluice_client_login_seconds_bucket{le=\"0.0005\"} 2".to_owned(),
             "pgsluice_client_login_seconds_bucket{le=\"+Inf\"} 3".to_owned(),
-            "pgsluice_client_login_seconds_sum 20\npgsluice_client_login_seconds_count 3"
-                .to_owned(),
+            "pgsluice_client_login_seconds_sum 20\npgsluice_client_login_seconds_count 3".to_owned(),
             "# TYPE pgsluice_pool_query_seconds_total counter".to_owned(),
         ] {
             assert!(text.contains(&line), "{line} is not in\n{text}");

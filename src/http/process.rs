@@ -21,15 +21,10 @@ impl Resources {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         Resources {
-            cpu_us: u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000
-                + u64::try_from(t.tv_nsec).unwrap_or(0) / 1000,
-            resident: fs::read_to_string("/proc/self/status")
-                .ok()
-                .and_then(|s| resident(&s)),
+            cpu_us: u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1000,
+            resident: fs::read_to_string("/proc/self/status").ok().and_then(|s| resident(&s)),
             // One of them is the directory being read.
-            open_fds: fs::read_dir("/proc/self/fd")
-                .ok()
-                .map(|d| (d.count() as u64).saturating_sub(1)),
+            open_fds: fs::read_dir("/proc/self/fd").ok().map(|d| (d.count() as u64).saturating_sub(1)),
             max_fds: limit.current,
         }
     }
@@ -48,14 +43,9 @@ mod tests {
 
     #[test]
     fn resident_memory_is_in_bytes() {
-        assert_eq!(
-            resident("Name:\tx\nVmRSS:\t    2048 kB\nVmData: 1 kB\n"),
-            Some(2048 * 1024)
-        );
+        assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nVmData: 1 kB\n"), Some(2048 * 1024));
         assert_eq!(resident("Name:\tx\n"), None);
         let r = Resources::now();
-        assert!(
-            r.resident.unwrap() > 1 << 20 && r.open_fds.unwrap() >= 3 && r.max_fds.unwrap() > 3
-        );
+        assert!(r.resident.unwrap() > 1 << 20 && r.open_fds.unwrap() >= 3 && r.max_fds.unwrap() > 3);
     }
 }

@@ -51,17 +51,10 @@ const INDEX: &str = "pgsluice\n\n\
 pub fn start(addr: SocketAddr, process: Arc<Process>) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(addr)?;
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(address = %listener.local_addr().unwrap_or(addr), "serving HTTP");
-    let site = Arc::new(Site {
-        process,
-        metrics: Metrics::default(),
-    });
-    std::thread::Builder::new()
-        .name("http".to_owned())
-        .spawn(move || runtime.block_on(accept(listener, site)))?;
+    let site = Arc::new(Site { process, metrics: Metrics::default() });
+    std::thread::Builder::new().name("http".to_owned()).spawn(move || runtime.block_on(accept(listener, site)))?;
     Ok(())
 }
 
@@ -128,25 +121,16 @@ impl Site {
     fn answer(&self, request: &Request<Incoming>) -> Answer {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
         match request.uri().path() {
-            "/metrics" => page(
-                StatusCode::OK,
-                METRICS_TYPE,
-                self.metrics.render(&self.process),
-            ),
+            "/metrics" => page(StatusCode::OK, METRICS_TYPE, self.metrics.render(&self.process)),
             "/healthz" | "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => verdict(health::ready(&self.process)),
             "/startupz" => verdict(health::started(&self.process)),
             "/" => text(StatusCode::OK, INDEX),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "no such page; / lists what there is\n",
-            ),
+            _ => text(StatusCode::NOT_FOUND, "no such page; / lists what there is\n"),
         }
     }
 }

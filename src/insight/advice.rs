@@ -88,37 +88,19 @@ impl Relation {
 }
 
 /// The relation of a repeated statement: by itself, by its parent, by what runs along with it.
-pub(crate) fn relation(
-    child: &Described,
-    parent: Option<&Described>,
-    along: &[&Described],
-) -> Relation {
+pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&Described]) -> Relation {
     let alone = relation_alone(child);
     let same_table = |other: &&&Described| other.table() == child.table();
-    let written = along
-        .iter()
-        .filter(same_table)
-        .any(|other| other.shape.operation == Operation::Insert);
-    let got = along
-        .iter()
-        .filter(same_table)
-        .find(|other| other.shape.limit == Limit::TwentyOne);
+    let written = along.iter().filter(same_table).any(|other| other.shape.operation == Operation::Insert);
+    let got = along.iter().filter(same_table).find(|other| other.shape.limit == Limit::TwentyOne);
     match (alone, parent) {
         (Relation::Get, _) if written => Relation::GetOrCreate,
         (Relation::Insert | Relation::Update, _) if got.is_some_and(|get| get.shape.for_update) => {
             Relation::UpdateOrCreate
         }
         (Relation::Insert, _) if got.is_some() => Relation::GetOrCreate,
-        (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => {
-            Relation::Deferred
-        }
-        (Relation::GetPk, _)
-            if along
-                .iter()
-                .any(|other| other.table() == "django_content_type") =>
-        {
-            Relation::GenericFk
-        }
+        (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => Relation::Deferred,
+        (Relation::GetPk, _) if along.iter().any(|other| other.table() == "django_content_type") => Relation::GenericFk,
         (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
         _ => alone,
     }
@@ -129,9 +111,7 @@ pub(crate) fn relation_alone(child: &Described) -> Relation {
     let shape = &child.shape;
     match shape.operation {
         Operation::Select => read(child),
-        Operation::Insert if shape.on_conflict == OnConflict::Nothing && is_through(shape) => {
-            Relation::ManyToManyAdd
-        }
+        Operation::Insert if shape.on_conflict == OnConflict::Nothing && is_through(shape) => Relation::ManyToManyAdd,
         Operation::Insert if shape.on_conflict == OnConflict::Update => Relation::Upsert,
         Operation::Insert => Relation::Insert,
         Operation::Update => Relation::Update,
@@ -145,18 +125,9 @@ fn read(child: &Described) -> Relation {
     let has = |name: &str| shape.equals.iter().any(|column| column.name == name);
     let key = shape.equals.first();
     let by_id = key.is_some_and(|column| is_key(&column.name));
-    let by_reference = shape
-        .equals
-        .iter()
-        .chain(&shape.in_lists)
-        .any(|column| column.name.ends_with("_id"));
+    let by_reference = shape.equals.iter().chain(&shape.in_lists).any(|column| column.name.ends_with("_id"));
     let joined = key.is_some_and(|column| {
-        shape.joins.iter().any(|join| {
-            shape
-                .tables
-                .get(join.table)
-                .is_some_and(|t| t.name == column.table)
-        })
+        shape.joins.iter().any(|join| shape.tables.get(join.table).is_some_and(|t| t.name == column.table))
     });
     if shape.exists {
         Relation::Exists
@@ -171,9 +142,7 @@ fn read(child: &Described) -> Relation {
     } else if shape.limit == Limit::TwentyOne {
         match key {
             Some(column) if is_key(&column.name) => Relation::GetPk,
-            Some(column) if column.name.ends_with("_id") && shape.equals.len() == 1 => {
-                Relation::OneToOne
-            }
+            Some(column) if column.name.ends_with("_id") && shape.equals.len() == 1 => Relation::OneToOne,
             _ => Relation::Get,
         }
     } else if shape.prefetch.is_some() || (!shape.in_lists.is_empty() && shape.equals.is_empty()) {
@@ -182,9 +151,7 @@ fn read(child: &Described) -> Relation {
         Relation::First
     } else if joined && by_reference {
         Relation::ManyToMany
-    } else if by_reference
-        && (shape.equals.len() > 1 || shape.other_predicates || !shape.ranges.is_empty())
-    {
+    } else if by_reference && (shape.equals.len() > 1 || shape.other_predicates || !shape.ranges.is_empty()) {
         Relation::FilteredReverseFk
     } else if by_reference {
         Relation::ReverseFk
@@ -199,13 +166,7 @@ fn is_key(column: &str) -> bool {
 
 /// A table of two or three columns, two of them references: what joins two models.
 fn is_through(shape: &Shape) -> bool {
-    shape.insert_columns.len() <= 3
-        && shape
-            .insert_columns
-            .iter()
-            .filter(|name| name.ends_with("_id"))
-            .count()
-            == 2
+    shape.insert_columns.len() <= 3 && shape.insert_columns.iter().filter(|name| name.ends_with("_id")).count() == 2
 }
 
 /// The child reads columns of the parent's own table that the parent left out.
@@ -213,45 +174,50 @@ fn is_deferred(child: &Shape, parent: &Shape) -> bool {
     child.table().is_some()
         && child.table() == parent.table()
         && !parent.star
-        && child
-            .columns
-            .iter()
-            .any(|column| !parent.columns.iter().any(|known| known.name == column.name))
+        && child.columns.iter().any(|column| !parent.columns.iter().any(|known| known.name == column.name))
 }
 
-/// The foreign key in the parent's columns that leads to the child's table: by name, or the only one.
-pub(super) fn foreign_key(parent: &Described, child: &Described) -> Option<String> {
+/// The foreign key among a statement's own columns that is called like the child's table.
+pub(super) fn foreign_key(owner: &Described, child: &Described) -> Option<String> {
     let model = bare(child.table());
-    let keys: Vec<&str> = parent
-        .shape
-        .columns
-        .iter()
-        .filter_map(|column| column.name.strip_suffix("_id"))
-        .collect();
-    keys.iter()
-        .find(|stem| model == **stem || model.replace('_', "") == stem.replace('_', ""))
-        .or_else(|| {
-            keys.iter()
-                .find(|stem| model.ends_with(**stem) || stem.ends_with(model))
-        })
-        .or_else(|| keys.first().filter(|_| keys.len() == 1))
-        .map(|stem| (*stem).to_owned())
+    let keys = || references(owner);
+    keys()
+        .find(|stem| model == *stem || model.replace('_', "") == stem.replace('_', ""))
+        .or_else(|| keys().find(|stem| ends_with(model, stem) || ends_with(stem, model)))
+        .map(str::to_owned)
 }
 
-/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop.
+/// Columns of the statement's own table that look like foreign keys, without `_id`.
+fn references(owner: &Described) -> impl Iterator<Item = &str> {
+    let columns = owner.shape.columns.iter();
+    columns
+        .filter(|column| column.table.is_empty() || column.table == owner.table())
+        .filter_map(|column| column.name.strip_suffix("_id"))
+}
+
+/// `home_address` ends with the word `address`; `sandbox` does not end with the word `box`.
+fn ends_with(name: &str, word: &str) -> bool {
+    name.strip_suffix(word).is_some_and(|rest| rest.ends_with('_'))
+}
+
+/// The only foreign key of a statement's own table: the one meant, when another table's name tells nothing.
+pub(super) fn only_key(owner: &Described) -> Option<&str> {
+    let mut keys = references(owner);
+    keys.next().filter(|_| keys.next().is_none())
+}
+
+/// The statement whose rows hold a foreign key to the child: the parent, or another of the loop; by the key's name,
+/// and if none fits, the parent when it has one foreign key only.
 pub(super) fn owner_of<'a>(
     child: &Described,
     parent: Option<&'a Described>,
     along: &[&'a Described],
 ) -> Option<&'a Described> {
-    let others = along
-        .iter()
-        .copied()
-        .filter(|other| other.table() != child.table());
-    parent
-        .into_iter()
-        .chain(others)
-        .find(|owner| foreign_key(owner, child).is_some())
+    let others = along.iter().copied().filter(|other| other.table() != child.table());
+    parent.into_iter().chain(others).find(|owner| foreign_key(owner, child).is_some()).or_else(|| {
+        let alone = along.iter().all(|other| other.table() == child.table());
+        parent.filter(|parent| alone && only_key(parent).is_some())
+    })
 }
 
 /// `shop_book` without the application: `book`.

@@ -50,28 +50,17 @@ impl Described {
     pub(crate) fn is_registry(&self) -> bool {
         let by_key = self.shape.equals.iter().any(|column| column.name == "id");
         !by_key
-            && self.tables.iter().all(|table| {
-                matches!(
-                    &**table,
-                    "django_content_type" | "auth_permission" | "django_migrations"
-                )
-            })
+            && self
+                .tables
+                .iter()
+                .all(|table| matches!(&**table, "django_content_type" | "auth_permission" | "django_migrations"))
             && !self.tables.is_empty()
     }
 
     /// At most three tables, at most 96 bytes.
     pub(crate) fn tables_label(&self) -> String {
-        let mut label = self
-            .tables
-            .iter()
-            .take(3)
-            .map(|table| &**table)
-            .collect::<Vec<_>>()
-            .join(",");
-        let cut = (0..=label.len().min(96))
-            .rev()
-            .find(|at| label.is_char_boundary(*at))
-            .unwrap_or(0);
+        let mut label = self.tables.iter().take(3).map(|table| &**table).collect::<Vec<_>>().join(",");
+        let cut = (0..=label.len().min(96)).rev().find(|at| label.is_char_boundary(*at)).unwrap_or(0);
         label.truncate(cut);
         label
     }
@@ -82,15 +71,10 @@ impl Described {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let columns =
-            self.shape.columns.len() + self.shape.equals.len() + self.shape.order_by.len();
+        let columns = self.shape.columns.len() + self.shape.equals.len() + self.shape.order_by.len();
         self.display.len()
             + self.summary.len()
-            + self
-                .tables
-                .iter()
-                .map(|table| table.len() + 16)
-                .sum::<usize>()
+            + self.tables.iter().map(|table| table.len() + 16).sum::<usize>()
             + columns * (std::mem::size_of::<sql::Column>() + 32)
             + std::mem::size_of::<Self>()
     }

@@ -73,9 +73,7 @@ pub(crate) fn evidence(run: &Run, sure: bool) -> Evidence {
     Evidence {
         sure,
         score: run.parent.map(|parent| parent.score),
-        nearest: run
-            .parent
-            .map(|parent| (parent.rows, parent.n, parent.adjacent)),
+        nearest: run.parent.map(|parent| (parent.rows, parent.n, parent.adjacent)),
         paused: run.paused,
         streak: run.streak,
         written: run.written,

@@ -61,13 +61,7 @@ pub(crate) struct Findings {
 
 impl Findings {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            by_key: HashMap::new(),
-            limit: limit.max(1),
-            counts: HashMap::new(),
-            shown: 0,
-            other: (0, 0),
-        }
+        Self { by_key: HashMap::new(), limit: limit.max(1), counts: HashMap::new(), shown: 0, other: (0, 0) }
     }
 
     /// Approximate memory held.
@@ -77,11 +71,7 @@ impl Findings {
                 + 64
                 + finding.advice.len()
                 + finding.fingerprints.len() * 8
-                + finding
-                    .tables
-                    .iter()
-                    .map(|table| table.len() + 16)
-                    .sum::<usize>()
+                + finding.tables.iter().map(|table| table.len() + 16).sum::<usize>()
         };
         self.by_key.values().map(one).sum()
     }
@@ -95,11 +85,7 @@ impl Findings {
             .by_key
             .values()
             .filter(|finding| !finding.shown)
-            .min_by(|a, b| {
-                a.severity
-                    .cmp(&b.severity)
-                    .then(a.last_seen.total_cmp(&b.last_seen))
-            })
+            .min_by(|a, b| a.severity.cmp(&b.severity).then(a.last_seen.total_cmp(&b.last_seen)))
             .map(|finding| finding.key);
         if let Some(key) = victim {
             self.by_key.remove(&key);
@@ -113,7 +99,10 @@ pub(crate) struct Burst {
     pub(crate) kind: Kind,
     pub(crate) confidence: Confidence,
     pub(crate) severity: Severity,
+    /// Executions in one request.
     pub(crate) n: u32,
+    /// Requests that ran together; `queries` and `avoidable_us` are of all.
+    pub(crate) times: u32,
     pub(crate) queries: u64,
     pub(crate) avoidable_us: u64,
     pub(crate) parent: Option<Parent>,
@@ -161,15 +150,12 @@ impl Finding {
     pub(crate) fn take_in(&mut self, burst: &Burst) {
         let rows = burst.parent.map_or(0, |parent| parent.rows);
         // n over rows stays the same while both change: the loop depends on the data.
-        let (now, before) = (
-            u64::from(burst.n) * self.last_parent_rows,
-            u64::from(self.last_n) * rows,
-        );
+        let (now, before) = (u64::from(burst.n) * self.last_parent_rows, u64::from(self.last_n) * rows);
         let moved = self.last_parent_rows != rows && self.last_n != burst.n;
         if now != 0 && moved && now.abs_diff(before) * 10 <= now {
             self.tracked += 1;
         }
-        self.bursts += 1;
+        self.bursts += u64::from(burst.times);
         self.queries += burst.queries;
         self.max_n = self.max_n.max(burst.n);
         self.min_n = self.min_n.min(burst.n);
@@ -189,25 +175,16 @@ impl Finding {
 /// Adds a burst to the counters of its database.
 pub(crate) fn count(counts: &mut BurstCounts, burst: &Burst) {
     let (kind, confidence) = (burst.kind as usize, burst.confidence as usize);
-    counts.bursts[kind][confidence] += 1;
+    counts.bursts[kind][confidence] += u64::from(burst.times);
     counts.queries[kind] += burst.queries;
     counts.avoidable_us[kind][confidence] += burst.avoidable_us;
-    let bucket = BURST
-        .iter()
-        .position(|bound| u64::from(burst.n) <= *bound)
-        .unwrap_or(BURST.len());
-    counts.sizes[bucket] += 1;
-    counts.size_sum += u64::from(burst.n);
+    let bucket = BURST.iter().position(|bound| u64::from(burst.n) <= *bound).unwrap_or(BURST.len());
+    counts.sizes[bucket] += u64::from(burst.times);
+    counts.size_sum += u64::from(burst.n) * u64::from(burst.times);
 }
 
 /// The same on every instance and after every restart: FNV-1a over names and fingerprints.
-pub(crate) fn finding_key(
-    database: &str,
-    route: Option<&str>,
-    parent: u64,
-    children: &[u64],
-    kind: Kind,
-) -> u64 {
+pub(crate) fn finding_key(database: &str, route: Option<&str>, parent: u64, children: &[u64], kind: Kind) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut eat = |bytes: &[u8]| {
         for byte in bytes.iter().chain(&[0xff]) {

@@ -19,12 +19,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the metrics.
-    pub const ALL: [Kind; 4] = [
-        Kind::NPlusOne,
-        Kind::Chain,
-        Kind::Duplicate,
-        Kind::WriteLoop,
-    ];
+    pub const ALL: [Kind; 4] = [Kind::NPlusOne, Kind::Chain, Kind::Duplicate, Kind::WriteLoop];
 
     /// Label value.
     pub fn name(self) -> &'static str {
@@ -77,6 +72,10 @@ const EXACT: f32 = 0.05;
 const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
 const LOOSE: f32 = 0.5;
+/// A client that waits this long between two executions of the same statement polls: inside one request, and where
+/// they may as well be requests.
+const POLL_US: u64 = 25_000;
+const POLL_UNSURE_US: u64 = 10_000;
 
 /// What is known of the unit around a run.
 pub(crate) struct Context<'a> {
@@ -94,32 +93,19 @@ pub(crate) struct Verdict {
 }
 
 /// Judges one run; `None` when it is nothing to report.
-pub(crate) fn judge(
-    run: &Run,
-    context: &Context<'_>,
-    is_registry: impl FnOnce() -> bool,
-) -> Option<Verdict> {
-    if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0
-        || run.piped * 5 > run.n
-        || run.lists * 2 >= run.n
-    {
+pub(crate) fn judge(run: &Run, context: &Context<'_>, is_registry: impl FnOnce() -> bool) -> Option<Verdict> {
+    if run.flags & (flag::LOCK_QUEUE | flag::CATALOG) != 0 || run.piped * 5 > run.n || run.lists * 2 >= run.n {
         return None;
     }
     match run.operation {
         Operation::Select if run.several => loop_of_reads(run, context, is_registry),
         Operation::Select => duplicate(run, context),
-        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => {
-            loop_of_writes(run, context)
-        }
+        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge => loop_of_writes(run, context),
         _ => None,
     }
 }
 
-fn loop_of_reads(
-    run: &Run,
-    context: &Context<'_>,
-    is_registry: impl FnOnce() -> bool,
-) -> Option<Verdict> {
+fn loop_of_reads(run: &Run, context: &Context<'_>, is_registry: impl FnOnce() -> bool) -> Option<Verdict> {
     let config = context.config;
     if run.n < config.min_count || is_scan(run) || run.flags & flag::FOR_UPDATE != 0 {
         return None;
@@ -132,29 +118,30 @@ fn loop_of_reads(
     if confidence == Confidence::Low && run.n < config.min_count_low_confidence {
         return None;
     }
-    Some(Verdict {
-        kind: Kind::NPlusOne,
-        confidence,
-    })
+    Some(Verdict { kind: Kind::NPlusOne, confidence })
 }
 
 /// How sure it is that a repeated SELECT is a loop over rows that one statement could have read.
 fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
-    let parent = run.parent.filter(|parent| {
-        context.sure || (parent.adjacent && !is_request_cycle(run, parent, context))
-    });
+    let parent =
+        run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
     let score = parent.map_or(f32::MAX, |parent| parent.score);
     // Once a request each, however many requests.
     if run.streak < context.config.min_count {
         return Confidence::Low;
     }
+    // Work is taken off a queue one piece at a time, and read for that piece.
+    if run.is_claimed_work(context.config.min_count) {
+        return Confidence::Low;
+    }
     // Each turn changes data before the next read: a queue, an import, a guard. Only an exact parent makes it a loop over rows.
     if run.written * 10 >= (run.n - 1) * 9 {
-        return if score <= EXACT {
-            Confidence::High
-        } else {
-            Confidence::Low
-        };
+        return if score <= EXACT { Confidence::High } else { Confidence::Low };
+    }
+    // The client hesitates in every turn, as it does before a request.
+    let held = run.held >= context.config.min_count;
+    if !context.sure && !held && score > EXACT && run.hesitant * 10 >= (run.n - 1) * 9 {
+        return Confidence::Low;
     }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
     if run.flags & flag::RANGE != 0 && score > MATCH {
@@ -164,6 +151,8 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
         Confidence::High
     } else if score <= LOOSE
         || context.sure
+        || held
+        || (run.is_swift() && !has_begun_before(run, context))
         || parent.is_some_and(|parent| shares_rows(run, &parent, context))
     {
         Confidence::Medium
@@ -179,18 +168,11 @@ fn shares_rows(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
     }
     let alike = |other: &&Run| {
         other.flags & flag::LIMIT_GET != 0
-            && other
-                .parent
-                .is_some_and(|theirs| theirs.fingerprint == parent.fingerprint)
+            && other.parent.is_some_and(|theirs| theirs.fingerprint == parent.fingerprint)
             && other.first <= run.last
             && other.last >= run.first
     };
-    let sum: u64 = context
-        .runs
-        .iter()
-        .filter(alike)
-        .map(|other| u64::from(other.n))
-        .sum();
+    let sum: u64 = context.runs.iter().filter(alike).map(|other| u64::from(other.n)).sum();
     sum.abs_diff(parent.rows) * 10 <= parent.rows
 }
 
@@ -211,35 +193,66 @@ fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
     })
 }
 
-/// Pages read one after the other: each statement is already a set.
-fn is_scan(run: &Run) -> bool {
-    let paged = flag::LIMIT | flag::ORDER_BY;
-    run.flags & paged == paged
-        && run.flags & (flag::OFFSET | flag::RANGE) != 0
-        && run.rows > u64::from(run.n)
+/// The same statement again and again at leisure, next to nothing in between.
+fn is_poll(run: &Run, context: &Context<'_>) -> bool {
+    let leisure = if context.sure { POLL_US } else { POLL_UNSURE_US };
+    run.last - run.first < 2 * run.n && run.pace() > leisure
 }
 
-fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
-    let close = run.last - run.first <= 2 * run.n;
-    let enough = run.n >= context.config.min_count && run.dup + 1 >= run.n;
-    (enough && (context.sure || close)).then_some(Verdict {
-        kind: Kind::Duplicate,
-        confidence: if context.sure {
-            Confidence::High
-        } else {
-            Confidence::Medium
-        },
+/// Whether a statement that repeats along, always with the same literals, was there a turn or more before the run
+/// began: a look-up that begins each request, this one's and those before.
+fn has_begun_before(run: &Run, context: &Context<'_>) -> bool {
+    let turn = (run.last - run.first) / (run.n - 1).max(1);
+    context.runs.iter().any(|other| {
+        !other.several
+            && other.fingerprint != run.fingerprint
+            && other.first + turn < run.first
+            && other.last > run.first
+            && other.n * 2 > run.n
     })
 }
 
+/// Pages read one after the other: each statement is already a set.
+fn is_scan(run: &Run) -> bool {
+    let paged = flag::LIMIT | flag::ORDER_BY;
+    run.flags & paged == paged && run.flags & (flag::OFFSET | flag::RANGE) != 0 && run.rows > u64::from(run.n)
+}
+
+fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
+    let config = context.config;
+    if run.n < config.min_count || run.dup + 1 < run.n {
+        return None;
+    }
+    let turns = run.last - run.first;
+    let explained = run.parent.is_some_and(|parent| parent.score <= MATCH);
+    let confidence = if run.streak < config.min_count || run.is_claimed_work(config.min_count) || is_poll(run, context)
+    {
+        // Asked now and then, or once a request.
+        Confidence::Low
+    } else if context.sure {
+        Confidence::High
+    } else if turns * 4 <= run.n * 5 || (turns <= 2 * run.n && explained) {
+        Confidence::Medium
+    } else {
+        // Along with other statements: as likely requests as turns of a loop.
+        Confidence::Low
+    };
+    let enough = confidence > Confidence::Low || run.n >= config.min_count_low_confidence;
+    (enough && (context.sure || turns <= 2 * run.n)).then_some(Verdict { kind: Kind::Duplicate, confidence })
+}
+
 fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
-    let linked = run.parent.is_some_and(|parent| parent.score <= MATCH);
+    let linked = run
+        .parent
+        .is_some_and(|parent| parent.score <= MATCH && (context.sure || !is_request_cycle(run, &parent, context)));
     let single = run.rows < 2 * u64::from(run.n);
-    let enough =
-        run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
-    (single && enough).then_some(Verdict {
+    let enough = run.n >= context.config.write_loop_min || (linked && run.n >= context.config.min_count);
+    let claimed = run.is_claimed_work(context.config.min_count);
+    (single && enough && !claimed).then_some(Verdict {
         kind: Kind::WriteLoop,
-        confidence: if linked {
+        confidence: if run.streak < context.config.min_count || (!linked && is_poll(run, context)) {
+            Confidence::Low
+        } else if linked {
             Confidence::High
         } else {
             Confidence::Medium
@@ -249,14 +262,9 @@ fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
 
 /// Time that batching would have saved, microseconds: the batch is charged twice the worst single statement.
 pub(crate) fn avoidable_us(run: &Run, kind: Kind, round_trip: u64) -> u64 {
-    let after = u64::from(!matches!(
-        kind,
-        Kind::NPlusOne | Kind::Chain | Kind::Duplicate
-    ));
+    let after = u64::from(!matches!(kind, Kind::NPlusOne | Kind::Chain | Kind::Duplicate));
     let turns = u64::from(run.n).saturating_sub(after.max(1));
-    run.duration.saturating_sub(2 * run.duration_max)
-        + run.wait.saturating_sub(run.wait_max)
-        + turns * round_trip
+    run.duration.saturating_sub(2 * run.duration_max) + run.wait.saturating_sub(run.wait_max) + turns * round_trip
 }
 
 /// How much a burst matters.

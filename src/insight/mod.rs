@@ -4,7 +4,7 @@
 //!  client session ── begin / complete / ready ──> SessionInsight ─┐
 //!                                                                  ├─> WorkerInsight (one per thread, no locks)
 //!  unit.rs   which statements belong together (boundaries)         │      table.rs  counters per fingerprint
-//!  runs.rs   repeats of one statement inside a unit                │      stats.rs  histograms per database
+//!  watch.rs, runs.rs   repeats of one statement inside a unit      │      stats.rs  histograms per database
 //!  judge.rs  what a run is: kind, confidence, cost, severity  <────┘
 //!  report.rs cool-down, the log line; findings.rs, event.rs; advice.rs and wording.rs Django's words
 //!  publish.rs ranking, top-K series; render.rs and page.rs Prometheus text; views.rs what the console and JSON show
@@ -31,6 +31,7 @@ mod table;
 mod tags;
 mod unit;
 mod views;
+mod watch;
 mod wording;
 mod worker;
 
@@ -129,10 +130,7 @@ impl Insight {
 
     /// The id of a database name. Beyond [`MAX_DATABASES`] names all share `other`.
     pub fn database(&self, name: &str) -> DatabaseId {
-        let mut names = self
-            .databases
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.databases.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = names.iter().position(|known| &**known == name) {
             return DatabaseId(at as u16);
         }
@@ -146,22 +144,13 @@ impl Insight {
 
     /// The name behind an id.
     pub(crate) fn database_name(&self, id: u16) -> Arc<str> {
-        let names = self
-            .databases
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        names
-            .get(usize::from(id))
-            .cloned()
-            .unwrap_or_else(|| Arc::from("other"))
+        let names = self.databases.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(usize::from(id)).cloned().unwrap_or_else(|| Arc::from("other"))
     }
 
     /// All database names in the order of their ids.
     pub(crate) fn database_names(&self) -> Vec<Arc<str>> {
-        self.databases
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.databases.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls `sink` with every burst from now on, on the thread of the worker that saw it.

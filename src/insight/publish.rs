@@ -94,11 +94,7 @@ impl Publisher {
     /// Approximate memory held.
     pub(crate) fn bytes(&self) -> usize {
         self.series.len() * (std::mem::size_of::<Series>() + 32)
-            + self
-                .folded
-                .iter()
-                .map(|slots| slots.len() * std::mem::size_of::<Counters>())
-                .sum::<usize>()
+            + self.folded.iter().map(|slots| slots.len() * std::mem::size_of::<Counters>()).sum::<usize>()
     }
 
     fn add(&mut self, database: u16, fingerprint: u64, delta: Counters, now: u64) -> &mut Series {
@@ -139,22 +135,14 @@ impl Publisher {
         self.last_rank = now;
         let keep = 0.5f64.powf(elapsed / HALF_LIFE_SECS);
         for series in self.series.values_mut() {
-            let fresh = [
-                series.pending.time_us as f64,
-                series.pending.calls as f64,
-                series.pending.errors as f64,
-            ];
+            let fresh = [series.pending.time_us as f64, series.pending.calls as f64, series.pending.errors as f64];
             for (rate, fresh) in series.rate.iter_mut().zip(fresh) {
                 *rate = *rate * keep + fresh / elapsed * (1.0 - keep);
             }
             series.pending = Counters::default();
         }
         self.budget = (self.budget + elapsed * SERIES_PER_HOUR / 3_600.0).min(self.top as f64);
-        let shares = [
-            (0, self.top * 4 / 5),
-            (1, self.top * 3 / 20),
-            (2, self.top / 20),
-        ];
+        let shares = [(0, self.top * 4 / 5), (1, self.top * 3 / 20), (2, self.top / 20)];
         let good = self.best(&shares, 1);
         let fair = self.best(&shares, 2);
         self.apply(now, &good, &fair, pinned);
@@ -163,11 +151,7 @@ impl Publisher {
     fn best(&self, shares: &[(usize, usize)], times: usize) -> HashSet<(u16, u64)> {
         let mut chosen = HashSet::new();
         for (by, share) in shares {
-            let mut order: Vec<_> = self
-                .series
-                .iter()
-                .filter(|(_, series)| series.rate[*by] > 0.0)
-                .collect();
+            let mut order: Vec<_> = self.series.iter().filter(|(_, series)| series.rate[*by] > 0.0).collect();
             order.sort_by(|a, b| b.1.rate[*by].total_cmp(&a.1.rate[*by]));
             chosen.extend(order.iter().take(share * times).map(|(key, _)| **key));
         }
@@ -196,8 +180,7 @@ impl Publisher {
             } else if pinned || good.contains(key) {
                 let since = *series.good_since.get_or_insert(now);
                 // The first places are filled at once: hysteresis is against flapping, not against showing anything.
-                let due =
-                    pinned || exposed < self.top / 2 || now.saturating_sub(since) >= ENTER_SECS;
+                let due = pinned || exposed < self.top / 2 || now.saturating_sub(since) >= ENTER_SECS;
                 if due && exposed < self.top && self.budget >= 1.0 {
                     (series.exposed, series.good_since) = (true, None);
                     self.budget -= 1.0;
@@ -238,10 +221,7 @@ impl Insight {
                     }
                     continue;
                 }
-                let (database, fingerprint) = (
-                    entry.database.load(Relaxed) as u16,
-                    entry.fingerprint.load(Relaxed),
-                );
+                let (database, fingerprint) = (entry.database.load(Relaxed) as u16, entry.fingerprint.load(Relaxed));
                 let known = books.series.contains_key(&(database, fingerprint));
                 if delta.calls > 0 || (!known && !table.is_retired(slot as u32)) {
                     let operation = entry.operation.load(Relaxed);
@@ -250,9 +230,7 @@ impl Insight {
                     series.operation = operation;
                     series.max_us = series.max_us.max(max);
                     if series.tables.is_none() {
-                        series.tables = lock(&self.registry)
-                            .get(fingerprint)
-                            .map(|known| known.tables.clone());
+                        series.tables = lock(&self.registry).get(fingerprint).map(|known| known.tables.clone());
                     }
                     if delta.calls > 0 {
                         books.count_tables(database, fingerprint, delta.calls);
@@ -281,11 +259,7 @@ impl Insight {
             .map(|(key, series)| (series.last_used, *key))
             .collect();
         order.sort_unstable();
-        let gone: HashSet<_> = order
-            .into_iter()
-            .take((books.limit / EVICT_SHARE).max(1))
-            .map(|(_, key)| key)
-            .collect();
+        let gone: HashSet<_> = order.into_iter().take((books.limit / EVICT_SHARE).max(1)).map(|(_, key)| key).collect();
         books.evictions += gone.len() as u64;
         books.series.retain(|key, _| !gone.contains(key));
         drop(books);
@@ -298,13 +272,7 @@ impl Insight {
         findings
             .by_key
             .values()
-            .flat_map(|finding| {
-                finding
-                    .fingerprints
-                    .iter()
-                    .chain(&finding.parent)
-                    .map(|fp| (finding.database, *fp))
-            })
+            .flat_map(|finding| finding.fingerprints.iter().chain(&finding.parent).map(|fp| (finding.database, *fp)))
             .collect()
     }
 
@@ -314,10 +282,7 @@ impl Insight {
         for table in self.tables() {
             for slot in 1..table.len() as u32 {
                 let entry = table.entry(slot);
-                if gone.contains(&(
-                    entry.database.load(Relaxed) as u16,
-                    entry.fingerprint.load(Relaxed),
-                )) {
+                if gone.contains(&(entry.database.load(Relaxed) as u16, entry.fingerprint.load(Relaxed))) {
                     table.retire(slot);
                 }
             }

@@ -22,12 +22,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(limit: usize) -> Self {
         // Number 0 means "no route".
-        Self {
-            texts: HashMap::new(),
-            limit: limit.max(1),
-            routes: vec![Arc::from(""), Arc::from("other")],
-            bytes: 0,
-        }
+        Self { texts: HashMap::new(), limit: limit.max(1), routes: vec![Arc::from(""), Arc::from("other")], bytes: 0 }
     }
 
     /// Keeps what a new fingerprint looks like. `false`: no room, the sweep makes some.
@@ -58,13 +53,7 @@ impl Registry {
 
     /// Approximate memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-            + self.texts.len() * 64
-            + self
-                .routes
-                .iter()
-                .map(|route| route.len() + 32)
-                .sum::<usize>()
+        self.bytes + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
     }
 
     /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.
@@ -84,8 +73,6 @@ impl Registry {
 
     /// The route behind a number; `None` for 0.
     pub(crate) fn route_name(&self, number: u32) -> Option<Arc<str>> {
-        (number != 0)
-            .then(|| self.routes.get(number as usize).cloned())
-            .flatten()
+        (number != 0).then(|| self.routes.get(number as usize).cloned()).flatten()
     }
 }

@@ -11,29 +11,23 @@ use super::publish::{MAX_FINDING_SERIES, Publisher};
 use super::runs::Runs;
 use super::stats::{BURST, OPERATIONS, Reading};
 use super::table::{Counters, WorkerTable};
+use super::unit::Unit;
+use super::worker::WARM_UNITS;
 use super::{Insight, lock};
 use crate::sql::FINGERPRINT_VERSION;
 
 impl Insight {
     /// Appends insight's families to a scrape (text exposition format 0.0.4).
     pub fn render(&self, out: &mut String) {
-        let mut page = Page {
-            out,
-            databases: self.database_names(),
-            workers: self.tables(),
-        };
+        let mut page = Page { out, databases: self.database_names(), workers: self.tables() };
         page.queries();
         page.transactions();
         page.units();
         let books = self.fold();
         self.fingerprint_families(&mut page, &books);
         self.table_family(&mut page, &books);
-        let (series, book_bytes, evictions, overflow) = (
-            books.series.len(),
-            books.bytes(),
-            books.evictions,
-            books.overflow,
-        );
+        let (series, book_bytes, evictions, overflow) =
+            (books.series.len(), books.bytes(), books.evictions, books.overflow);
         drop(books);
         self.finding_families(&mut page);
         page.itself(self, series, book_bytes, evictions, overflow);
@@ -42,37 +36,13 @@ impl Insight {
     fn fingerprint_families(&self, page: &mut Page<'_>, books: &Publisher) {
         type Field = (&'static str, &'static str, fn(&Counters) -> f64);
         let fields: [Field; 5] = [
-            (
-                "fingerprint_calls_total",
-                "Executions of one normalised statement.",
-                |c| c.calls as f64,
-            ),
-            (
-                "fingerprint_seconds_total",
-                "Server time of one normalised statement.",
-                |c| c.time_us as f64 * MICRO,
-            ),
-            (
-                "fingerprint_rows_total",
-                "Rows returned or changed by one normalised statement.",
-                |c| c.rows as f64,
-            ),
-            (
-                "fingerprint_response_bytes_total",
-                "Response bytes of one normalised statement.",
-                |c| c.bytes as f64,
-            ),
-            (
-                "fingerprint_errors_total",
-                "Failed executions of one normalised statement.",
-                |c| c.errors as f64,
-            ),
+            ("fingerprint_calls_total", "Executions of one normalised statement.", |c| c.calls as f64),
+            ("fingerprint_seconds_total", "Server time of one normalised statement.", |c| c.time_us as f64 * MICRO),
+            ("fingerprint_rows_total", "Rows returned or changed by one normalised statement.", |c| c.rows as f64),
+            ("fingerprint_response_bytes_total", "Response bytes of one normalised statement.", |c| c.bytes as f64),
+            ("fingerprint_errors_total", "Failed executions of one normalised statement.", |c| c.errors as f64),
         ];
-        let mut exposed: Vec<_> = books
-            .series
-            .iter()
-            .filter(|(_, series)| series.exposed)
-            .collect();
+        let mut exposed: Vec<_> = books.series.iter().filter(|(_, series)| series.exposed).collect();
         exposed.sort_unstable_by_key(|(key, _)| **key);
         for (name, help, value) in fields {
             page.family(name, "counter", help);
@@ -107,19 +77,11 @@ impl Insight {
     }
 
     fn table_family(&self, page: &mut Page<'_>, books: &Publisher) {
-        page.family(
-            "table_statements_total",
-            "counter",
-            "Statements that read or write a table.",
-        );
+        page.family("table_statements_total", "counter", "Statements that read or write a table.");
         let mut order: Vec<_> = books.tables.iter().collect();
         order.sort_unstable();
         for ((database, table, access), count) in order {
-            let labels = format!(
-                "table=\"{}\",access=\"{}\"",
-                escape(table),
-                ["read", "write"][usize::from(*access)]
-            );
+            let labels = format!("table=\"{}\",access=\"{}\"", escape(table), ["read", "write"][usize::from(*access)]);
             page.line("table_statements_total", *database, &labels, *count as f64);
         }
     }
@@ -130,19 +92,11 @@ impl Insight {
             .map(|database| findings.counts.get(&database).cloned().unwrap_or_default())
             .collect();
         page.bursts(&counts);
-        let mut shown: Vec<_> = findings
-            .by_key
-            .values()
-            .filter(|finding| finding.shown)
-            .collect();
+        let mut shown: Vec<_> = findings.by_key.values().filter(|finding| finding.shown).collect();
         shown.sort_unstable_by_key(|finding| finding.key);
         shown.truncate(MAX_FINDING_SERIES);
         let (other_bursts, other_us) = findings.other;
-        page.family(
-            "nplusone_finding_bursts_total",
-            "counter",
-            "Bursts of one finding.",
-        );
+        page.family("nplusone_finding_bursts_total", "counter", "Bursts of one finding.");
         for finding in &shown {
             let _ = writeln!(
                 page.out,
@@ -150,34 +104,15 @@ impl Insight {
                 finding.key, finding.bursts
             );
         }
-        let _ = writeln!(
-            page.out,
-            "pgsluice_nplusone_finding_bursts_total{{finding=\"other\"}} {other_bursts}"
-        );
+        let _ = writeln!(page.out, "pgsluice_nplusone_finding_bursts_total{{finding=\"other\"}} {other_bursts}");
         let name = "nplusone_finding_avoidable_seconds_total";
-        page.family(
-            name,
-            "counter",
-            "Estimated time that batching would have saved, of one finding.",
-        );
+        page.family(name, "counter", "Estimated time that batching would have saved, of one finding.");
         for finding in &shown {
             let seconds = finding.avoidable_us as f64 * MICRO;
-            let _ = writeln!(
-                page.out,
-                "pgsluice_{name}{{finding=\"{:012x}\"}} {seconds}",
-                finding.key
-            );
+            let _ = writeln!(page.out, "pgsluice_{name}{{finding=\"{:012x}\"}} {seconds}", finding.key);
         }
-        let _ = writeln!(
-            page.out,
-            "pgsluice_{name}{{finding=\"other\"}} {}",
-            other_us as f64 * MICRO
-        );
-        page.family(
-            "nplusone_finding_info",
-            "gauge",
-            "Description of a finding.",
-        );
+        let _ = writeln!(page.out, "pgsluice_{name}{{finding=\"other\"}} {}", other_us as f64 * MICRO);
+        page.family("nplusone_finding_info", "gauge", "Description of a finding.");
         let registry = lock(&self.registry);
         for finding in &shown {
             let labels = format!(
@@ -185,9 +120,7 @@ impl Insight {
                 finding.key,
                 finding.kind.name(),
                 finding.fingerprints.first().copied().unwrap_or(0),
-                finding
-                    .parent
-                    .map_or_else(String::new, |parent| format!("{parent:016x}")),
+                finding.parent.map_or_else(String::new, |parent| format!("{parent:016x}")),
                 finding.relation.name(),
                 escape(finding.tables.first().map_or("", |table| table)),
                 escape(&registry.route_name(finding.route).unwrap_or_default()),
@@ -202,11 +135,7 @@ impl Page<'_> {
         self.family("nplusone_bursts_total", "counter", "Detected bursts.");
         for (database, counts) in counts.iter().enumerate() {
             for (kind, confidence) in levels() {
-                let labels = format!(
-                    "kind=\"{}\",confidence=\"{}\"",
-                    kind.name(),
-                    confidence.name()
-                );
+                let labels = format!("kind=\"{}\",confidence=\"{}\"", kind.name(), confidence.name());
                 self.line(
                     "nplusone_bursts_total",
                     database as u16,
@@ -215,118 +144,56 @@ impl Page<'_> {
                 );
             }
         }
-        self.family(
-            "nplusone_queries_total",
-            "counter",
-            "Statements inside detected bursts.",
-        );
+        self.family("nplusone_queries_total", "counter", "Statements inside detected bursts.");
         for (database, counts) in counts.iter().enumerate() {
             for kind in Kind::ALL {
                 let labels = format!("kind=\"{}\"", kind.name());
-                self.line(
-                    "nplusone_queries_total",
-                    database as u16,
-                    &labels,
-                    counts.queries[kind as usize] as f64,
-                );
+                self.line("nplusone_queries_total", database as u16, &labels, counts.queries[kind as usize] as f64);
             }
         }
         let name = "nplusone_avoidable_seconds_total";
-        self.family(
-            name,
-            "counter",
-            "Estimated time that batching would have saved (lower bound).",
-        );
+        self.family(name, "counter", "Estimated time that batching would have saved (lower bound).");
         for (database, counts) in counts.iter().enumerate() {
             for (kind, confidence) in levels() {
-                let labels = format!(
-                    "kind=\"{}\",confidence=\"{}\"",
-                    kind.name(),
-                    confidence.name()
-                );
-                let seconds =
-                    counts.avoidable_us[kind as usize][confidence as usize] as f64 * MICRO;
+                let labels = format!("kind=\"{}\",confidence=\"{}\"", kind.name(), confidence.name());
+                let seconds = counts.avoidable_us[kind as usize][confidence as usize] as f64 * MICRO;
                 self.line(name, database as u16, &labels, seconds);
             }
         }
         self.family("nplusone_burst_size", "histogram", "Executions per burst.");
         for (database, counts) in counts.iter().enumerate() {
-            let reading = Reading {
-                buckets: counts.sizes.to_vec(),
-                sum: counts.size_sum,
-            };
-            self.buckets(
-                "nplusone_burst_size",
-                database as u16,
-                "",
-                &BURST,
-                1.0,
-                &reading,
-            );
+            let reading = Reading { buckets: counts.sizes.to_vec(), sum: counts.size_sum };
+            self.buckets("nplusone_burst_size", database as u16, "", &BURST, 1.0, &reading);
         }
     }
 
-    fn itself(
-        &mut self,
-        insight: &Insight,
-        series: usize,
-        book_bytes: usize,
-        evictions: u64,
-        overflow: u64,
-    ) {
+    fn itself(&mut self, insight: &Insight, series: usize, book_bytes: usize, evictions: u64, overflow: u64) {
         let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
-            self.workers
-                .iter()
-                .map(|worker| pick(worker).load(Relaxed))
-                .sum()
+            self.workers.iter().map(|worker| pick(worker).load(Relaxed)).sum()
         };
         let nanos = sum(|w| &w.itself.nanos);
         let slot_evictions = sum(|w| &w.itself.slot_evictions);
         let without_slot = sum(|w| &w.itself.overflow);
         let units: u64 = sum(|w| &w.itself.units_allocated);
         self.readings();
-        self.single(
-            "insight_seconds_total",
-            "counter",
-            "Time spent in the detector, sampled.",
-            nanos as f64 * 1e-9,
-        );
+        self.single("insight_seconds_total", "counter", "Time spent in the detector, sampled.", nanos as f64 * 1e-9);
         self.memory(insight, units as usize, book_bytes);
-        self.single(
-            "insight_fingerprints",
-            "gauge",
-            "Fingerprints remembered.",
-            series as f64,
-        );
-        self.single(
-            "insight_fingerprint_evictions_total",
-            "counter",
-            "Fingerprints evicted.",
-            evictions as f64,
-        );
+        self.single("insight_fingerprints", "gauge", "Fingerprints remembered.", series as f64);
+        self.single("insight_fingerprint_evictions_total", "counter", "Fingerprints evicted.", evictions as f64);
         self.single(
             "insight_slot_evictions_total",
             "counter",
             "Runs dropped from a unit for lack of slots.",
             slot_evictions as f64,
         );
-        self.family(
-            "insight_series_overflow_total",
-            "counter",
-            "Observations accounted to other for lack of room.",
-        );
+        self.family("insight_series_overflow_total", "counter", "Observations accounted to other for lack of room.");
         let _ = writeln!(
             self.out,
             "pgsluice_insight_series_overflow_total{{family=\"fingerprint\"}} {}",
             without_slot + overflow
         );
         let on = f64::from(u8::from(insight.enabled()));
-        self.single(
-            "insight_sample_ratio",
-            "gauge",
-            "Share of units inspected (1 = all, 0 = switched off).",
-            on,
-        );
+        self.single("insight_sample_ratio", "gauge", "Share of units inspected (1 = all, 0 = switched off).", on);
         self.single(
             "insight_fingerprint_version",
             "gauge",
@@ -338,10 +205,7 @@ impl Page<'_> {
     /// How statements were read.
     fn readings(&mut self) {
         let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
-            self.workers
-                .iter()
-                .map(|worker| pick(worker).load(Relaxed))
-                .sum()
+            self.workers.iter().map(|worker| pick(worker).load(Relaxed)).sum()
         };
         let results = [
             ("lexed", sum(|w| &w.itself.lexed)),
@@ -350,16 +214,9 @@ impl Page<'_> {
             ("unlexed", sum(|w| &w.itself.unlexed)),
             ("disabled", sum(|w| &w.itself.disabled)),
         ];
-        self.family(
-            "insight_statements_total",
-            "counter",
-            "How statements were fingerprinted.",
-        );
+        self.family("insight_statements_total", "counter", "How statements were fingerprinted.");
         for (result, count) in results {
-            let _ = writeln!(
-                self.out,
-                "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}"
-            );
+            let _ = writeln!(self.out, "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}");
         }
     }
 
@@ -368,23 +225,16 @@ impl Page<'_> {
         let findings = lock(&insight.findings).bytes();
         self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
         for (part, bytes) in [
-            ("units", units * Runs::size()),
+            ("units", units * std::mem::size_of::<Unit>() + units.min(WARM_UNITS) * Runs::size()),
             ("registry", registry),
             ("findings", findings),
             ("series", book_bytes),
         ] {
-            let _ = writeln!(
-                self.out,
-                "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}"
-            );
+            let _ = writeln!(self.out, "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}");
         }
     }
 }
 
 fn levels() -> impl Iterator<Item = (Kind, Confidence)> {
-    Kind::ALL.into_iter().flat_map(|kind| {
-        Confidence::ALL
-            .into_iter()
-            .map(move |confidence| (kind, confidence))
-    })
+    Kind::ALL.into_iter().flat_map(|kind| Confidence::ALL.into_iter().map(move |confidence| (kind, confidence)))
 }

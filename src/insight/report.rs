@@ -37,23 +37,16 @@ impl Insight {
     pub(crate) fn report(&self, context: &Context<'_>, origin: &Origin<'_>) {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for run in context.runs {
-            let Some(verdict) = judge::judge(run, context, || self.is_registry(run.fingerprint))
-            else {
+            let Some(verdict) = judge::judge(run, context, || self.is_registry(run.fingerprint)) else {
                 continue;
             };
-            match groups
-                .iter_mut()
-                .find(|group| belongs(group, run, &verdict))
-            {
+            match groups.iter_mut().find(|group| belongs(group, run, &verdict)) {
                 Some(group) => {
                     group.verdict.kind = Kind::Chain;
                     group.verdict.confidence = group.verdict.confidence.max(verdict.confidence);
                     group.runs.push(run);
                 }
-                None => groups.push(Group {
-                    verdict,
-                    runs: vec![run],
-                }),
+                None => groups.push(Group { verdict, runs: vec![run] }),
             }
         }
         for group in &groups {
@@ -63,51 +56,37 @@ impl Insight {
 
     /// Whether a statement reads only what Django fills from the code.
     fn is_registry(&self, fingerprint: u64) -> bool {
-        lock(&self.registry)
-            .get(fingerprint)
-            .is_some_and(|known| known.is_registry())
+        lock(&self.registry).get(fingerprint).is_some_and(|known| known.is_registry())
     }
 
     fn report_group(&self, group: &Group<'_>, context: &Context<'_>, origin: &Origin<'_>) {
         let database = self.database_name(origin.database);
         let Verdict { kind, confidence } = group.verdict;
-        let parent = group
-            .runs
-            .iter()
-            .find_map(|run| run.parent)
-            .filter(|parent| judge::links(parent, confidence));
+        let parent = group.runs.iter().find_map(|run| run.parent).filter(|parent| judge::links(parent, confidence));
         let (texts, parent_text, route) = self.look_up(&group.runs, parent, origin.route);
         let fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
-        let key = finding_key(
-            &database,
-            route.as_deref(),
-            parent.map_or(0, |p| p.fingerprint),
-            &fingerprints,
-            kind,
-        );
-        let n = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
-        let avoidable_us = group
-            .runs
-            .iter()
-            .map(|run| judge::avoidable_us(run, kind, origin.round_trip))
-            .sum();
-        let severity = judge::severity(avoidable_us, n, confidence, kind);
+        let key = finding_key(&database, route.as_deref(), parent.map_or(0, |p| p.fingerprint), &fingerprints, kind);
+        let most = group.runs.iter().map(|run| run.n).max().unwrap_or(0);
+        // Requests asked back to back without a mark between them are as many bursts.
+        let times = if context.sure || parent.is_none() { 1 } else { group.runs[0].requests(context.config.min_count) };
+        let n = most.div_ceil(times);
+        let avoidable_us: u64 = group.runs.iter().map(|run| judge::avoidable_us(run, kind, origin.round_trip)).sum();
+        let severity = judge::severity(avoidable_us / u64::from(times), n, confidence, kind);
         let epoch = epoch_seconds();
         let along = self.along(group, context);
         let along: Vec<&Described> = along.iter().map(|text| &**text).collect();
         let first = texts.iter().flatten().next();
-        let relation = first.map_or(Relation::Other, |text| {
-            advice::relation(text, parent_text.as_deref(), &along)
-        });
+        let relation = first.map_or(Relation::Other, |text| advice::relation(text, parent_text.as_deref(), &along));
         let burst = Burst {
             key,
             kind,
             confidence,
             severity,
             n,
+            times,
             queries: group.runs.iter().map(|run| u64::from(run.n)).sum(),
             avoidable_us,
-            parent,
+            parent: parent.map(|parent| Parent { rows: parent.rows / u64::from(times), ..parent }),
             relation,
             epoch,
             now: origin.now,
@@ -116,29 +95,10 @@ impl Insight {
         self.announce(&burst, group, &texts, context.sure, origin, place);
         let new = || {
             let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
-            let tables = texts
-                .iter()
-                .filter_map(|text| text.tables.first().cloned())
-                .take(MAX_CHAIN)
-                .collect();
-            (
-                tables,
-                Arc::from(wording::advice(
-                    kind,
-                    relation,
-                    &texts,
-                    parent_text.as_deref(),
-                )),
-            )
+            let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
+            (tables, Arc::from(wording::advice(kind, relation, &texts, parent_text.as_deref())))
         };
-        self.record(
-            &burst,
-            origin,
-            &database,
-            route.as_deref(),
-            &fingerprints,
-            new,
-        );
+        self.record(&burst, origin, &database, route.as_deref(), &fingerprints, new);
     }
 
     /// Tells each burst of a group to the log and the sink. `place` is database and route.
@@ -160,7 +120,7 @@ impl Insight {
                 database: place.0,
                 route: place.1,
                 application: origin.application,
-                n: run.n,
+                n: run.n.div_ceil(burst.times),
                 distinct: run.distinct(),
                 parent_rows: burst.parent.map(|p| p.rows),
                 fingerprint: Fingerprint(run.fingerprint),
@@ -185,9 +145,7 @@ impl Insight {
             .runs
             .iter()
             .filter(|run| {
-                run.fingerprint != loop_run.fingerprint
-                    && run.first <= loop_run.last
-                    && run.last >= loop_run.first
+                run.fingerprint != loop_run.fingerprint && run.first <= loop_run.last && run.last >= loop_run.first
             })
             .filter_map(|run| registry.get(run.fingerprint))
             .collect()
@@ -200,21 +158,10 @@ impl Insight {
         runs: &[&Run],
         parent: Option<Parent>,
         route: u32,
-    ) -> (
-        Vec<Option<Arc<Described>>>,
-        Option<Arc<Described>>,
-        Option<Arc<str>>,
-    ) {
+    ) -> (Vec<Option<Arc<Described>>>, Option<Arc<Described>>, Option<Arc<str>>) {
         let registry = lock(&self.registry);
-        let texts = runs
-            .iter()
-            .map(|run| registry.get(run.fingerprint))
-            .collect();
-        (
-            texts,
-            parent.and_then(|parent| registry.get(parent.fingerprint)),
-            registry.route_name(route),
-        )
+        let texts = runs.iter().map(|run| registry.get(run.fingerprint)).collect();
+        (texts, parent.and_then(|parent| registry.get(parent.fingerprint)), registry.route_name(route))
     }
 
     /// Counts a burst under its finding, and logs unless the finding is cooling down.
@@ -238,21 +185,17 @@ impl Insight {
             findings.shown += usize::from(finding.shown);
             findings.by_key.insert(burst.key, finding);
         }
-        if !findings
-            .by_key
-            .get(&burst.key)
-            .is_some_and(|finding| finding.shown)
-        {
-            findings.other.0 += 1;
+        if !findings.by_key.get(&burst.key).is_some_and(|finding| finding.shown) {
+            findings.other.0 += u64::from(burst.times);
             findings.other.1 += burst.avoidable_us;
         }
         let Some(finding) = findings.by_key.get_mut(&burst.key) else {
             return;
         };
         finding.take_in(burst);
-        let due = finding.logged.is_none_or(|at| {
-            burst.now.saturating_sub(at) >= self.config.cooldown.as_micros() as u64
-        }) || burst.severity > finding.logged_severity;
+        let due =
+            finding.logged.is_none_or(|at| burst.now.saturating_sub(at) >= self.config.cooldown.as_micros() as u64)
+                || burst.severity > finding.logged_severity;
         if due && burst.confidence > Confidence::Low {
             finding.logged = Some(burst.now);
             finding.logged_severity = burst.severity;
@@ -263,9 +206,7 @@ impl Insight {
 
 /// Now, as seconds since the epoch.
 fn epoch_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Whether a run is part of the same loop as a group: same parent, about the same span.
@@ -275,25 +216,14 @@ fn belongs(group: &Group<'_>, run: &Run, verdict: &Verdict) -> bool {
         (Some(a), Some(b)) => a.fingerprint == b.fingerprint,
         _ => false,
     };
-    let overlap = run
-        .last
-        .min(other.last)
-        .saturating_sub(run.first.max(other.first));
+    let overlap = run.last.min(other.last).saturating_sub(run.first.max(other.first));
     let span = (run.last - run.first).max(other.last - other.first).max(1);
-    let chainable = matches!(group.verdict.kind, Kind::NPlusOne | Kind::Chain)
-        && verdict.kind == Kind::NPlusOne;
-    let level =
-        (verdict.confidence == Confidence::Low) == (group.verdict.confidence == Confidence::Low);
+    let chainable = matches!(group.verdict.kind, Kind::NPlusOne | Kind::Chain) && verdict.kind == Kind::NPlusOne;
+    let level = (verdict.confidence == Confidence::Low) == (group.verdict.confidence == Confidence::Low);
     chainable && level && same_parent && overlap * 5 >= span * 4 && group.runs.len() < MAX_CHAIN
 }
 
-fn log_finding(
-    finding: &Finding,
-    burst: &Burst,
-    origin: &Origin<'_>,
-    database: &str,
-    route: Option<&str>,
-) {
+fn log_finding(finding: &Finding, burst: &Burst, origin: &Origin<'_>, database: &str, route: Option<&str>) {
     let fingerprints = hex_list(&finding.fingerprints);
     let tables = finding.tables.join(",");
     macro_rules! line {
@@ -313,25 +243,17 @@ fn log_finding(
                 parent = %Fingerprint(finding.parent.unwrap_or(0)),
                 tables = %tables,
                 relation = finding.relation.name(),
-                avoidable_ms = burst.avoidable_us as f64 / 1e3,
+                avoidable_ms = burst.avoidable_us as f64 / 1e3 / f64::from(burst.times),
                 advice = %finding.advice,
                 "{} queries that one could replace",
-                burst.queries
+                burst.queries / u64::from(burst.times)
             )
         };
     }
-    if burst.severity >= Severity::Warning {
-        line!(warn)
-    } else {
-        line!(info)
-    }
+    if burst.severity >= Severity::Warning { line!(warn) } else { line!(info) }
 }
 
 /// Fingerprints as they are shown, separated by commas.
 pub(crate) fn hex_list(fingerprints: &[u64]) -> String {
-    fingerprints
-        .iter()
-        .map(|fp| format!("{fp:016x}"))
-        .collect::<Vec<_>>()
-        .join(",")
+    fingerprints.iter().map(|fp| format!("{fp:016x}")).collect::<Vec<_>>().join(",")
 }

@@ -4,6 +4,7 @@
 //! and remembers the SELECT whose row count explains it best.
 
 use super::stats;
+use super::watch::Marks;
 use crate::sql::{Operation, flag};
 
 /// Runs watched at once in a unit.
@@ -45,6 +46,8 @@ pub(crate) struct Parent {
     pub(crate) n: u32,
     /// Number of its first execution among the unit's statements.
     pub(crate) first: u32,
+    /// No SELECT explains how often it was executed itself: it begins a loop each time.
+    pub(crate) outermost: bool,
     /// No pause of the client between it and the loop.
     pub(crate) adjacent: bool,
     /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
@@ -80,6 +83,18 @@ pub(crate) struct Run {
     /// Executions that a write parted from the one before.
     pub(crate) written: u32,
     write_seen: u32,
+    /// Executions that taking work off a queue (SKIP LOCKED, NOWAIT) parted from the one before.
+    pub(crate) claimed: u32,
+    claim_seen: u32,
+    /// Executions that the client hesitated before, or before another statement since the one before.
+    pub(crate) hesitant: u32,
+    hesitation_seen: u32,
+    /// Most executions in one transaction; in the one last seen; its number.
+    pub(crate) held: u32,
+    held_now: u32,
+    transaction_seen: u32,
+    /// Statements since the last pause when the run began.
+    lead: u32,
     /// Executions that returned nothing.
     pub(crate) empty: u32,
     pub(crate) duration: u64,
@@ -95,7 +110,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn start(event: &Event, at: u32, pauses: u32, writes: u32) -> Self {
+    fn start(event: &Event, at: u32, marks: Marks, writes: u32, claims: u32, lead: u32) -> Self {
         Self {
             fingerprint: event.fingerprint,
             operation: event.operation,
@@ -109,12 +124,20 @@ impl Run {
             piped: 0,
             near: 0,
             paused: 0,
-            pause_first: pauses,
-            pause_seen: pauses,
+            pause_first: marks.pauses,
+            pause_seen: marks.pauses,
             since_pause: 0,
             streak: 0,
             written: 0,
             write_seen: writes,
+            claimed: 0,
+            claim_seen: claims,
+            hesitant: 0,
+            hesitation_seen: marks.hesitations,
+            held: 0,
+            held_now: 0,
+            transaction_seen: 0,
+            lead,
             empty: 0,
             duration: 0,
             duration_max: 0,
@@ -142,6 +165,31 @@ impl Run {
         (estimate.round() as u32).clamp(2, self.n.max(2))
     }
 
+    /// A loop that turned without hesitation, after at least one turn's worth of other statements since the client
+    /// paused. Requests asked back to back begin with a hesitation each, or fill all the time between two pauses.
+    pub(crate) fn is_swift(&self) -> bool {
+        let turns = (self.n - 1).max(1);
+        self.hesitant * 4 <= turns && self.paused == 0 && self.lead * turns >= self.last - self.first
+    }
+
+    /// Work taken off a queue one piece at a time: fewer than `least` executions to a piece.
+    pub(crate) fn is_claimed_work(&self, least: u32) -> bool {
+        self.claimed > 0 && self.n < least * (self.claimed + 1)
+    }
+
+    /// The client's time between two executions, when nothing else is asked in between, in microseconds.
+    pub(crate) fn pace(&self) -> u64 {
+        let gaps = u64::from(self.n.saturating_sub(1).max(1));
+        (self.ended - self.started).saturating_sub(self.duration + self.wait) / gaps
+    }
+
+    /// How many requests ran together in these executions, as far as the parent's own repeats tell.
+    pub(crate) fn requests(&self, least: u32) -> u32 {
+        self.parent
+            .filter(|parent| parent.outermost && parent.n > 1 && self.n >= parent.n * least)
+            .map_or(1, |parent| parent.n)
+    }
+
     /// How far this run's count is from what the rows of `rows` would explain.
     fn distance(n: u32, rows: u64) -> f32 {
         let ratio = n as f32 / rows as f32;
@@ -149,16 +197,9 @@ impl Run {
             return -0.5 * ratio.ln();
         }
         // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
-        let multiple = [2.0f32, 3.0]
-            .iter()
-            .map(|m| (ratio / m).ln().abs())
-            .fold(f32::MAX, f32::min);
+        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
         let single = ratio.ln().abs();
-        if rows >= 5 && multiple <= MULTIPLE {
-            single.min(multiple)
-        } else {
-            single
-        }
+        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
     }
 
     /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
@@ -171,8 +212,7 @@ impl Run {
             && parent.rows >= 2
             && parent.rows * 5 >= u64::from(parent.n) * 6
             && parent.first < self.first
-            && (self.first - parent.first <= PARENT_REACH
-                || parent.last + PARENT_REACH >= self.first);
+            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
         (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
     }
 }
@@ -190,8 +230,11 @@ pub(crate) struct Runs {
     /// Statements seen that are not transparent.
     count: u32,
     writes: u32,
+    /// Statements that took work off a queue.
+    claims: u32,
+    /// Number of the last pause, and of the first statement after it.
     pauses: u32,
-    paused: bool,
+    segment: u32,
     pub(crate) repeats: u32,
     pub(crate) evictions: u32,
 }
@@ -207,8 +250,9 @@ impl Runs {
             closed: Vec::new(),
             count: 0,
             writes: 0,
+            claims: 0,
             pauses: 0,
-            paused: false,
+            segment: 0,
             repeats: 0,
             evictions: 0,
         }
@@ -224,14 +268,9 @@ impl Runs {
         self.runs.clear();
         self.closed.clear();
         self.dup_tags = [0; 128];
-        self.paused = false;
-        (
-            self.count,
-            self.writes,
-            self.pauses,
-            self.repeats,
-            self.evictions,
-        ) = (0, 0, 0, 0, 0);
+        (self.count, self.writes, self.claims) = (0, 0, 0);
+        (self.pauses, self.segment) = (0, 0);
+        (self.repeats, self.evictions) = (0, 0);
     }
 
     /// Statements seen.
@@ -239,19 +278,10 @@ impl Runs {
         self.count
     }
 
-    /// The client paused for longer than its habit.
-    pub(crate) fn pause(&mut self) {
-        self.pauses += 1;
-        self.paused = true;
-    }
-
-    /// Whether the first statement after a pause begins another request: it does not carry a running loop on.
-    pub(crate) fn breaks(&mut self, fingerprint: u64) -> bool {
-        if !std::mem::take(&mut self.paused) {
-            return false;
-        }
+    /// Whether a statement carries a running loop on.
+    pub(crate) fn carries_on(&mut self, fingerprint: u64) -> bool {
         let at = self.count;
-        !self.find(fingerprint).is_some_and(|slot| {
+        self.find(fingerprint).is_some_and(|slot| {
             let run = &self.runs[slot];
             run.n >= KEEP && at - run.last <= 2 * (run.last - run.first) / (run.n - 1) + 2
         })
@@ -259,7 +289,7 @@ impl Runs {
 
     /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
     /// that a pause parts from it (rendering begins).
-    pub(crate) fn end_segment(&mut self) -> &[Run] {
+    pub(crate) fn end_segment(&mut self) {
         let at = self.count;
         self.link_all();
         for slot in (0..self.runs.len()).rev() {
@@ -272,6 +302,10 @@ impl Runs {
             }
         }
         self.closed.sort_unstable_by_key(|run| run.first);
+    }
+
+    /// Runs that ended and are worth judging, in order of first execution.
+    pub(crate) fn ended(&self) -> &[Run] {
         &self.closed
     }
 
@@ -281,18 +315,25 @@ impl Runs {
     }
 
     /// Takes in one completed statement that is not transparent.
-    pub(crate) fn observe(&mut self, event: &Event, max_period: u32) {
+    pub(crate) fn observe(&mut self, event: &Event, marks: Marks, max_period: u32) {
         let at = self.count;
         self.count += 1;
+        if self.pauses != marks.pauses {
+            self.pauses = marks.pauses;
+            self.segment = at;
+        }
         if is_write(event.operation) {
             self.writes += 1;
+        }
+        if event.flags & flag::LOCK_QUEUE != 0 {
+            self.claims += 1;
         }
         let dup = self.repeated(event);
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
-            None => self.open(event, at),
+            None => self.open(event, at, marks),
         };
-        let (pauses, writes) = (self.pauses, self.writes);
+        let (pauses, writes, claims) = (marks.pauses, self.writes, self.claims);
         let run = &mut self.runs[slot];
         run.near += u32::from(run.n > 0 && at - run.last <= max_period);
         if run.pause_seen != pauses {
@@ -304,6 +345,16 @@ impl Runs {
         run.streak = run.streak.max(run.since_pause);
         run.written += u32::from(run.write_seen != writes && run.n > 0);
         run.write_seen = writes;
+        run.claimed += u32::from(run.claim_seen != claims && run.n > 0);
+        run.claim_seen = claims;
+        run.hesitant += u32::from(run.hesitation_seen != marks.hesitations && run.n > 0);
+        run.hesitation_seen = marks.hesitations;
+        if marks.transaction != 0 {
+            let same = run.transaction_seen == marks.transaction;
+            run.held_now = if same { run.held_now + 1 } else { 1 };
+            run.held = run.held.max(run.held_now);
+        }
+        run.transaction_seen = marks.transaction;
         run.n += 1;
         run.last = at;
         self.lasts[slot] = at;
@@ -329,8 +380,7 @@ impl Runs {
         if event.operation != Operation::Select {
             return false;
         }
-        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes))
-            .wrapping_mul(SPREAD);
+        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(SPREAD);
         let cell = &mut self.dup_tags[(mixed >> 57) as usize];
         let tag = (mixed as u32) | 1;
         let dup = *cell == tag;
@@ -346,25 +396,18 @@ impl Runs {
         if guess < self.runs.len() && self.fingerprints[guess] == fingerprint {
             return Some(guess);
         }
-        let slot = self.fingerprints[..self.runs.len()]
-            .iter()
-            .position(|known| *known == fingerprint)?;
+        let slot = self.fingerprints[..self.runs.len()].iter().position(|known| *known == fingerprint)?;
         *hint = slot as u8;
         Some(slot)
     }
 
-    fn open(&mut self, event: &Event, at: u32) -> usize {
-        let run = Run::start(event, at, self.pauses, self.writes);
+    fn open(&mut self, event: &Event, at: u32, marks: Marks) -> usize {
+        let run = Run::start(event, at, marks, self.writes, self.claims, at - self.segment);
         let slot = if self.runs.len() < SLOTS {
             self.runs.push(run);
             self.runs.len() - 1
         } else {
-            let oldest = self
-                .lasts
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, last)| **last)
-                .map_or(0, |(slot, _)| slot);
+            let oldest = self.lasts.iter().enumerate().min_by_key(|(_, last)| **last).map_or(0, |(slot, _)| slot);
             if self.runs[oldest].n >= KEEP {
                 self.link(oldest);
                 self.keep(oldest);
@@ -381,18 +424,14 @@ impl Runs {
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
     fn link(&mut self, slot: usize) {
         let child = self.runs[slot];
-        let mut best = child.parent.map(|known| Parent {
-            score: Run::distance(child.n, known.rows),
-            ..known
-        });
+        let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
         let mut best_first = 0;
         for (at, run) in self.runs.iter().enumerate() {
             let Some(score) = (at != slot).then(|| child.explained_by(run)).flatten() else {
                 continue;
             };
             let nearer = best.is_none_or(|known| {
-                score < known.score - 0.05
-                    || (score < known.score + 0.05 && run.first >= best_first)
+                score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first)
             });
             if nearer {
                 // Nothing but a pause may lie between a list and the loop over it (rendering begins).
@@ -403,11 +442,18 @@ impl Runs {
                     rows: run.rows,
                     n: run.n,
                     first: run.first,
+                    outermost: true,
                     adjacent,
                     score,
                 });
                 best_first = run.first;
             }
+        }
+        if let Some(parent) = best.as_mut().filter(|parent| parent.n > 1) {
+            parent.outermost = !self.find(parent.fingerprint).is_some_and(|at| {
+                let run = &self.runs[at];
+                self.runs.iter().any(|outer| run.explained_by(outer).is_some_and(|score| score < 0.5))
+            });
         }
         self.runs[slot].parent = best;
     }
@@ -427,14 +473,13 @@ impl Runs {
         }
     }
 
-    /// Ends all runs; what is worth judging is in the returned slice, in order of first execution.
-    pub(crate) fn finish(&mut self) -> &[Run] {
+    /// Ends all runs.
+    pub(crate) fn finish(&mut self) {
         self.link_all();
         for slot in 0..self.runs.len() {
             self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
-        &self.closed
     }
 }
 
@@ -442,12 +487,7 @@ impl Runs {
 pub(crate) fn is_write(operation: Operation) -> bool {
     matches!(
         operation,
-        Operation::Insert
-            | Operation::Update
-            | Operation::Delete
-            | Operation::Merge
-            | Operation::Copy
-            | Operation::Ddl
+        Operation::Insert | Operation::Update | Operation::Delete | Operation::Merge | Operation::Copy | Operation::Ddl
     )
 }
 

@@ -90,13 +90,7 @@ impl SessionInsight {
         let clean: String = name
             .chars()
             .take(MAX_APPLICATION)
-            .map(|c| {
-                if c.is_ascii_graphic() || c == ' ' {
-                    c
-                } else {
-                    '?'
-                }
-            })
+            .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
             .collect();
         self.application = (!clean.is_empty()).then(|| Arc::from(clean));
     }
@@ -112,14 +106,8 @@ impl SessionInsight {
         if !worker.enabled() {
             return TagSet::default();
         }
-        worker.slot(self.database.0, statement, Some(text), || {
-            self.may_add(now_us)
-        });
-        if statement.flags & flag::COMMENT != 0 {
-            worker.tags(text)
-        } else {
-            TagSet::default()
-        }
+        worker.slot(self.database.0, statement, Some(text), || self.may_add(now_us));
+        if statement.flags & flag::COMMENT != 0 { worker.tags(text) } else { TagSet::default() }
     }
 
     /// A statement was forwarded. Answers are matched to statements in order.
@@ -142,11 +130,11 @@ impl SessionInsight {
         };
         worker.count_reading(&statement, begin.text.is_some());
         let database = self.database.0;
-        let slot = worker.slot(database, &statement, begin.text, || {
-            self.may_add(begin.at.received_us)
-        });
+        let slot = worker.slot(database, &statement, begin.text, || self.may_add(begin.at.received_us));
         let at = self.unit_for(worker, &statement, &tags, begin.at.received_us);
+        let idle_gap = self.idle_gap(worker);
         let unit = &mut worker.units[at as usize];
+        unit.idle_gap = idle_gap;
         unit.inherit(&tags);
         if unit.in_flight.is_empty() && self.last_ready != 0 {
             let gap = begin.at.received_us.saturating_sub(self.last_ready);
@@ -161,11 +149,7 @@ impl SessionInsight {
             slot,
             statement,
             received: begin.at.received_us,
-            wait: begin
-                .at
-                .server_us
-                .saturating_sub(begin.at.received_us)
-                .min(u64::from(u32::MAX)) as u32,
+            wait: begin.at.server_us.saturating_sub(begin.at.received_us).min(u64::from(u32::MAX)) as u32,
             sent: begin.at.sent_us,
             pipelined: begin.pipelined,
             batch: self.synced,
@@ -200,9 +184,7 @@ impl SessionInsight {
         bump(&entry.rows, rows);
         bump(&entry.bytes, bytes);
         if duration > entry.max_us.load(std::sync::atomic::Ordering::Relaxed) {
-            entry
-                .max_us
-                .store(duration, std::sync::atomic::Ordering::Relaxed);
+            entry.max_us.store(duration, std::sync::atomic::Ordering::Relaxed);
         }
         let stats = table.database(self.database.0);
         stats.duration[operation_index(statement.operation)][0].observe(&LATENCY_US, duration);
@@ -232,12 +214,10 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            if !unit.is_sure() && unit.runs.breaks(event.fingerprint) {
+            if !unit.is_sure() && unit.watch.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }
-            worker.units[at as usize]
-                .runs
-                .observe(&event, worker.shared.config.max_period);
+            worker.units[at as usize].watch.observe(&event, worker.shared.config.max_period);
         }
     }
 
@@ -258,8 +238,7 @@ impl SessionInsight {
         bump(&entry.errors, 1);
         bump(&entry.time_us, duration);
         let stats = worker.table.database(self.database.0);
-        stats.duration[operation_index(pending.statement.operation)][1]
-            .observe(&LATENCY_US, duration);
+        stats.duration[operation_index(pending.statement.operation)][1].observe(&LATENCY_US, duration);
         stats.error(sqlstate);
         worker.units[at as usize].server_us += duration;
     }
@@ -275,7 +254,10 @@ impl SessionInsight {
             let unit = &mut worker.units[at as usize];
             unit.in_flight.settle(self.answered.wrapping_sub(1));
             unit.last = now_us;
-            unit.in_transaction = status != b'I';
+            if unit.in_transaction != (status != b'I') {
+                unit.in_transaction = status != b'I';
+                unit.watch.transaction(unit.in_transaction);
+            }
             idle = unit.in_flight.is_empty();
         }
         if status != b'I' && idle && self.flags & IDLE_IN_TRANSACTION == 0 {
@@ -309,9 +291,7 @@ impl SessionInsight {
                     usize::from(self.flags & ROLLED_BACK != 0)
                 };
                 bump(&stats.transactions[outcome], 1);
-                stats
-                    .transaction_duration
-                    .observe(&LATENCY_US, now_us.saturating_sub(self.transaction_started));
+                stats.transaction_duration.observe(&LATENCY_US, now_us.saturating_sub(self.transaction_started));
             }
             _ => {}
         }
@@ -323,10 +303,7 @@ impl SessionInsight {
             self.flags &= !IDLE_IN_TRANSACTION;
             let stats = worker.table.database(self.database.0);
             stats.idle_change(-1);
-            bump(
-                &stats.transaction_idle_us,
-                now_us.saturating_sub(self.last_ready),
-            );
+            bump(&stats.transaction_idle_us, now_us.saturating_sub(self.last_ready));
         }
     }
 
@@ -337,13 +314,7 @@ impl SessionInsight {
     }
 
     /// The unit that a statement belongs to; ends the old one at a boundary.
-    fn unit_for(
-        &mut self,
-        worker: &mut WorkerInsight,
-        statement: &Statement,
-        tags: &TagSet,
-        received: u64,
-    ) -> u32 {
+    fn unit_for(&mut self, worker: &mut WorkerInsight, statement: &Statement, tags: &TagSet, received: u64) -> u32 {
         let marker = is_marker(statement);
         let Some(at) = self.current(worker) else {
             let boundary = if marker {
@@ -353,12 +324,7 @@ impl SessionInsight {
             } else {
                 Boundary::Gap
             };
-            let at = worker.acquire(
-                self.database.0,
-                boundary,
-                self.application.clone(),
-                received,
-            );
+            let at = worker.acquire(self.database.0, boundary, self.application.clone(), received);
             self.unit = at;
             self.generation = worker.units[at as usize].generation;
             return at;
@@ -367,9 +333,8 @@ impl SessionInsight {
         let unit = &mut worker.units[at as usize];
         if let Some(boundary) = unit.ends_before(statement, tags, received, idle_gap) {
             worker.finish(at, received);
-            worker.units[at as usize]
-                .restart(if marker { Boundary::Marker } else { boundary }, received);
-        } else if marker && unit.runs.count() == 0 && !unit.in_transaction {
+            worker.units[at as usize].restart(if marker { Boundary::Marker } else { boundary }, received);
+        } else if marker && unit.watch.count() == 0 && !unit.in_transaction {
             unit.boundary = Boundary::Marker;
         }
         at

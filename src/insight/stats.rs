@@ -6,42 +6,26 @@ use super::table::bump;
 use crate::sql::Operation;
 
 /// Upper bounds of latency buckets in microseconds (a superset of OpenTelemetry's advice for database clients).
-pub(crate) const LATENCY_US: [u64; 13] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    5_000_000, 10_000_000,
-];
+pub(crate) const LATENCY_US: [u64; 13] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
 /// OpenTelemetry's row buckets.
-pub(crate) const ROWS: [u64; 13] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000,
-];
+pub(crate) const ROWS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 /// Response sizes, powers of four from 1 KiB.
-pub(crate) const BYTES: [u64; 9] = [
-    1 << 10,
-    1 << 12,
-    1 << 14,
-    1 << 16,
-    1 << 18,
-    1 << 20,
-    1 << 22,
-    1 << 24,
-    1 << 26,
-];
+pub(crate) const BYTES: [u64; 9] = [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26];
 /// Statements per unit of work.
 pub(crate) const UNIT: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
 /// Executions per burst.
 pub(crate) const BURST: [u64; 8] = [5, 10, 20, 50, 100, 200, 500, 1_000];
 
 /// Values of the `operation` label, in the order of [`operation_index`].
-pub(crate) const OPERATIONS: [&str; 8] = [
-    "select", "insert", "update", "delete", "ddl", "tx", "copy", "other",
-];
+pub(crate) const OPERATIONS: [&str; 8] = ["select", "insert", "update", "delete", "ddl", "tx", "copy", "other"];
 /// Values of the `boundary` label: what began a unit of work.
 pub(crate) const BOUNDARIES: [&str; 6] = ["connection", "trace", "tag", "marker", "gap", "cap"];
 /// SQLSTATE classes of PostgreSQL's appendix A; anything else counts as the last.
 pub(crate) const CLASSES: [&str; 42] = [
-    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "22", "23",
-    "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42",
-    "44", "53", "54", "55", "57", "58", "F0", "HV", "P0", "XX",
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "22", "23", "24", "25", "26",
+    "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57", "58",
+    "F0", "HV", "P0", "XX",
 ];
 /// SQLSTATEs of lock trouble that have a series each.
 pub(crate) const LOCK_STATES: [&str; 4] = ["55P03", "40P01", "40001", "57014"];
@@ -71,10 +55,7 @@ pub(crate) struct Histogram<const N: usize> {
 
 impl<const N: usize> Default for Histogram<N> {
     fn default() -> Self {
-        Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            sum: AtomicU64::new(0),
-        }
+        Self { buckets: std::array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
     }
 }
 
@@ -82,10 +63,7 @@ impl<const N: usize> Histogram<N> {
     /// Counts one value; `bounds` has `N - 1` upper bounds.
     #[inline]
     pub(crate) fn observe(&self, bounds: &[u64], value: u64) {
-        let at = bounds
-            .iter()
-            .position(|bound| value <= *bound)
-            .unwrap_or(N - 1);
+        let at = bounds.iter().position(|bound| value <= *bound).unwrap_or(N - 1);
         bump(&self.buckets[at], 1);
         bump(&self.sum, value);
     }
@@ -150,22 +128,15 @@ impl Default for DbStats {
 impl DbStats {
     /// Counts a failed statement by its SQLSTATE.
     pub(crate) fn error(&self, sqlstate: [u8; 5]) {
-        let class = CLASSES
-            .iter()
-            .position(|class| class.as_bytes() == &sqlstate[..2])
-            .unwrap_or(CLASSES.len() - 1);
+        let class = CLASSES.iter().position(|class| class.as_bytes() == &sqlstate[..2]).unwrap_or(CLASSES.len() - 1);
         bump(&self.errors[class], 1);
-        if let Some(at) = LOCK_STATES
-            .iter()
-            .position(|state| state.as_bytes() == sqlstate)
-        {
+        if let Some(at) = LOCK_STATES.iter().position(|state| state.as_bytes() == sqlstate) {
             bump(&self.lock_errors[at], 1);
         }
     }
 
     /// One client more (or less) sits in a transaction without a statement.
     pub(crate) fn idle_change(&self, by: i64) {
-        self.idle_in_transaction
-            .store(self.idle_in_transaction.load(Relaxed) + by, Relaxed);
+        self.idle_in_transaction.store(self.idle_in_transaction.load(Relaxed) + by, Relaxed);
     }
 }

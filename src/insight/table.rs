@@ -119,9 +119,7 @@ impl WorkerTable {
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.max(1) + 1;
         let table = Self {
-            chunks: (0..limit.div_ceil(CHUNK))
-                .map(|_| OnceLock::new())
-                .collect(),
+            chunks: (0..limit.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             len: AtomicUsize::new(1),
             limit,
             databases: (0..MAX_DATABASES).map(|_| OnceLock::new()).collect(),
@@ -152,10 +150,7 @@ impl WorkerTable {
 
     /// The histograms of a database, if this worker ever served it.
     pub(crate) fn database_if_any(&self, id: usize) -> Option<&DbStats> {
-        self.databases
-            .get(id)
-            .and_then(|cell| cell.get())
-            .map(|stats| &**stats)
+        self.databases.get(id).and_then(|cell| cell.get()).map(|stats| &**stats)
     }
 
     /// Number of slots in use, [`OTHER`] included.
@@ -184,9 +179,7 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new() -> Self {
-        Self {
-            map: HashTable::with_capacity(256),
-        }
+        Self { map: HashTable::with_capacity(256) }
     }
 
     #[inline]
@@ -197,12 +190,7 @@ impl Index {
 
     /// The slot of a known statement. Reviving a retired slot is the only write.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        table: &WorkerTable,
-        database: u16,
-        fingerprint: Fingerprint,
-    ) -> Option<u32> {
+    pub(crate) fn find(&self, table: &WorkerTable, database: u16, fingerprint: Fingerprint) -> Option<u32> {
         let key = Self::key(database, fingerprint);
         let slot = self.map.find(key, |entry| entry.0 == key)?.1;
         let state = &table.entry(slot).state;
@@ -234,9 +222,7 @@ impl Index {
         let entry = table.entry(slot);
         entry.fingerprint.store(fingerprint.0, Relaxed);
         entry.database.store(u32::from(database), Relaxed);
-        entry
-            .operation
-            .store(super::stats::operation_index(operation) as u8, Relaxed);
+        entry.operation.store(super::stats::operation_index(operation) as u8, Relaxed);
         entry.max_us.store(0, Relaxed);
         entry.state.store(LIVE, Relaxed);
         let key = Self::key(database, fingerprint);
@@ -255,10 +241,7 @@ impl Index {
             if entry.state.load(Relaxed) != RETIRED {
                 continue;
             }
-            let key = Self::key(
-                entry.database.load(Relaxed) as u16,
-                Fingerprint(entry.fingerprint.load(Relaxed)),
-            );
+            let key = Self::key(entry.database.load(Relaxed) as u16, Fingerprint(entry.fingerprint.load(Relaxed)));
             if let Ok(found) = self.map.find_entry(key, |entry| entry.0 == key) {
                 found.remove();
             }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::runs::Runs;
 use super::tags::TagSet;
+use super::watch::Watch;
 use crate::sql::{Operation, Statement, effect, flag};
 
 /// A unit never lasts longer than this.
@@ -18,6 +18,11 @@ const MAX_PENDING: usize = 256;
 /// A pause this many times the client's habit, and at least [`PAUSE_MIN_US`], is noted in the runs.
 const PAUSE_FACTOR: u64 = 8;
 const PAUSE_MIN_US: u64 = 5_000;
+/// The same for a hesitation, which alone ends nothing.
+const HESITATION_FACTOR: u64 = 3;
+const HESITATION_MIN_US: u64 = 500;
+/// Silence that ends a unit whatever its client's habit.
+const STALE_US: u64 = 1_000_000;
 
 /// What began a unit of work. The order is that of [`super::stats::BOUNDARIES`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,14 +51,18 @@ pub(crate) struct Pending {
 /// Statements in flight, oldest first. Bounded: what does not fit is counted and matched by number only.
 #[derive(Default)]
 pub(crate) struct InFlight {
+    /// The oldest, in place: one at a time is the rule.
+    first: Option<Pending>,
     queue: VecDeque<Pending>,
     overflow: u32,
 }
 
 impl InFlight {
     pub(crate) fn push(&mut self, pending: Pending) {
-        if self.overflow > 0 || self.queue.len() >= MAX_PENDING {
+        if self.overflow > 0 || self.queue.len() + 1 >= MAX_PENDING {
             self.overflow = self.overflow.saturating_add(1);
+        } else if self.first.is_none() {
+            self.first = Some(pending);
         } else {
             self.queue.push_back(pending);
         }
@@ -61,8 +70,10 @@ impl InFlight {
 
     /// The oldest statement; `None` when it was one that did not fit.
     pub(crate) fn pop(&mut self) -> Option<Pending> {
-        let front = self.queue.pop_front();
-        if front.is_none() {
+        let front = self.first.take();
+        if front.is_some() {
+            self.first = self.queue.pop_front();
+        } else {
             self.overflow = self.overflow.saturating_sub(1);
         }
         front
@@ -70,23 +81,20 @@ impl InFlight {
 
     /// Forgets what the Sync numbered `batch` leaves unanswered.
     pub(crate) fn settle(&mut self, batch: u32) {
-        while self
-            .queue
-            .front()
-            .is_some_and(|front| front.batch.wrapping_sub(batch) as i32 <= 0)
-        {
-            self.queue.pop_front();
+        while self.first.is_some_and(|front| front.batch.wrapping_sub(batch) as i32 <= 0) {
+            self.first = self.queue.pop_front();
         }
-        if self.queue.is_empty() {
+        if self.first.is_none() {
             self.overflow = 0;
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.overflow == 0
+        self.first.is_none() && self.overflow == 0
     }
 
     fn clear(&mut self) {
+        self.first = None;
         self.queue.clear();
         self.queue.shrink_to(16);
         self.overflow = 0;
@@ -95,7 +103,7 @@ impl InFlight {
 
 /// What the detector holds for a session that is at work.
 pub(crate) struct Unit {
-    /// Counts the owners; a session whose number differs has lost it.
+    /// Number of the loan; a session whose number differs has lost it.
     pub(crate) generation: u32,
     pub(crate) in_use: bool,
     pub(crate) database: u16,
@@ -111,26 +119,9 @@ pub(crate) struct Unit {
     /// Shortest pause between answer and next statement: an upper bound of the round trip.
     pub(crate) shortest_gap: u64,
     pub(crate) in_flight: InFlight,
-    pub(crate) runs: LazyRuns,
-}
-
-/// Runs that take memory only while a unit is busy: a thousand sessions that once asked one thing hold none.
-#[derive(Default)]
-pub(crate) struct LazyRuns(Option<Box<Runs>>);
-
-impl std::ops::Deref for LazyRuns {
-    type Target = Runs;
-
-    fn deref(&self) -> &Runs {
-        static NONE: Runs = Runs::new();
-        self.0.as_deref().unwrap_or(&NONE)
-    }
-}
-
-impl std::ops::DerefMut for LazyRuns {
-    fn deref_mut(&mut self) -> &mut Runs {
-        self.0.get_or_insert_with(|| Box::new(Runs::new()))
-    }
+    pub(crate) watch: Watch,
+    /// Pause that ends it.
+    pub(crate) idle_gap: u64,
 }
 
 impl Unit {
@@ -149,7 +140,8 @@ impl Unit {
             in_transaction: false,
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
-            runs: LazyRuns::default(),
+            watch: Watch::new(),
+            idle_gap: STALE_US,
         }
     }
 
@@ -162,20 +154,20 @@ impl Unit {
         self.last = now;
         self.server_us = 0;
         self.shortest_gap = u64::MAX;
-        self.runs.clear();
+        self.watch.clear();
+        self.watch.transaction(self.in_transaction);
     }
 
     /// Gives everything back for the next session; with `lean`, the memory as well.
     pub(crate) fn release(&mut self, lean: bool) {
         self.in_use = false;
-        self.generation = self.generation.wrapping_add(1);
         self.application = None;
         self.in_flight.clear();
         if lean {
             self.in_flight = InFlight::default();
-            self.runs = LazyRuns::default();
+            self.watch = Watch::new();
         } else {
-            self.runs.clear();
+            self.watch.clear();
         }
     }
 
@@ -197,8 +189,7 @@ impl Unit {
         if tags.id != 0 && self.tags.id != 0 && tags.id != self.tags.id {
             return Some(Boundary::Tag);
         }
-        if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS
-        {
+        if received.saturating_sub(self.started) > MAX_UNIT_US || self.statements >= MAX_STATEMENTS {
             return Some(Boundary::Cap);
         }
         if statement.effects & effect::DISCARD_ALL != 0 {
@@ -206,7 +197,7 @@ impl Unit {
         }
         let same_trace = tags.trace != 0 && tags.trace == self.tags.trace;
         if !self.in_transaction && !same_trace {
-            if is_marker(statement) && self.runs.count() > 0 {
+            if is_marker(statement) && self.watch.count() > 0 {
                 return Some(Boundary::Marker);
             }
             if gap > idle_gap && self.in_flight.is_empty() {
@@ -236,28 +227,31 @@ impl Unit {
     pub(crate) fn turnaround(&mut self, gap: u64, habit: u64) {
         self.shortest_gap = self.shortest_gap.min(gap);
         if gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit) {
-            self.runs.pause();
+            self.watch.pause();
+        } else if gap > HESITATION_MIN_US.max(HESITATION_FACTOR * habit) {
+            self.watch.hesitate();
         }
     }
 
     /// Whether the sweep may end this unit: nothing in flight, no transaction, idle for long enough.
-    pub(crate) fn is_stale(&self, now: u64, idle_gap: u64) -> bool {
+    pub(crate) fn is_stale(&self, now: u64) -> bool {
         let idle = now.saturating_sub(self.last);
         self.in_use
             && self.in_flight.is_empty()
             && (if self.in_transaction {
                 idle > MAX_TRANSACTION_GAP_US
+            } else if self.tags.trace != 0 {
+                // The same trace may go on after a pause.
+                idle > STALE_US
             } else {
-                idle > idle_gap
+                idle > self.idle_gap
             })
     }
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        matches!(
-            self.boundary,
-            Boundary::Trace | Boundary::Tag | Boundary::Marker
-        ) || self.tags.trace != 0
+        matches!(self.boundary, Boundary::Trace | Boundary::Tag | Boundary::Marker)
+            || self.tags.trace != 0
             || self.tags.route != 0
             || self.tags.id != 0
     }

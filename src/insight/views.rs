@@ -96,11 +96,7 @@ impl Insight {
         let mut views: Vec<FindingView> = {
             let findings = lock(&self.findings);
             let registry = lock(&self.registry);
-            let text = |fp: &u64| {
-                registry
-                    .get(*fp)
-                    .map_or_else(String::new, |known| known.display.to_string())
-            };
+            let text = |fp: &u64| registry.get(*fp).map_or_else(String::new, |known| known.display.to_string());
             findings
                 .by_key
                 .values()
@@ -109,23 +105,12 @@ impl Insight {
                     kind: finding.kind,
                     confidence: finding.confidence,
                     severity: finding.severity,
-                    database: names
-                        .get(usize::from(finding.database))
-                        .cloned()
-                        .unwrap_or_else(|| Arc::from("other")),
+                    database: names.get(usize::from(finding.database)).cloned().unwrap_or_else(|| Arc::from("other")),
                     route: registry.route_name(finding.route),
-                    fingerprints: finding
-                        .fingerprints
-                        .iter()
-                        .map(|fp| Fingerprint(*fp))
-                        .collect(),
+                    fingerprints: finding.fingerprints.iter().map(|fp| Fingerprint(*fp)).collect(),
                     texts: finding.fingerprints.iter().map(text).collect(),
                     parent: finding.parent.map(Fingerprint),
-                    tables: finding
-                        .tables
-                        .iter()
-                        .map(|table| table.to_string())
-                        .collect(),
+                    tables: finding.tables.iter().map(|table| table.to_string()).collect(),
                     relation: finding.relation.name(),
                     advice: Arc::clone(&finding.advice),
                     bursts: finding.bursts,
@@ -137,11 +122,7 @@ impl Insight {
                 })
                 .collect()
         };
-        views.sort_by(|a, b| {
-            b.severity
-                .cmp(&a.severity)
-                .then(b.avoidable_seconds.total_cmp(&a.avoidable_seconds))
-        });
+        views.sort_by(|a, b| b.severity.cmp(&a.severity).then(b.avoidable_seconds.total_cmp(&a.avoidable_seconds)));
         views
     }
 
@@ -149,11 +130,7 @@ impl Insight {
     pub fn fingerprints(&self, order: FingerprintOrder, limit: usize) -> Vec<FingerprintView> {
         let names = self.database_names();
         let books = self.fold();
-        let mut keys: Vec<_> = books
-            .series
-            .iter()
-            .filter(|(_, series)| series.total.calls > 0)
-            .collect();
+        let mut keys: Vec<_> = books.series.iter().filter(|(_, series)| series.total.calls > 0).collect();
         keys.sort_by(|(_, a), (_, b)| {
             let value = |total: &super::table::Counters| match order {
                 FingerprintOrder::Total => total.time_us as f64,
@@ -172,15 +149,11 @@ impl Insight {
                 let known = known.as_deref();
                 FingerprintView {
                     fingerprint: Fingerprint(*fingerprint),
-                    database: names
-                        .get(usize::from(*database))
-                        .cloned()
-                        .unwrap_or_else(|| Arc::from("other")),
+                    database: names.get(usize::from(*database)).cloned().unwrap_or_else(|| Arc::from("other")),
                     text: known.map_or_else(String::new, |known| known.display.to_string()),
                     summary: known.map_or_else(String::new, |known| known.summary.to_string()),
-                    tables: known.map_or_else(Vec::new, |known| {
-                        known.tables.iter().map(|table| table.to_string()).collect()
-                    }),
+                    tables: known
+                        .map_or_else(Vec::new, |known| known.tables.iter().map(|table| table.to_string()).collect()),
                     calls: series.total.calls,
                     errors: series.total.errors,
                     rows: series.total.rows,

@@ -1,7 +1,10 @@
 //! The part of insight that one worker thread owns: its index, its units, its counters.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -18,10 +21,8 @@ use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
 const MAX_ROUTE_CACHE: usize = 4_096;
 /// One call in this many is timed for `insight_seconds_total`. A prime, so that no rhythm of the client meets it.
 const SAMPLE: u32 = 251;
-/// Units idle for this long are ended by [`WorkerInsight::tick`] even when their gap may be longer.
-const STALE_US: u64 = 1_000_000;
 /// Free units that keep their memory for the next session to use.
-const WARM_UNITS: usize = 64;
+pub(crate) const WARM_UNITS: usize = 64;
 
 /// One worker's insight. Every method that takes a session takes this too; nothing in it is shared but counters.
 pub struct WorkerInsight {
@@ -29,7 +30,10 @@ pub struct WorkerInsight {
     pub(crate) table: Arc<WorkerTable>,
     pub(crate) index: Index,
     pub(crate) units: Vec<Unit>,
-    free: Vec<u32>,
+    /// Units not on loan; the first are lent first, so that the last can be given back.
+    free: BinaryHeap<Reverse<u32>>,
+    /// Numbers the loans.
+    loans: u32,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
     /// Calls of begin and complete, for sampling.
@@ -45,7 +49,8 @@ impl WorkerInsight {
             table,
             index: Index::new(),
             units: Vec::new(),
-            free: Vec::new(),
+            free: BinaryHeap::new(),
+            loans: 0,
             routes: HashMap::default(),
             key: RandomState::default(),
             calls: 0,
@@ -68,10 +73,7 @@ impl WorkerInsight {
     #[inline]
     pub(crate) fn timed(&self, timer: Option<Instant>) {
         if let Some(start) = timer {
-            bump(
-                &self.table.itself.nanos,
-                start.elapsed().as_nanos() as u64 * u64::from(SAMPLE),
-            );
+            bump(&self.table.itself.nanos, start.elapsed().as_nanos() as u64 * u64::from(SAMPLE));
         }
     }
 
@@ -88,11 +90,32 @@ impl WorkerInsight {
     /// Ends the units of sessions that fell idle. Called by the worker about once a second.
     pub fn tick(&mut self, now_us: u64) {
         for at in 0..self.units.len() as u32 {
-            if self.units[at as usize].is_stale(now_us, STALE_US) {
+            if self.units[at as usize].is_stale(now_us) {
                 self.finish(at, now_us);
                 self.release(at);
             }
         }
+        self.shrink();
+    }
+
+    /// Gives memory back when most units are free.
+    fn shrink(&mut self) {
+        let used = self.units.iter().rposition(|unit| unit.in_use);
+        let keep = used.map_or(0, |at| at + 1).max(WARM_UNITS);
+        if keep * 2 >= self.units.len() {
+            return;
+        }
+        self.units.truncate(keep);
+        self.units.shrink_to_fit();
+        self.free.retain(|at| at.0 < keep as u32);
+        self.free.shrink_to(keep);
+        self.free.reserve(keep - self.free.len());
+        self.count_units();
+    }
+
+    fn count_units(&self) {
+        let units = self.units.len() as u64;
+        self.table.itself.units_allocated.store(units, Relaxed);
     }
 
     /// A unit for a session that begins to work.
@@ -103,13 +126,19 @@ impl WorkerInsight {
         application: Option<Arc<str>>,
         now: u64,
     ) -> u32 {
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.units.push(Unit::new());
-            bump(&self.table.itself.units_allocated, 1);
-            self.free.reserve(self.units.len());
-            (self.units.len() - 1) as u32
-        });
+        let at = self.free.pop().map_or_else(
+            || {
+                self.units.push(Unit::new());
+                self.count_units();
+                // Giving a unit back allocates nothing.
+                self.free.reserve(self.units.len());
+                (self.units.len() - 1) as u32
+            },
+            |Reverse(at)| at,
+        );
+        self.loans = self.loans.wrapping_add(1);
         let unit = &mut self.units[at as usize];
+        unit.generation = self.loans;
         unit.in_use = true;
         unit.in_transaction = false;
         unit.database = database;
@@ -121,7 +150,7 @@ impl WorkerInsight {
     /// Takes a unit back.
     pub(crate) fn release(&mut self, at: u32) {
         self.units[at as usize].release(self.free.len() >= WARM_UNITS);
-        self.free.push(at);
+        self.free.push(Reverse(at));
     }
 
     /// Judges a unit that is over and counts it. The unit can be used again afterwards.
@@ -131,17 +160,12 @@ impl WorkerInsight {
             return;
         }
         let stats = self.table.database(unit.database);
-        stats.unit_queries[unit.boundary as usize]
-            .observe(&super::stats::UNIT, u64::from(unit.statements));
-        stats
-            .unit_db
-            .observe(&super::stats::LATENCY_US, unit.server_us);
-        bump(&stats.repeated_reads, u64::from(unit.runs.repeats));
-        bump(
-            &self.table.itself.slot_evictions,
-            u64::from(unit.runs.evictions),
-        );
-        if unit.runs.count() >= self.shared.config.min_count {
+        stats.unit_queries[unit.boundary as usize].observe(&super::stats::UNIT, u64::from(unit.statements));
+        stats.unit_db.observe(&super::stats::LATENCY_US, unit.server_us);
+        let (repeats, evictions) = unit.watch.totals();
+        bump(&stats.repeated_reads, u64::from(repeats));
+        bump(&self.table.itself.slot_evictions, u64::from(evictions));
+        if unit.watch.count() >= self.shared.config.min_count {
             self.judge(at, now, false);
         }
     }
@@ -151,11 +175,7 @@ impl WorkerInsight {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
         let sure = unit.is_sure();
-        let round_trip = if unit.shortest_gap == u64::MAX {
-            0
-        } else {
-            unit.shortest_gap
-        };
+        let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
         let origin = super::report::Origin {
             database: unit.database,
             route: unit.tags.route,
@@ -164,19 +184,12 @@ impl WorkerInsight {
             now,
         };
         let runs = if segment {
-            unit.runs.end_segment()
+            unit.watch.end_segment(shared.config.max_period)
         } else {
-            unit.runs.finish()
+            unit.watch.finish(shared.config.max_period)
         };
-        shared.report(
-            &Context {
-                config: &shared.config,
-                sure,
-                runs,
-            },
-            &origin,
-        );
-        unit.runs.judged();
+        shared.report(&Context { config: &shared.config, sure, runs: runs.ended() }, &origin);
+        runs.judged();
     }
 
     /// The slot of a statement; registers it when it is new and its text is at hand.
@@ -187,10 +200,7 @@ impl WorkerInsight {
         text: Option<Text<'_>>,
         allowed: impl FnOnce() -> bool,
     ) -> u32 {
-        if let Some(slot) = self
-            .index
-            .find(&self.table, database, statement.fingerprint)
-        {
+        if let Some(slot) = self.index.find(&self.table, database, statement.fingerprint) {
             return slot;
         }
         let Some(text) = text.filter(|_| statement.flags & flag::UNLEXED == 0 && allowed()) else {
@@ -206,17 +216,10 @@ impl WorkerInsight {
                 return OTHER;
             }
         }
-        self.index
-            .insert(
-                &self.table,
-                database,
-                statement.fingerprint,
-                statement.operation,
-            )
-            .unwrap_or_else(|| {
-                bump(&self.table.itself.overflow, 1);
-                OTHER
-            })
+        self.index.insert(&self.table, database, statement.fingerprint, statement.operation).unwrap_or_else(|| {
+            bump(&self.table.itself.overflow, 1);
+            OTHER
+        })
     }
 
     /// Counts how a statement was read.
@@ -243,16 +246,9 @@ impl WorkerInsight {
         let origin = found.route.or(found.controller).or(found.job);
         let route = origin.map_or(0, |value| {
             let hash = value.hash();
-            self.routes
-                .get(&hash)
-                .copied()
-                .unwrap_or_else(|| self.new_route(hash, value))
+            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value))
         });
-        TagSet {
-            trace,
-            id: found.id,
-            route,
-        }
+        TagSet { trace, id: found.id, route }
     }
 
     fn new_route(&mut self, hash: u64, value: sql::TagValue<'_>) -> u32 {
@@ -272,16 +268,11 @@ impl WorkerInsight {
 
 /// What transaction control looks like that throws work away.
 fn rollbacks() -> Vec<Fingerprint> {
-    let settings = LexSettings {
-        standard_conforming_strings: Some(true),
-        safe_encoding: true,
-    };
+    let settings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
     let mut analyzer = sql::Analyzer::new([0; 2]);
     let mut found = Vec::new();
     for text in ["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"] {
-        analyzer.analyze(RawSql(text.as_bytes()), settings, |statement, _| {
-            found.push(statement.fingerprint)
-        });
+        analyzer.analyze(RawSql(text.as_bytes()), settings, |statement, _| found.push(statement.fingerprint));
     }
     found
 }

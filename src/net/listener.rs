@@ -107,7 +107,10 @@ impl Drop for Listener {
 pub fn tune(fd: &OwnedFd) -> io::Result<()> {
     let s = socket2::SockRef::from(fd);
     s.set_tcp_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
     s.set_tcp_keepalive(&keepalive)
 }
 
@@ -117,7 +120,8 @@ fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
     if let Err(e) = s.bind(&addr) {
         let stale = e.kind() == io::ErrorKind::AddrInUse
             && std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
-            && std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
         if !stale {
             return Err(e);
         }

@@ -75,7 +75,9 @@ impl Socket {
     /// Whether bytes, an error or the end of the stream are waiting, as far as the reactor has heard; when it says
     /// so, one peek makes sure. For idle servers, which have nothing to say.
     pub fn has_input(&self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(guard) = self.fd.poll_read_ready(cx) else { return false };
+        let Poll::Ready(guard) = self.fd.poll_read_ready(cx) else {
+            return false;
+        };
         let Ok(mut guard) = guard else { return true };
         let mut byte = [0u8; 1];
         match rustix::net::recv(self.fd.get_ref(), &mut byte, RecvFlags::PEEK) {
@@ -126,7 +128,9 @@ impl Socket {
             let dup = self.fd.get_ref().try_clone()?;
             self.writable = Some(Box::new(register(dup, Interest::WRITABLE)?));
         }
-        let Some(w) = &self.writable else { return Poll::Ready(Ok(())) };
+        let Some(w) = &self.writable else {
+            return Poll::Ready(Ok(()));
+        };
         let mut guard = ready!(w.poll_write_ready(cx))?;
         // The caller sends next: if that blocks, readiness must come from a new edge.
         guard.clear_ready();

@@ -125,7 +125,13 @@ impl Pool {
     }
 
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
-    fn accept(self: &Arc<Self>, cx: &mut Context<'_>, pooled: Box<Pooled>, worker: usize, client: u64) -> Option<Checkout> {
+    fn accept(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        pooled: Box<Pooled>,
+        worker: usize,
+        client: u64,
+    ) -> Option<Checkout> {
         let now = now_us();
         if pooled.server.info.close_needed() || pooled.server.expires_us <= now {
             return None;
@@ -155,7 +161,12 @@ impl Pool {
     ///
     /// # Errors
     /// No server can be opened, and none is open.
-    pub async fn checkout(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    pub async fn checkout(
+        self: &Arc<Self>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         if self.settings.pool_mode == PoolMode::Session {
             return self.checkout_session(worker, client, startup).await;
         }
@@ -163,7 +174,8 @@ impl Pool {
         loop {
             let object = self.wait_in_line().await?;
             let mut taken = Some(Object::take(object));
-            let accepted = poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
+            let accepted =
+                poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
             if let Some(c) = accepted {
                 return Ok(c);
             }
@@ -199,7 +211,12 @@ impl Pool {
 
     /// Session mode: the server was opened with exactly the client's startup parameters, so that RESET returns to
     /// them and nothing of another client shows. Opens one itself when there is room.
-    async fn checkout_session(self: &Arc<Self>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    async fn checkout_session(
+        self: &Arc<Self>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         keeper::ensure(self);
         loop {
             let found = poll_fn(|cx| Poll::Ready(self.idle_with(cx, worker, client, startup))).await;
@@ -231,7 +248,13 @@ impl Pool {
         }
     }
 
-    fn idle_with(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Option<Checkout> {
+    fn idle_with(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Option<Checkout> {
         let mut others = Vec::new();
         let mut found = None;
         while found.is_none() {
@@ -247,7 +270,13 @@ impl Pool {
         found
     }
 
-    async fn open_for(self: &Arc<Self>, slot: Slot, worker: usize, client: u64, startup: &Arc<ParamSet>) -> Result<Checkout, CheckoutError> {
+    async fn open_for(
+        self: &Arc<Self>,
+        slot: Slot,
+        worker: usize,
+        client: u64,
+        startup: &Arc<ParamSet>,
+    ) -> Result<Checkout, CheckoutError> {
         if let Some(e) = self.failing() {
             return Err(CheckoutError::Failed(e.fields(&self.target)));
         }
@@ -281,7 +310,9 @@ impl Pool {
             }
             let Pooled { server, slot } = *pooled;
             match clean::reclaim(server, &pool.settings.server_reset_query).await {
-                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => pool.put_idle(Box::new(Pooled { server, slot }), now_us()),
+                Ok(server) if !server.info.close_needed() && server.expires_us > now_us() => {
+                    pool.put_idle(Box::new(Pooled { server, slot }), now_us())
+                }
                 Ok(_) => drop(slot),
                 Err(e) => {
                     tracing::debug!(target: "pgsluice::pool", database = %pool.database, reason = %e, "closing a server that could not be cleaned");

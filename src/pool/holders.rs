@@ -30,7 +30,14 @@ impl Pool {
         if parts.is_empty() {
             parts.push("none open yet".to_owned());
         }
-        let detail = format!("{} of {} server connections of {}/{}: {}.", servers.len(), self.settings.pool_size, self.database, self.user, parts.join(", "));
+        let detail = format!(
+            "{} of {} server connections of {}/{}: {}.",
+            servers.len(),
+            self.settings.pool_size,
+            self.database,
+            self.user,
+            parts.join(", ")
+        );
         let hint = if idle_tx.n * 2 > servers.len() {
             "Most are idle in transaction: move slow work (HTTP calls, e-mail) out of atomic() blocks; SHOW SERVERS lists them."
         } else if between.n * 2 > servers.len() && session {

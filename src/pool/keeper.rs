@@ -68,7 +68,13 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let worker = crate::net::worker_id();
             let began = now_us();
-            let result = connect::connect(&pool.target, &pool.shared.params.intern(ParamSet::default()), &pool.shared.auth, worker).await;
+            let result = connect::connect(
+                &pool.target,
+                &pool.shared.params.intern(ParamSet::default()),
+                &pool.shared.auth,
+                worker,
+            )
+            .await;
             drop(connecting);
             pool.count_connect(worker, began, result.as_ref().map(|_| ()));
             match result {

@@ -237,7 +237,9 @@ impl Pool {
 
     /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.
     fn count_connect(&self, worker: usize, began_us: u64, result: Result<(), &ConnectError>) {
-        let Some(stats) = self.stats.get(worker) else { return };
+        let Some(stats) = self.stats.get(worker) else {
+            return;
+        };
         let label = result.map_or_else(ConnectError::label, |()| "ok");
         let i = stats::CONNECT_RESULTS.iter().position(|r| *r == label).unwrap_or(stats::CONNECT_RESULTS.len() - 1);
         stats.connects[i].add(1);
@@ -292,7 +294,8 @@ impl Pool {
 
     /// Servers whose client is in a transaction and lets it idle.
     pub fn idle_in_transaction(&self) -> usize {
-        let idle = |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
+        let idle =
+            |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
         self.book().servers.iter().filter(idle).count()
     }
 

@@ -43,23 +43,10 @@ impl Periods {
         let mut inner = self.inner();
         let growth = totals
             .iter()
-            .map(|(k, t)| {
-                (
-                    k.clone(),
-                    inner
-                        .totals
-                        .get(k)
-                        .map_or_else(|| t.clone(), |old| t.since(old)),
-                )
-            })
+            .map(|(k, t)| (k.clone(), inner.totals.get(k).map_or_else(|| t.clone(), |old| t.since(old))))
             .collect();
         let length_us = now_us.saturating_sub(inner.at_us);
-        *inner = Inner {
-            at_us: now_us,
-            length_us,
-            totals,
-            growth,
-        };
+        *inner = Inner { at_us: now_us, length_us, totals, growth };
     }
 
     /// Length of the last whole period in seconds (0: none has ended yet) and the growth of each pool's plain counters
@@ -75,10 +62,7 @@ mod tests {
     use super::*;
 
     fn one(queries: u64) -> impl Iterator<Item = (Key, Totals)> {
-        let totals = Totals {
-            queries,
-            ..Totals::default()
-        };
+        let totals = Totals { queries, ..Totals::default() };
         std::iter::once(((Arc::from("d"), Arc::from("u")), totals))
     }
 

@@ -65,7 +65,8 @@ impl Pools {
                 return Err(Unknown::TooMany);
             }
         }
-        let pool = Pool::new(database, user, rule.pool.clone(), self.target(rule, database, user), Arc::clone(&self.shared));
+        let pool =
+            Pool::new(database, user, rule.pool.clone(), self.target(rule, database, user), Arc::clone(&self.shared));
         pools.insert((Arc::clone(&pool.database), Arc::clone(&pool.user)), Arc::clone(&pool));
         Ok(pool)
     }
@@ -115,7 +116,8 @@ impl Pools {
 
     /// Every pool there is, in order of name.
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        let mut all: Vec<_> = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> =
+            self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
         all
     }
@@ -124,7 +126,8 @@ impl Pools {
 /// Whether `name` stands in `sql` as a word of its own.
 fn names(sql: &[u8], name: &[u8]) -> bool {
     let word = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80);
-    memchr::memmem::find_iter(sql, name).any(|at| !word(at.checked_sub(1).and_then(|i| sql.get(i))) && !word(sql.get(at + name.len())))
+    memchr::memmem::find_iter(sql, name)
+        .any(|at| !word(at.checked_sub(1).and_then(|i| sql.get(i))) && !word(sql.get(at + name.len())))
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ impl Welcomes {
 impl Welcomes {
     /// Whether servers report this parameter (lower-case name).
     pub fn reports(&self, name: &str) -> bool {
-        self.known.lock().is_ok_and(|known| known.values().next().is_some_and(|r| r.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))))
+        self.known.lock().is_ok_and(|known| {
+            known.values().next().is_some_and(|r| r.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
+        })
     }
 }

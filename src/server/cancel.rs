@@ -89,6 +89,8 @@ impl Mark {
     /// # Errors
     /// Those of the connection, or a timeout.
     pub async fn deliver(self) -> io::Result<()> {
-        tokio::time::timeout(CANCEL_TIMEOUT, self.key.send()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(CANCEL_TIMEOUT, self.key.send())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::connect::{ConnectError, Messages, fields_of};
 use super::{ParamSet, Server, ServerKey, note};
-use crate::wire::tag::{backend, frontend};
 use crate::net::Socket;
+use crate::wire::tag::{backend, frontend};
 use crate::wire::tracker::{Action, Entry, Request, Tracker};
 use crate::wire::{ErrorFields, Severity, TxStatus, control, frame, names};
 
@@ -158,7 +158,8 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
         let (tag, body) = io.next().await?;
         match tag {
             backend::PARAMETER_STATUS => {
-                let (name, value) = control::read_parameter_status(&body).map_err(|e| CleanError::Failed(e.to_string()))?;
+                let (name, value) =
+                    control::read_parameter_status(&body).map_err(|e| CleanError::Failed(e.to_string()))?;
                 note(&mut server.reported, name, value);
                 follow(&mut server.params, name, value);
             }

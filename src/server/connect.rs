@@ -54,12 +54,20 @@ impl ConnectError {
         let at = format!("server \"{}\", port {}", target.host, target.port);
         match self {
             ConnectError::Refused(e) => e.clone(),
-            ConnectError::Unreachable(e) => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("could not connect to {at}: {e}"))
-                .hint("pgsluice goes on trying; check that the database is up and reachable from here."),
-            ConnectError::Timeout => ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("login at {at} timed out"))
-                .hint("Raise server_connect_timeout if the database is only slow to accept."),
-            ConnectError::Auth(e) => ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("pgsluice could not log in at {at}: {e}")),
-            ConnectError::Protocol(e) => ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, format!("{at} does not speak PostgreSQL: {e}")),
+            ConnectError::Unreachable(e) => {
+                ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("could not connect to {at}: {e}"))
+                    .hint("pgsluice goes on trying; check that the database is up and reachable from here.")
+            }
+            ConnectError::Timeout => {
+                ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("login at {at} timed out"))
+                    .hint("Raise server_connect_timeout if the database is only slow to accept.")
+            }
+            ConnectError::Auth(e) => {
+                ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("pgsluice could not log in at {at}: {e}"))
+            }
+            ConnectError::Protocol(e) => {
+                ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, format!("{at} does not speak PostgreSQL: {e}"))
+            }
         }
     }
 
@@ -99,11 +107,23 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
-    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker))).await.unwrap_or(Err(ConnectError::Timeout))
+pub async fn connect(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
+    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker)))
+        .await
+        .unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn login(target: &Target, startup: &Arc<ParamSet>, auth: &Arc<AuthContext>, worker: usize) -> Result<Server, ConnectError> {
+async fn login(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
     let socket = dial(&target.host, target.port).await?;
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
     let mut out = Vec::new();
@@ -121,9 +141,12 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
             backend::AUTHENTICATION => {}
             backend::ERROR => return Err(refused(&body)),
             backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => continue,
-            _ => return Err(ConnectError::Protocol("unexpected message during authentication")),
+            _ => {
+                return Err(ConnectError::Protocol("unexpected message during authentication"));
+            }
         }
-        let (code, data) = control::read_authentication(&body).map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
+        let (code, data) = control::read_authentication(&body)
+            .map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
         let reply = if auth.is_expensive(code, data) {
             let data = data.to_vec();
             let (back, reply) = tokio::task::spawn_blocking(move || {
@@ -150,7 +173,12 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
     }
 }
 
-async fn welcome(mut io: Messages, target: &Target, startup: &Arc<ParamSet>, worker: usize) -> Result<Server, ConnectError> {
+async fn welcome(
+    mut io: Messages,
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
     let mut reported = Vec::new();
     let mut key = (0, vec![0; 4]);
     loop {

@@ -64,7 +64,10 @@ pub struct InMessage {
 impl Server {
     /// Whether it may go back to the pool as it is (invariant 3, the server's side).
     pub fn releasable(&self) -> bool {
-        self.tracker.releasable() && self.in_message.left == 0 && self.unsent.is_empty() && self.input.as_ref().is_none_or(Lent::is_empty)
+        self.tracker.releasable()
+            && self.in_message.left == 0
+            && self.unsent.is_empty()
+            && self.input.as_ref().is_none_or(Lent::is_empty)
     }
 
     /// Notes a ParameterStatus.

@@ -60,7 +60,15 @@ impl ParamSet {
 
 /// Reported, but not for a client to set.
 pub fn fixed(name: &str) -> bool {
-    matches!(name, "is_superuser" | "session_authorization" | "in_hot_standby" | "server_version" | "server_encoding" | "integer_datetimes")
+    matches!(
+        name,
+        "is_superuser"
+            | "session_authorization"
+            | "in_hot_standby"
+            | "server_version"
+            | "server_encoding"
+            | "integer_datetimes"
+    )
 }
 
 /// Appends to `out` the SQL that makes a server with `from` one with `to`. One simple Query: all of it or nothing.
@@ -124,7 +132,9 @@ pub struct Params {
 impl Params {
     /// The shared copy of `set`.
     pub fn intern(&self, set: ParamSet) -> Arc<ParamSet> {
-        let Ok(mut sets) = self.sets.lock() else { return Arc::new(set) };
+        let Ok(mut sets) = self.sets.lock() else {
+            return Arc::new(set);
+        };
         if let Some(known) = sets.get(&set) {
             return Arc::clone(known);
         }
@@ -152,7 +162,10 @@ mod tests {
         assert_eq!(sql(&[("TimeZone", "UTC")], &[("timezone", "UTC")]), "");
         assert_eq!(sql(&[], &[("TimeZone", "UTC")]), "SELECT pg_catalog.set_config(E'timezone',E'UTC',false)");
         assert_eq!(sql(&[("a.b", "1")], &[]), "RESET \"a\".\"b\";");
-        assert_eq!(sql(&[("x", "1"), ("y", "1")], &[("y", "2")]), "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)");
+        assert_eq!(
+            sql(&[("x", "1"), ("y", "1")], &[("y", "2")]),
+            "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)"
+        );
     }
 
     #[test]
@@ -163,7 +176,10 @@ mod tests {
     #[test]
     fn an_unknown_value_is_always_set_anew() {
         let known = ParamSet::from_pairs([("a", "1"), ("b", "2")]).with_unknown("a");
-        for (to, sql) in [(vec![("a", "1"), ("b", "2")], "SELECT pg_catalog.set_config(E'a',E'1',false)"), (vec![("b", "2")], "RESET \"a\";")] {
+        for (to, sql) in [
+            (vec![("a", "1"), ("b", "2")], "SELECT pg_catalog.set_config(E'a',E'1',false)"),
+            (vec![("b", "2")], "RESET \"a\";"),
+        ] {
             let mut out = Vec::new();
             sync_sql(&known, &ParamSet::from_pairs(to), &mut out);
             assert_eq!(String::from_utf8_lossy(&out), sql);

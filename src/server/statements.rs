@@ -40,7 +40,11 @@ pub struct StatementCache {
 
 impl Default for StatementCache {
     fn default() -> Self {
-        StatementCache { texts: DashMap::with_hasher(FixedState::default()), hasher: FixedState::default(), next: AtomicU32::new(1) }
+        StatementCache {
+            texts: DashMap::with_hasher(FixedState::default()),
+            hasher: FixedState::default(),
+            next: AtomicU32::new(1),
+        }
     }
 }
 
@@ -57,7 +61,12 @@ impl StatementCache {
             return known;
         }
         let id = self.next.fetch_add(1, Relaxed);
-        let statement = Arc::new(Statement { id, name: format!("pgsluice_{id}").into_bytes().into(), rest: rest.into(), reading: reading.map(Box::from) });
+        let statement = Arc::new(Statement {
+            id,
+            name: format!("pgsluice_{id}").into_bytes().into(),
+            rest: rest.into(),
+            reading: reading.map(Box::from),
+        });
         // Two texts of one hash take turns: each keeps its own name, only the sharing is lost.
         self.texts.insert(hash, Arc::downgrade(&statement));
         if self.texts.len() >= 4096 && self.texts.len().is_power_of_two() {

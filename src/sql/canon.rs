@@ -98,11 +98,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         (self.n, self.watch, self.tables, self.catalogs, self.flat) = (0, 0, 0, 0, 0);
         (self.range_op, self.seen_where, self.has_from) = (false, false, false);
         self.first = Word::Start;
-        self.facts = Statement {
-            max_list: 1,
-            operation: Operation::Empty,
-            ..Statement::default()
-        };
+        self.facts = Statement { max_list: 1, operation: Operation::Empty, ..Statement::default() };
         self.cte_op = None;
         self.set_config = false;
         self.sets_scs = false;
@@ -181,21 +177,8 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             }
             self.noted_ident(token);
         }
-        let mark = (
-            self.cur.h,
-            self.cur.pure,
-            self.sink.mark(),
-            (token.start, token.end),
-            self.prev,
-        );
-        self.emit(
-            token.hash,
-            if words::is_name(token.word) {
-                token.word
-            } else {
-                prev
-            },
-        );
+        let mark = (self.cur.h, self.cur.pure, self.sink.mark(), (token.start, token.end), self.prev);
+        self.emit(token.hash, if words::is_name(token.word) { token.word } else { prev });
         if token.kind == Kind::Quoted {
             self.sink.put(Lexeme::Quoted(text));
         } else {
@@ -208,10 +191,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     pub(super) fn noted_ident(&mut self, token: Token) {
         match token.word {
             Word::PgTemp => self.facts.effects |= effect::TEMP,
-            Word::AdvisoryLock
-            | Word::AdvisoryLockShared
-            | Word::TryAdvisoryLock
-            | Word::TryAdvisoryLockShared => {
+            Word::AdvisoryLock | Word::AdvisoryLockShared | Word::TryAdvisoryLock | Word::TryAdvisoryLockShared => {
                 self.facts.effects |= effect::ADVISORY_LOCK;
             }
             Word::AdvisoryUnlock | Word::AdvisoryUnlockShared | Word::AdvisoryUnlockAll => {
@@ -225,9 +205,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.watch &= !WATCH_TABLE;
             let text = self.lx.bytes(&token);
             let name = text.strip_prefix(b"\"").unwrap_or(text);
-            let catalog = name
-                .get(..3)
-                .is_some_and(|p| p.eq_ignore_ascii_case(b"pg_"))
+            let catalog = name.get(..3).is_some_and(|p| p.eq_ignore_ascii_case(b"pg_"))
                 || matches!(token.word, Word::DjangoMigrations | Word::InformationSchema);
             self.tables += 1;
             self.catalogs += u32::from(catalog);
@@ -246,28 +224,15 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     fn word(&mut self, token: Token) {
         if token.word == Word::Plain {
             return self.ident(
-                Token {
-                    word: Word::Ident,
-                    ..token
-                },
-                if self.prev == Word::Dot {
-                    Word::Ident
-                } else {
-                    Word::Plain
-                },
+                Token { word: Word::Ident, ..token },
+                if self.prev == Word::Dot { Word::Ident } else { Word::Plain },
             );
         }
         if self.prev == Word::Dot || words::is_name(token.word) {
             return self.ident(token, Word::Ident);
         }
         if self.prev == Word::As && attr(token.word) & VERB == 0 {
-            return self.ident(
-                Token {
-                    word: Word::Ident,
-                    ..token
-                },
-                Word::Ident,
-            );
+            return self.ident(Token { word: Word::Ident, ..token }, Word::Ident);
         }
         // What waits for a table or a name was set by the words before this one, not by this one's own rule.
         let watch = self.watch;
@@ -279,12 +244,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
                 self.first = Word::Plain;
             }
         }
-        if watch & WATCH_TABLE != 0
-            && !matches!(
-                token.word,
-                Word::Lateral | Word::Only | Word::Into | Word::Table
-            )
-        {
+        if watch & WATCH_TABLE != 0 && !matches!(token.word, Word::Lateral | Word::Only | Word::Into | Word::Table) {
             self.noted_ident(token);
         }
         if (watch & WATCH_NAME != 0 && self.unreserved_name(token))
@@ -302,8 +262,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     #[inline(always)]
     pub(super) fn emit_word(&mut self, token: Token) {
         self.emit(token.hash, token.word);
-        self.sink
-            .put(Lexeme::Word(self.lx.bytes(&token), token.word));
+        self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
     }
 
     /// A literal of any kind: the placeholder in the form, its bytes in the keyed hash.
@@ -335,10 +294,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             if self.prev == Word::By && self.ordinal(token) {
                 return;
             }
-        } else if self.cur.clause == Clause::Order
-            && self.prev == Word::Comma
-            && self.ordinal(token)
-        {
+        } else if self.cur.clause == Clause::Order && self.prev == Word::Comma && self.ordinal(token) {
             return;
         }
         self.literal(token);
@@ -368,8 +324,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             self.sink.rollback(mark);
             self.literal(token);
             self.sink.put(Lexeme::Cast);
-            self.sink
-                .put(Lexeme::Word(&self.lx.text()[start..end], Word::Plain));
+            self.sink.put(Lexeme::Word(&self.lx.text()[start..end], Word::Plain));
             return self.sink.put(Lexeme::TypeEnd);
         }
         self.literal(token);
@@ -378,27 +333,18 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     #[inline(always)]
     fn operator(&mut self, token: Token) {
         let text = self.lx.bytes(&token);
-        if matches!(text, b"-" | b"+") && attr(self.prev) & SIGN_OK != 0 && self.lx.number_follows()
-        {
+        if matches!(text, b"-" | b"+") && attr(self.prev) & SIGN_OK != 0 && self.lx.number_follows() {
             let number = self.lx.next();
-            return self.literal(Token {
-                start: token.start,
-                ..number
-            });
+            return self.literal(Token { start: token.start, ..number });
         }
         self.range_op = matches!(token.hash, T_LESS | T_GREATER | T_LESS_EQ | T_GREATER_EQ);
         self.emit(token.hash, token.word);
-        self.sink
-            .put(Lexeme::Op(if text == b"!=" { b"<>" } else { text }));
+        self.sink.put(Lexeme::Op(if text == b"!=" { b"<>" } else { text }));
     }
 
     fn other(&mut self, token: Token) {
         let text = self.lx.bytes(&token);
-        let prev = if token.kind == Kind::Colon {
-            Word::Colon
-        } else {
-            Word::Op
-        };
+        let prev = if token.kind == Kind::Colon { Word::Colon } else { Word::Op };
         self.range_op = false;
         self.emit(hash::word_raw(hash::OP_SEED, text), prev);
         self.sink.put(Lexeme::Op(text));
@@ -418,31 +364,15 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         }
         if facts.operation == Operation::Select {
             facts.flags |= if self.has_from { 0 } else { flag::NO_FROM };
-            facts.flags |= if super::frames::is_ping(&facts, self.n, self.first, self.prev) {
-                flag::PING
-            } else {
-                0
-            };
-            facts.flags |= if self.django_session == (true, true) {
-                flag::DJANGO_SESSION
-            } else {
-                0
-            };
+            facts.flags |= if super::frames::is_ping(&facts, self.n, self.first, self.prev) { flag::PING } else { 0 };
+            facts.flags |= if self.django_session == (true, true) { flag::DJANGO_SESSION } else { 0 };
             if !self.has_from && self.set_config {
                 facts.operation = Operation::Session;
             }
         }
-        facts.flags |= if self.tables > 0 && self.tables == self.catalogs {
-            flag::CATALOG
-        } else {
-            0
-        };
+        facts.flags |= if self.tables > 0 && self.tables == self.catalogs { flag::CATALOG } else { 0 };
         facts.flags |= if self.lx.comment { flag::COMMENT } else { 0 };
-        facts.flags |= if self.lx.open_end || self.lx.capped() {
-            flag::TRUNCATED
-        } else {
-            0
-        };
+        facts.flags |= if self.lx.open_end || self.lx.capped() { flag::TRUNCATED } else { 0 };
         facts
     }
 }

@@ -15,10 +15,7 @@ pub struct Analyzer {
 impl Analyzer {
     /// `literal_key`: random for each process; it keeps the hashes of literals from being looked up.
     pub fn new(literal_key: [u64; 2]) -> Self {
-        Self {
-            keyed: Keyed::new(literal_key),
-            stack: Vec::with_capacity(64),
-        }
+        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64) }
     }
 
     /// Calls `each` for every top-level statement of `sql`, with the statement's own text.
@@ -42,9 +39,7 @@ impl Analyzer {
             let last = ended == Ended::Text;
             let end = if last { text.len() } else { canon.lx.pos - 1 };
             if facts.flags & flag::TRUNCATED != 0 && last {
-                facts.literals = self
-                    .keyed
-                    .absorb(facts.literals, text.get(canon.lx.pos..).unwrap_or_default());
+                facts.literals = self.keyed.absorb(facts.literals, text.get(canon.lx.pos..).unwrap_or_default());
             }
             unlexed |= canon.lx.doubt;
             if unlexed && facts.operation != Operation::Empty {
@@ -90,27 +85,16 @@ fn unreadable(facts: &mut Statement, keyed: Keyed, text: &[u8]) {
     facts.flags = (facts.flags & flag::COMMENT) | flag::UNLEXED;
     facts.max_list = 1;
     facts.literals = keyed.absorb(keyed.start(), text);
-    facts.fingerprint = Fingerprint(hash::finish(hash::step(
-        hash::named(b"unlexed"),
-        facts.operation as u64 + 1,
-    )));
+    facts.fingerprint = Fingerprint(hash::finish(hash::step(hash::named(b"unlexed"), facts.operation as u64 + 1)));
 }
 
 /// Effects of the whole text when backslashes are read the other way: what the session must reckon with in doubt.
 #[cold]
 fn other_effects(text: &[u8], settings: LexSettings) -> u16 {
     let backslashes = settings.standard_conforming_strings.unwrap_or(true);
-    let settings = LexSettings {
-        standard_conforming_strings: Some(!backslashes),
-        safe_encoding: true,
-    };
+    let settings = LexSettings { standard_conforming_strings: Some(!backslashes), safe_encoding: true };
     let mut stack = Vec::new();
-    let mut canon = Canon::new(
-        Lexer::new(text, settings),
-        NoText,
-        &mut stack,
-        Keyed::new([0; 2]),
-    );
+    let mut canon = Canon::new(Lexer::new(text, settings), NoText, &mut stack, Keyed::new([0; 2]));
     let mut effects = 0;
     loop {
         let (facts, ended) = canon.statement();

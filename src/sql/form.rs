@@ -146,12 +146,7 @@ pub(super) struct Frame<M> {
 
 impl<M: Copy + Default> Frame<M> {
     pub fn new(shell: Shell) -> Self {
-        Self {
-            h: hash::SEQ_SEED,
-            shell,
-            pure: true,
-            ..Self::default()
-        }
+        Self { h: hash::SEQ_SEED, shell, pure: true, ..Self::default() }
     }
 }
 

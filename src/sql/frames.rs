@@ -2,8 +2,7 @@
 
 use super::canon::Canon;
 use super::form::{
-    Clause, Frame, Lexeme, MAX_DEPTH, Shell, Sink, T_ATOMIC, T_BRACKET, T_CASE, T_CLOSE, T_LIST,
-    T_OPEN, T_SEGMENT,
+    Clause, Frame, Lexeme, MAX_DEPTH, Shell, Sink, T_ATOMIC, T_BRACKET, T_CASE, T_CLOSE, T_LIST, T_OPEN, T_SEGMENT,
 };
 use super::hash;
 use super::lexer::Token;
@@ -19,11 +18,7 @@ impl<S: Sink> Canon<'_, '_, S> {
             self.cur.pure = false;
             return;
         }
-        let frame = Frame {
-            bare,
-            joined,
-            ..Frame::new(shell)
-        };
+        let frame = Frame { bare, joined, ..Frame::new(shell) };
         self.stack.push(std::mem::replace(&mut self.cur, frame));
     }
 
@@ -37,8 +32,8 @@ impl<S: Sink> Canon<'_, '_, S> {
             (Word::Open | Word::Comma, Shell::List, _) => Shell::Item,
             _ => Shell::Paren,
         };
-        let bare = attr(self.prev) & BARE != 0
-            && (self.prev != Word::Comma || matches!(shell, Shell::Row | Shell::Item));
+        let bare =
+            attr(self.prev) & BARE != 0 && (self.prev != Word::Comma || matches!(shell, Shell::Row | Shell::Item));
         let since = self.n - self.cur.group_n;
         let joined = bare
             && self.cur.group_n > 0
@@ -60,15 +55,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         self.sink.put(Lexeme::Open(b'['));
         let (word, before) = (self.prev == Word::Array, self.before_array);
         let depth = self.stack.len();
-        self.push(
-            if array {
-                Shell::Array
-            } else {
-                Shell::Subscript
-            },
-            word,
-            false,
-        );
+        self.push(if array { Shell::Array } else { Shell::Subscript }, word, false);
         if self.stack.len() > depth {
             (self.cur.outer_h, self.cur.outer_pure) = before;
         }
@@ -127,10 +114,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         }
         if self.flat > 0
             || self.stack.is_empty()
-            || matches!(
-                self.cur.shell,
-                Shell::Array | Shell::Subscript | Shell::Atomic
-            )
+            || matches!(self.cur.shell, Shell::Array | Shell::Subscript | Shell::Atomic)
         {
             self.flat = self.flat.saturating_sub(1);
             self.sink.put(Lexeme::Close(b')'));
@@ -158,11 +142,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         } else if sole && child.shell == Shell::Paren {
             self.prev = Word::LitGroup;
         }
-        let token = if squash {
-            T_LIST
-        } else {
-            hash::group(child.h, T_OPEN)
-        };
+        let token = if squash { T_LIST } else { hash::group(child.h, T_OPEN) };
         self.close_group(&child, token);
     }
 
@@ -196,14 +176,9 @@ impl<S: Sink> Canon<'_, '_, S> {
     /// END of a CASE or of BEGIN ATOMIC.
     pub(super) fn end_block(&mut self, token: Token) {
         self.n += 1;
-        let tag = if self.cur.shell == Shell::Case {
-            T_CASE
-        } else {
-            T_ATOMIC
-        };
+        let tag = if self.cur.shell == Shell::Case { T_CASE } else { T_ATOMIC };
         self.close_block(tag);
-        self.sink
-            .put(Lexeme::Word(self.lx.bytes(&token), Word::End));
+        self.sink.put(Lexeme::Word(self.lx.bytes(&token), Word::End));
         self.prev = Word::End;
     }
 
@@ -255,33 +230,19 @@ impl<S: Sink> Canon<'_, '_, S> {
             if list {
                 self.note_list(child.items);
             }
-            self.cur.h = hash::step(
-                self.cur.h,
-                if list {
-                    T_LIST
-                } else {
-                    hash::group(child.h, T_OPEN)
-                },
-            );
+            self.cur.h = hash::step(self.cur.h, if list { T_LIST } else { hash::group(child.h, T_OPEN) });
         }
     }
 
     /// R12: at the cap, the row in work is dropped: a long INSERT is a short one.
     fn drop_partial_row(&mut self) {
-        let row = self
-            .stack
-            .iter()
-            .chain([&self.cur])
-            .position(|f| f.shell == Shell::Row);
+        let row = self.stack.iter().chain([&self.cur]).position(|f| f.shell == Shell::Row);
         if let Some(depth) = row.filter(|&d| d > 0 && self.stack[d - 1].group_n > 0) {
             self.cur = self.stack[depth - 1];
             self.stack.truncate(depth - 1);
             self.cur.h = self.cur.group_h;
             self.sink.rollback(self.cur.group_mark);
-        } else if self.cur.clause == Clause::Values
-            && self.prev == Word::Comma
-            && self.cur.group_n > 0
-        {
+        } else if self.cur.clause == Clause::Values && self.prev == Word::Comma && self.cur.group_n > 0 {
             self.cur.h = self.cur.group_h;
             self.sink.rollback(self.cur.group_mark);
         }
@@ -295,8 +256,5 @@ impl<S: Sink> Canon<'_, '_, S> {
 
 /// Whether the facts tell a plain `SELECT <literal>`.
 pub(super) fn is_ping(facts: &Statement, tokens: u32, first: Word, last: Word) -> bool {
-    facts.operation == super::Operation::Select
-        && tokens == 2
-        && first == Word::Select
-        && last == Word::Lit
+    facts.operation == super::Operation::Select && tokens == 2 && first == Word::Select && last == Word::Lit
 }

@@ -26,17 +26,8 @@ pub(super) const QUOTED_TAG: u64 = 0x2545_f491_4f6c_dd1d;
 pub(super) const UNICODE_TAG: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// `MASK[n]` keeps the low n bytes.
-const MASK: [u64; 9] = [
-    0,
-    0xff,
-    0xffff,
-    0xff_ffff,
-    0xffff_ffff,
-    0xff_ffff_ffff,
-    0xffff_ffff_ffff,
-    0xff_ffff_ffff_ffff,
-    u64::MAX,
-];
+const MASK: [u64; 9] =
+    [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff, 0xff_ffff_ffff, 0xffff_ffff_ffff, 0xff_ffff_ffff_ffff, u64::MAX];
 
 /// The 128-bit product folded to 64 bits.
 #[inline(always)]
@@ -84,10 +75,7 @@ pub(super) fn load8(src: &[u8], at: usize) -> u64 {
 #[inline(never)]
 fn load_tail(src: &[u8], at: usize) -> u64 {
     let rest = src.get(at..).unwrap_or_default();
-    rest.iter()
-        .take(8)
-        .rev()
-        .fold(0, |w, &b| (w << 8) | u64::from(b))
+    rest.iter().take(8).rev().fold(0, |w, &b| (w << 8) | u64::from(b))
 }
 
 /// The low `n` bytes of `w` (n <= 8).
@@ -167,9 +155,7 @@ pub(super) struct Keyed {
 impl Keyed {
     pub(super) fn new(key: [u64; 2]) -> Self {
         // The low bits are forced so that no key makes the product collapse to zero.
-        Self {
-            key: [key[0] | 1, key[1] | 1],
-        }
+        Self { key: [key[0] | 1, key[1] | 1] }
     }
 
     /// State before the first literal.
@@ -187,14 +173,7 @@ impl Keyed {
             i += 16;
         }
         let rest = bytes.len() - i;
-        let (lo, hi) = (
-            keep(load8(bytes, i), rest),
-            if rest > 8 {
-                keep(load8(bytes, i + 8), rest - 8)
-            } else {
-                0
-            },
-        );
+        let (lo, hi) = (keep(load8(bytes, i), rest), if rest > 8 { keep(load8(bytes, i + 8), rest - 8) } else { 0 });
         fold(a ^ lo ^ self.key[0], self.key[1] ^ hi.rotate_left(32))
     }
 }

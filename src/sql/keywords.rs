@@ -1,9 +1,7 @@
 //! What single keywords mean to the canonicaliser: clauses, limits, SET, dynamic names, writing verbs.
 
 use super::canon::Canon;
-use super::form::{
-    Clause, Lexeme, MAX_DEPTH, Shell, Sink, T_DOT, T_EQUALS, WATCH_NAME, WATCH_TABLE,
-};
+use super::form::{Clause, Lexeme, MAX_DEPTH, Shell, Sink, T_DOT, T_EQUALS, WATCH_NAME, WATCH_TABLE};
 use super::lexer::{Kind, Lexer, Token};
 use super::words::{NULL_OK, Word, attr};
 use super::{effect, flag, kind};
@@ -50,12 +48,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
                 }
             }
             Word::Limit | Word::Offset | Word::Fetch => return self.limit_word(token, top),
-            Word::Group
-            | Word::Order
-            | Word::Having
-            | Word::Window
-            | Word::Returning
-            | Word::For => {
+            Word::Group | Word::Order | Word::Having | Word::Window | Word::Returning | Word::For => {
                 self.cur.clause = Clause::Other;
             }
             Word::On => {
@@ -76,8 +69,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
                 self.push(Shell::Case, false, false);
                 self.n += 1;
                 self.prev = Word::Case;
-                self.sink
-                    .put(Lexeme::Word(self.lx.bytes(&token), token.word));
+                self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
                 return true;
             }
             Word::When if self.cur.shell == Shell::Case => {
@@ -96,17 +88,11 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
             }
             Word::Between => self.facts.flags |= if self.seen_where { flag::RANGE } else { 0 },
             Word::Insert | Word::Update | Word::Delete | Word::Merge => self.verb(token, top),
-            Word::Share | Word::No | Word::Key if self.prev == Word::For => {
-                self.facts.flags |= flag::FOR_UPDATE
-            }
+            Word::Share | Word::No | Word::Key if self.prev == Word::For => self.facts.flags |= flag::FOR_UPDATE,
             Word::Locked if self.prev == Word::Skip => self.facts.flags |= flag::LOCK_QUEUE,
-            Word::Nowait if self.facts.flags & flag::FOR_UPDATE != 0 => {
-                self.facts.flags |= flag::LOCK_QUEUE
-            }
+            Word::Nowait if self.facts.flags & flag::FOR_UPDATE != 0 => self.facts.flags |= flag::LOCK_QUEUE,
             Word::Conflict if self.prev == Word::On => self.facts.flags |= flag::ON_CONFLICT,
-            Word::Temp | Word::Temporary
-                if matches!(self.prev, Word::Into | Word::Local | Word::Global) =>
-            {
+            Word::Temp | Word::Temporary if matches!(self.prev, Word::Into | Word::Local | Word::Global) => {
                 self.watch &= !WATCH_TABLE;
                 if self.first != Word::Create {
                     self.facts.effects |= effect::TEMP;
@@ -127,8 +113,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
 
     /// A word that shows but does not count (R18).
     pub(super) fn silent(&mut self, token: Token) -> bool {
-        self.sink
-            .put(Lexeme::Word(self.lx.bytes(&token), token.word));
+        self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word));
         if token.word == Word::As {
             self.prev = Word::As;
             if self.cur.shell == Shell::Cast {
@@ -143,11 +128,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
             return self.rest_as_name(token);
         }
         if top {
-            self.facts.flags |= if token.word == Word::Offset {
-                flag::OFFSET
-            } else {
-                flag::LIMIT
-            };
+            self.facts.flags |= if token.word == Word::Offset { flag::OFFSET } else { flag::LIMIT };
         }
         self.cur.clause = Clause::Other;
         false
@@ -193,14 +174,9 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
                     return true;
                 }
                 (Kind::Word, Word::Session) if !session_noise(ahead) => self.emit_word(token),
-                (Kind::Word, Word::Session) => self
-                    .sink
-                    .put(Lexeme::Word(self.lx.bytes(&token), token.word)),
+                (Kind::Word, Word::Session) => self.sink.put(Lexeme::Word(self.lx.bytes(&token), token.word)),
                 (Kind::Word, Word::To) => return self.set_value(ahead, true),
-                (
-                    Kind::Word,
-                    Word::Zone | Word::Role | Word::Authorization | Word::Names | Word::Schema,
-                ) => {
+                (Kind::Word, Word::Zone | Word::Role | Word::Authorization | Word::Names | Word::Schema) => {
                     self.emit_word(token);
                     return self.set_value(ahead, false);
                 }
@@ -208,11 +184,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
                     self.sets_scs |= word == Word::ScsName;
                     self.emit(token.hash, Word::Ident);
                     let text = self.lx.bytes(&token);
-                    let word = if word == Word::Local {
-                        Word::Local
-                    } else {
-                        Word::Plain
-                    };
+                    let word = if word == Word::Local { Word::Local } else { Word::Plain };
                     self.sink.put(if token.kind == Kind::Word {
                         Lexeme::Word(text, word)
                     } else {
@@ -240,13 +212,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
         let from = lexer.pos;
         let end = self.skip_statement();
         if end > from {
-            self.literal(Token {
-                kind: Kind::Str,
-                word: Word::Lit,
-                start: from,
-                end,
-                hash: 0,
-            });
+            self.literal(Token { kind: Kind::Str, word: Word::Lit, start: from, end, hash: 0 });
         }
         true
     }
@@ -293,11 +259,7 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
         if matches!(token.word, Word::Update | Word::Into) {
             self.watch |= WATCH_TABLE;
         }
-        self.watch |= if kind::names_follow(token.word, self.lx) {
-            WATCH_NAME
-        } else {
-            0
-        };
+        self.watch |= if kind::names_follow(token.word, self.lx) { WATCH_NAME } else { 0 };
     }
 
     /// A keyword where a dynamic name stands: `SAVEPOINT key`. The grammar's own words pass.
@@ -321,8 +283,5 @@ impl<'s, S: Sink> Canon<'s, '_, S> {
 
 /// `SET SESSION x`: the word SESSION is noise; `lexer` stands behind it.
 fn session_noise(mut lexer: Lexer<'_>) -> bool {
-    !matches!(
-        lexer.next().word,
-        Word::Authorization | Word::Characteristics
-    )
+    !matches!(lexer.next().word, Word::Authorization | Word::Characteristics)
 }

@@ -99,13 +99,7 @@ impl Words<'_> {
 impl Iterator for Words<'_> {
     type Item = Word;
     fn next(&mut self) -> Option<Word> {
-        self.token().map(|t| {
-            if t.kind == Kind::Word {
-                t.word
-            } else {
-                Word::Ident
-            }
-        })
+        self.token().map(|t| if t.kind == Kind::Word { t.word } else { Word::Ident })
     }
 }
 
@@ -116,9 +110,7 @@ pub(super) fn effects(first: Word, lexer: Lexer<'_>) -> u16 {
     match first {
         Word::Set => set_effects(words),
         Word::Reset => match (words.next(), words.next()) {
-            (Some(Word::Role), None) | (Some(Word::Session), Some(Word::Authorization)) => {
-                effect::ROLE | effect::RESET
-            }
+            (Some(Word::Role), None) | (Some(Word::Session), Some(Word::Authorization)) => effect::ROLE | effect::RESET,
             _ => effect::RESET,
         },
         Word::Listen => effect::LISTEN,
@@ -158,11 +150,7 @@ fn set_effects(mut words: Words<'_>) -> u16 {
         return effect::ROLE;
     }
     let rest: [Option<Word>; 2] = [words.next(), words.next()];
-    if rest[1] == Some(Word::Default) {
-        effect::RESET
-    } else {
-        effect::SET
-    }
+    if rest[1] == Some(Word::Default) { effect::RESET } else { effect::SET }
 }
 
 fn deallocate_effects(mut words: Words<'_>) -> u16 {
@@ -170,11 +158,7 @@ fn deallocate_effects(mut words: Words<'_>) -> u16 {
     if name == Some(Word::Prepare) {
         name = words.next();
     }
-    if name == Some(Word::All) {
-        effect::DEALLOCATE_ALL
-    } else {
-        effect::DEALLOCATE
-    }
+    if name == Some(Word::All) { effect::DEALLOCATE_ALL } else { effect::DEALLOCATE }
 }
 
 fn hold_effects(words: Words<'_>) -> u16 {
@@ -215,10 +199,7 @@ fn create_effects(words: Words<'_>) -> u16 {
 
 /// Words that may stand between CREATE and TEMP.
 fn head(w: Word) -> bool {
-    matches!(
-        w,
-        Word::Start | Word::Or | Word::Replace | Word::Global | Word::Local
-    )
+    matches!(w, Word::Start | Word::Or | Word::Replace | Word::Global | Word::Local)
 }
 
 /// The parameter a SET or RESET statement names, in lower case: `search_path`, `time zone`, `role`. RESET ALL: `all`.
@@ -263,6 +244,5 @@ pub fn set_target(sql: RawSql<'_>, settings: LexSettings) -> Option<String> {
 fn plain(lexer: &Lexer<'_>, token: &Token) -> Option<String> {
     let text = std::str::from_utf8(lexer.bytes(token)).ok()?;
     // Parameter names are matched without regard to case, quoted or not.
-    matches!(token.kind, Kind::Word | Kind::Quoted)
-        .then(|| text.trim_matches('"').to_ascii_lowercase())
+    matches!(token.kind, Kind::Word | Kind::Quoted).then(|| text.trim_matches('"').to_ascii_lowercase())
 }

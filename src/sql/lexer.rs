@@ -82,8 +82,8 @@ static CLASS: [u8; 256] = {
             b'"' => DQUOTE,
             b'\'' => SQUOTE,
             b'$' => DOLLAR | CONT,
-            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%'
-            | b'^' | b'&' | b'|' | b'`' | b'?' => OP,
+            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|'
+            | b'`' | b'?' => OP,
             b',' => COMMA,
             b'.' => DOT,
             b'(' => OPEN,
@@ -145,17 +145,7 @@ impl<'s> Lexer<'s> {
             None => Escapes::Unknown,
         };
         let src = &full[..full.len().min(LEX_CAP)];
-        Self {
-            src,
-            full,
-            pos: 0,
-            plain,
-            comment: false,
-            open_end: false,
-            strings: 0,
-            glued: false,
-            doubt: false,
-        }
+        Self { src, full, pos: 0, plain, comment: false, open_end: false, strings: 0, glued: false, doubt: false }
     }
 
     /// The cap was reached before the end of the text.
@@ -235,26 +225,14 @@ impl<'s> Lexer<'s> {
     #[cold]
     pub(super) fn end_token(&mut self) -> Token {
         self.pos = self.src.len();
-        Token {
-            kind: Kind::End,
-            word: Word::Start,
-            start: self.pos,
-            end: self.pos,
-            hash: 0,
-        }
+        Token { kind: Kind::End, word: Word::Start, start: self.pos, end: self.pos, hash: 0 }
     }
 
     #[inline(always)]
     pub(super) fn punct(&mut self, kind: Kind, n: usize) -> Token {
         let start = self.pos;
         self.pos = (start + n).min(self.src.len());
-        Token {
-            kind,
-            word: Word::Op,
-            start,
-            end: self.pos,
-            hash: 0,
-        }
+        Token { kind, word: Word::Op, start, end: self.pos, hash: 0 }
     }
 
     /// True for a token that the cap may have cut in two: it is not returned.
@@ -290,17 +268,7 @@ impl<'s> Lexer<'s> {
         let (word, reserved) = words::quoted(acc);
         let start = self.pos;
         self.pos = i + 1;
-        Token {
-            kind: Kind::Quoted,
-            word,
-            start,
-            end: i + 1,
-            hash: if reserved {
-                acc ^ hash::QUOTED_TAG
-            } else {
-                acc
-            },
-        }
+        Token { kind: Kind::Quoted, word, start, end: i + 1, hash: if reserved { acc ^ hash::QUOTED_TAG } else { acc } }
     }
 
     /// A quoted identifier that holds `""`: its raw bytes are hashed.
@@ -322,13 +290,7 @@ impl<'s> Lexer<'s> {
         let start = self.pos;
         self.pos = i + 1;
         let raw = hash::word_raw(hash::WORD_SEED, &self.src[from..i]);
-        Token {
-            kind: Kind::Quoted,
-            word: Word::Ident,
-            start,
-            end: i + 1,
-            hash: raw,
-        }
+        Token { kind: Kind::Quoted, word: Word::Ident, start, end: i + 1, hash: raw }
     }
 
     /// R21: a literal or quoted identifier without its end is one placeholder to the end of the text.
@@ -338,23 +300,13 @@ impl<'s> Lexer<'s> {
         self.pos = self.full.len();
         self.open_end = true;
         self.strings += 1;
-        Token {
-            kind: Kind::Str,
-            word: Word::Lit,
-            start,
-            end: self.pos,
-            hash: 0,
-        }
+        Token { kind: Kind::Str, word: Word::Lit, start, end: self.pos, hash: 0 }
     }
 
     /// A quoted identifier without its end: cut by the cap, or never closed.
     #[cold]
     fn unterminated_quote(&mut self) -> Token {
-        if self.src.len() < self.full.len() {
-            self.end_token()
-        } else {
-            self.unterminated(self.pos)
-        }
+        if self.src.len() < self.full.len() { self.end_token() } else { self.unterminated(self.pos) }
     }
 
     #[inline(always)]
@@ -377,13 +329,7 @@ impl<'s> Lexer<'s> {
         }
         self.pos = end;
         let hash = hash::word_lower(self.src, start, end);
-        Token {
-            kind: Kind::Word,
-            word: words::unquoted(hash),
-            start,
-            end,
-            hash,
-        }
+        Token { kind: Kind::Word, word: words::unquoted(hash), start, end, hash }
     }
 
     /// A number; plain digits, by far the most common, take the short way.
@@ -395,34 +341,25 @@ impl<'s> Lexer<'s> {
             i += 1;
         }
         let next = self.at(i);
-        if class(next) & CONT != 0 || next == b'.' || i >= self.src.len() || self.src[start] == b'.'
-        {
+        if class(next) & CONT != 0 || next == b'.' || i >= self.src.len() || self.src[start] == b'.' {
             return self.odd_number();
         }
         self.pos = i;
-        Token {
-            kind: Kind::Number,
-            word: Word::Lit,
-            start,
-            end: i,
-            hash: 0,
-        }
+        Token { kind: Kind::Number, word: Word::Lit, start, end: i, hash: 0 }
     }
 
     /// A number in any of PostgreSQL 16's forms; letters right behind it belong to it (R3).
     fn odd_number(&mut self) -> Token {
         let start = self.pos;
         let (mut i, mut dot) = (start, false);
-        let radix =
-            self.at(start) == b'0' && matches!(self.at(start + 1) | 0x20, b'x' | b'o' | b'b');
+        let radix = self.at(start) == b'0' && matches!(self.at(start + 1) | 0x20, b'x' | b'o' | b'b');
         loop {
             let b = self.at(i);
             let c = class(b);
             if c == DIGIT | CONT || c == LETTER | CONT {
                 i += 1;
                 let exponent = b | 0x20 == b'e' && !radix;
-                if exponent && matches!(self.at(i), b'+' | b'-') && self.at(i + 1).is_ascii_digit()
-                {
+                if exponent && matches!(self.at(i), b'+' | b'-') && self.at(i + 1).is_ascii_digit() {
                     i += 1;
                 }
             } else if b == b'.' && !dot && !radix && self.at(i + 1) != b'.' {
@@ -436,13 +373,7 @@ impl<'s> Lexer<'s> {
             return self.end_token();
         }
         self.pos = i;
-        Token {
-            kind: Kind::Number,
-            word: Word::Lit,
-            start,
-            end: i,
-            hash: 0,
-        }
+        Token { kind: Kind::Number, word: Word::Lit, start, end: i, hash: 0 }
     }
 
     /// An operator (R7), or nothing when a comment was passed.
@@ -475,34 +406,19 @@ impl<'s> Lexer<'s> {
         }
         self.pos = end;
         let one = end == start + 1;
-        let word = if one && self.src[start] == b'-' {
-            Word::Minus
-        } else {
-            Word::Op
-        };
+        let word = if one && self.src[start] == b'-' { Word::Minus } else { Word::Op };
         let hash = match &self.src[start..end] {
             [b] => hash::chunk(hash::OP_SEED, u64::from(*b)),
             b"!=" => hash::word_raw(hash::OP_SEED, b"<>"),
             run => hash::word_raw(hash::OP_SEED, run),
         };
-        Some(Token {
-            kind: Kind::Op,
-            word,
-            start,
-            end,
-            hash,
-        })
+        Some(Token { kind: Kind::Op, word, start, end, hash })
     }
 
     /// A run that ends in `+` or `-` loses it unless it holds one of `~!@#%^&|` + "`?": `=-1` is `=`, `-1`.
     fn trim_operator(&self, start: usize, mut end: usize) -> usize {
         let run = &self.src[start..end];
-        let special = |b: &u8| {
-            matches!(
-                b,
-                b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?'
-            )
-        };
+        let special = |b: &u8| matches!(b, b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?');
         if matches!(run.last(), Some(b'+' | b'-')) && !run.iter().any(special) {
             while end > start + 1 && matches!(self.src[end - 1], b'+' | b'-') {
                 end -= 1;

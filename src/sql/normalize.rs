@@ -43,31 +43,16 @@ impl std::fmt::Display for Normalised {
 /// A text the lexer is in doubt about (unsafe client encoding, unknown backslash setting) shows its verb and
 /// `<unlexed>` only.
 pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normalised {
-    let text = Text {
-        out: String::new(),
-        params: 0,
-        glue: true,
-        prev: Word::Start,
-        exact: true,
-        after_type: false,
-        max_len,
-    };
+    let text =
+        Text { out: String::new(), params: 0, glue: true, prev: Word::Start, exact: true, after_type: false, max_len };
     let mut stack = Vec::new();
-    let mut canon = Canon::new(
-        Lexer::new(sql.0, settings),
-        text,
-        &mut stack,
-        Keyed::new([0; 2]),
-    );
+    let mut canon = Canon::new(Lexer::new(sql.0, settings), text, &mut stack, Keyed::new([0; 2]));
     let (mut facts, _) = canon.statement();
     while facts.operation == Operation::Empty && canon.lx.pos < sql.0.len() {
         (facts, _) = canon.statement();
     }
     if canon.lx.unsure() || !settings.safe_encoding {
-        return Normalised {
-            text: format!("{} <unlexed>", verb(facts.operation)),
-            exact: false,
-        };
+        return Normalised { text: format!("{} <unlexed>", verb(facts.operation)), exact: false };
     }
     let mut sink = canon.sink;
     sink.exact &= facts.flags & flag::TRUNCATED == 0;
@@ -80,10 +65,7 @@ pub fn display(sql: RawSql<'_>, settings: LexSettings, max_len: usize) -> Normal
         sink.out.push_str(" ...");
         sink.exact = false;
     }
-    Normalised {
-        text: sink.out,
-        exact: sink.exact,
-    }
+    Normalised { text: sink.out, exact: sink.exact }
 }
 
 /// The verb shown for text that may not be.
@@ -156,14 +138,7 @@ impl Text {
         // A column may be named like an unreserved keyword.
         let known = attr(word) & SHOWN != 0 || self.prev == Word::Start;
         let shown = self.cut(bytes);
-        self.escaped(
-            shown,
-            if known {
-                |c| c.to_ascii_uppercase()
-            } else {
-                |c| c.to_ascii_lowercase()
-            },
-        );
+        self.escaped(shown, if known { |c| c.to_ascii_uppercase() } else { |c| c.to_ascii_lowercase() });
         self.prev = word;
     }
 
@@ -178,12 +153,7 @@ impl Sink for Text {
     type Mark = Mark;
 
     fn mark(&self) -> Mark {
-        Mark {
-            len: self.out.len(),
-            params: self.params,
-            glue: self.glue,
-            prev: self.prev,
-        }
+        Mark { len: self.out.len(), params: self.params, glue: self.glue, prev: self.prev }
     }
 
     fn rollback(&mut self, mark: Mark) {
@@ -192,16 +162,12 @@ impl Sink for Text {
     }
 
     fn put(&mut self, lexeme: Lexeme<'_>) {
-        if self.out.len() > self.max_len.saturating_mul(2) + 256
-            && !matches!(lexeme, Lexeme::Close(_))
-        {
+        if self.out.len() > self.max_len.saturating_mul(2) + 256 && !matches!(lexeme, Lexeme::Close(_)) {
             // Long enough: a list that may still be rolled back needs no more text than this.
             self.exact = false;
             return;
         }
-        if std::mem::replace(&mut self.after_type, matches!(lexeme, Lexeme::TypeEnd))
-            && may_extend_type(&lexeme)
-        {
+        if std::mem::replace(&mut self.after_type, matches!(lexeme, Lexeme::TypeEnd)) && may_extend_type(&lexeme) {
             self.exact = false;
         }
         match lexeme {

@@ -159,20 +159,12 @@ impl Shape {
 pub fn shape(sql: RawSql<'_>, settings: LexSettings) -> Shape {
     let mut stack = Vec::new();
     let sink = Collect::default();
-    let mut canon = Canon::new(
-        Lexer::new(sql.0, settings),
-        sink,
-        &mut stack,
-        Keyed::new([0; 2]),
-    );
+    let mut canon = Canon::new(Lexer::new(sql.0, settings), sink, &mut stack, Keyed::new([0; 2]));
     let (mut facts, _) = canon.statement();
     while facts.operation == Operation::Empty && canon.lx.pos < sql.0.len() {
         (facts, _) = canon.statement();
     }
-    let mut shape = Shape {
-        operation: facts.operation,
-        ..Shape::default()
-    };
+    let mut shape = Shape { operation: facts.operation, ..Shape::default() };
     if canon.lx.unsure() || !settings.safe_encoding {
         return shape;
     }
@@ -260,10 +252,7 @@ impl Sink for Collect {
             Lexeme::Dot => Item::Dot,
             Lexeme::Name => Item::Name("_".into()),
             Lexeme::Literal(text) => Item::Literal {
-                wildcard: text
-                    .split(|&b| b == b'\'')
-                    .nth(1)
-                    .is_some_and(|body| body.starts_with(b"%")),
+                wildcard: text.split(|&b| b == b'\'').nth(1).is_some_and(|body| body.starts_with(b"%")),
                 deep: std::str::from_utf8(text)
                     .ok()
                     .and_then(|t| t.parse::<u64>().ok())
@@ -293,16 +282,11 @@ fn structural(word: Word) -> bool {
 }
 
 fn unquote(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\"")
-        .and_then(|t| t.strip_suffix(b"\""))
-        .unwrap_or(text)
+    text.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).unwrap_or(text)
 }
 
 /// A name as text: printable, at most 63 characters.
 fn name(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars()
-        .take(63)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().take(63).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

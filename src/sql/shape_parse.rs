@@ -23,10 +23,7 @@ pub(super) fn key(item: &Item) -> Option<Word> {
 
 /// Fills the shape from the statement's tokens.
 pub(super) fn fill(shape: &mut Shape, tokens: Items<'_>) {
-    shape.values = tokens
-        .iter()
-        .filter(|t| matches!(t, Item::Literal { .. }))
-        .count();
+    shape.values = tokens.iter().filter(|t| matches!(t, Item::Literal { .. })).count();
     let ctes = cte_names(tokens);
     let body = main_part(tokens);
     tables(shape, body, &ctes);
@@ -44,9 +41,7 @@ pub(super) fn fill(shape: &mut Shape, tokens: Items<'_>) {
             Word::Order => order(shape, items),
             Word::Group => shape.group_by = true,
             Word::Offset => {
-                shape.deep_offset |= items
-                    .iter()
-                    .any(|i| matches!(i, Item::Literal { deep: true, .. }));
+                shape.deep_offset |= items.iter().any(|i| matches!(i, Item::Literal { deep: true, .. }));
             }
             Word::Union | Word::Except | Word::Intersect => shape.set_operation = true,
             Word::Returning => shape.returning = true,
@@ -73,9 +68,7 @@ fn clauses(tokens: Items<'_>) -> Vec<(Word, Items<'_>)> {
                     Word::From => !is(previous, Word::Distinct),
                     Word::On => is(tokens.get(i + 1), Word::Conflict),
                     Word::Update => false,
-                    Word::Using => {
-                        matches!(found.last(), Some((Word::From, _))) && !in_join(&tokens[..i])
-                    }
+                    Word::Using => matches!(found.last(), Some((Word::From, _))) && !in_join(&tokens[..i]),
                     Word::Select
                     | Word::Where
                     | Word::Group
@@ -102,26 +95,13 @@ fn clauses(tokens: Items<'_>) -> Vec<(Word, Items<'_>)> {
             _ => {}
         }
     }
-    let ends: Vec<usize> = found
-        .iter()
-        .skip(1)
-        .map(|f| f.1 - 1)
-        .chain([tokens.len()])
-        .collect();
-    found
-        .iter()
-        .zip(ends)
-        .map(|(&(word, start), end)| (word, &tokens[start..end.max(start)]))
-        .collect()
+    let ends: Vec<usize> = found.iter().skip(1).map(|f| f.1 - 1).chain([tokens.len()]).collect();
+    found.iter().zip(ends).map(|(&(word, start), end)| (word, &tokens[start..end.max(start)])).collect()
 }
 
 /// `JOIN t USING (a)`: no clause of its own.
 fn in_join(tokens: Items<'_>) -> bool {
-    tokens
-        .iter()
-        .rev()
-        .take_while(|t| !is(Some(t), Word::From))
-        .any(|t| is(Some(t), Word::Join))
+    tokens.iter().rev().take_while(|t| !is(Some(t), Word::From)).any(|t| is(Some(t), Word::Join))
 }
 
 /// Splits at a separator on the outermost level.
@@ -164,30 +144,16 @@ pub(super) fn bare(mut tokens: Items<'_>) -> Items<'_> {
 /// A plain column: `a`, `t.a`, `s.t.a`, `t.*`; parentheses allowed.
 pub(super) fn column(tokens: Items<'_>) -> Option<Column> {
     match bare(tokens) {
-        [Item::Name(name)] => Some(Column {
-            table: String::new(),
-            name: name.clone(),
-        }),
-        [.., Item::Name(table), Item::Dot, Item::Name(name)]
-            if tokens.len() <= 9 && dotted(bare(tokens)) =>
-        {
-            Some(Column {
-                table: table.clone(),
-                name: name.clone(),
-            })
+        [Item::Name(name)] => Some(Column { table: String::new(), name: name.clone() }),
+        [.., Item::Name(table), Item::Dot, Item::Name(name)] if tokens.len() <= 9 && dotted(bare(tokens)) => {
+            Some(Column { table: table.clone(), name: name.clone() })
         }
         _ => None,
     }
 }
 
 fn dotted(tokens: Items<'_>) -> bool {
-    tokens.iter().enumerate().all(|(i, t)| {
-        if i % 2 == 0 {
-            matches!(t, Item::Name(_))
-        } else {
-            *t == Item::Dot
-        }
-    })
+    tokens.iter().enumerate().all(|(i, t)| if i % 2 == 0 { matches!(t, Item::Name(_)) } else { *t == Item::Dot })
 }
 
 pub(super) fn push(list: &mut Vec<Column>, column: Column) {
@@ -201,10 +167,7 @@ fn projection(shape: &mut Shape, mut items: Items<'_>) {
         shape.distinct = true;
         items = &items[1..];
         if is(items.first(), Word::On) {
-            let end = items
-                .iter()
-                .position(|t| *t == Item::Close)
-                .map_or(items.len(), |i| i + 1);
+            let end = items.iter().position(|t| *t == Item::Close).map_or(items.len(), |i| i + 1);
             items = &items[end..];
         }
     }
@@ -235,15 +198,7 @@ fn projection(shape: &mut Shape, mut items: Items<'_>) {
         if let [Item::Name(function), Item::Open, inner @ .., Item::Close] = expression
             && matches!(
                 function.as_str(),
-                "count"
-                    | "sum"
-                    | "avg"
-                    | "min"
-                    | "max"
-                    | "array_agg"
-                    | "string_agg"
-                    | "stddev_pop"
-                    | "variance"
+                "count" | "sum" | "avg" | "min" | "max" | "array_agg" | "string_agg" | "stddev_pop" | "variance"
             )
         {
             shape.count = function == "count" && matches!(inner, [Item::Op(star)] if star == b"*");
@@ -256,9 +211,7 @@ fn projection(shape: &mut Shape, mut items: Items<'_>) {
 fn alias(tokens: Items<'_>) -> (Items<'_>, Option<&str>) {
     match tokens {
         [expression @ .., Item::Key(Word::As), Item::Name(alias)] => (expression, Some(alias)),
-        [expression @ .., Item::Name(alias)]
-            if !matches!(expression.last(), None | Some(Item::Dot)) =>
-        {
+        [expression @ .., Item::Name(alias)] if !matches!(expression.last(), None | Some(Item::Dot)) => {
             (expression, Some(alias))
         }
         _ => (tokens, None),
@@ -275,13 +228,8 @@ fn joins(shape: &mut Shape, items: Items<'_>) {
             Item::Key(Word::Left | Word::Right | Word::Full) => outer = true,
             Item::Key(Word::Join) => {
                 shape.joins.extend(current.take());
-                let named = table(&items[i..])
-                    .and_then(|(t, _)| shape.tables.iter().position(|known| *known == t));
-                current = named.map(|table| Join {
-                    table,
-                    outer,
-                    on: Vec::new(),
-                });
+                let named = table(&items[i..]).and_then(|(t, _)| shape.tables.iter().position(|known| *known == t));
+                current = named.map(|table| Join { table, outer, on: Vec::new() });
                 outer = false;
             }
             Item::Key(Word::On) => {
@@ -305,13 +253,7 @@ fn join_end(items: Items<'_>) -> usize {
             Item::Open => depth += 1,
             Item::Close => depth = depth.saturating_sub(1),
             Item::Key(
-                Word::Join
-                | Word::Left
-                | Word::Right
-                | Word::Full
-                | Word::Cross
-                | Word::Natural
-                | Word::Inner,
+                Word::Join | Word::Left | Word::Right | Word::Full | Word::Cross | Word::Natural | Word::Inner,
             )
             | Item::Comma
                 if depth == 0 =>
@@ -337,19 +279,14 @@ fn pairs(items: Items<'_>) -> Vec<(Column, Column)> {
 }
 
 fn order(shape: &mut Shape, items: Items<'_>) {
-    let items = if is(items.first(), Word::By) {
-        &items[1..]
-    } else {
-        items
-    };
+    let items = if is(items.first(), Word::By) { &items[1..] } else { items };
     for part in split(items, |t| *t == Item::Comma) {
         let end = part
             .iter()
             .position(|t| matches!(key(t), Some(Word::Asc | Word::Desc | Word::Nulls)))
             .unwrap_or(part.len());
         let part = &part[..end];
-        shape.order_random |=
-            matches!(part, [Item::Name(f), Item::Open, Item::Close] if f == "random");
+        shape.order_random |= matches!(part, [Item::Name(f), Item::Open, Item::Close] if f == "random");
         if let Some(column) = column(part) {
             push(&mut shape.order_by, column);
         }
@@ -380,14 +317,8 @@ fn insert(shape: &mut Shape, items: Items<'_>) {
 }
 
 fn conflict(shape: &mut Shape, items: Items<'_>) {
-    let nothing = items
-        .windows(2)
-        .any(|w| is(w.first(), Word::Do) && is(w.get(1), Word::Nothing));
-    shape.on_conflict = if nothing {
-        OnConflict::Nothing
-    } else {
-        OnConflict::Update
-    };
+    let nothing = items.windows(2).any(|w| is(w.first(), Word::Do) && is(w.get(1), Word::Nothing));
+    shape.on_conflict = if nothing { OnConflict::Nothing } else { OnConflict::Update };
 }
 
 /// Replaces aliases by table names, and gives lone columns the table of a statement that has but one.
@@ -398,10 +329,7 @@ fn resolve(shape: &mut Shape) {
             if let [only] = &tables[..] {
                 column.table.clone_from(&only.name);
             }
-        } else if let Some(table) = tables
-            .iter()
-            .find(|t| t.alias.as_deref() == Some(column.table.as_str()))
-        {
+        } else if let Some(table) = tables.iter().find(|t| t.alias.as_deref() == Some(column.table.as_str())) {
             column.table.clone_from(&table.name);
         }
     };

@@ -16,16 +16,8 @@ pub(super) fn cte_names(tokens: Items<'_>) -> Vec<&str> {
         let body = matches!(
             rest,
             [Item::Key(Word::As), Item::Open, ..]
-                | [
-                    Item::Key(Word::As),
-                    Item::Key(Word::Materialized),
-                    Item::Open
-                ]
-                | [
-                    Item::Key(Word::As),
-                    Item::Key(Word::Not),
-                    Item::Key(Word::Materialized)
-                ]
+                | [Item::Key(Word::As), Item::Key(Word::Materialized), Item::Open]
+                | [Item::Key(Word::As), Item::Key(Word::Not), Item::Key(Word::Materialized)]
         );
         if body {
             names.push(name.as_str());
@@ -44,22 +36,14 @@ pub(super) fn cte_names(tokens: Items<'_>) -> Vec<&str> {
 /// The statement behind WITH, EXPLAIN, DECLARE ... FOR, PREPARE ... AS; parentheses around it taken off.
 pub(super) fn main_part(tokens: Items<'_>) -> Items<'_> {
     let mut depth = 0usize;
-    let all_open = tokens
-        .iter()
-        .take_while(|t| matches!(t, Item::Open))
-        .count();
+    let all_open = tokens.iter().take_while(|t| matches!(t, Item::Open)).count();
     for (i, token) in tokens.iter().enumerate() {
         match token {
             Item::Open => depth += 1,
             Item::Close => depth = depth.saturating_sub(1),
-            Item::Key(
-                Word::Select
-                | Word::Insert
-                | Word::Update
-                | Word::Delete
-                | Word::Merge
-                | Word::Values,
-            ) if depth == 0 || (i == all_open && all_open > 0) => {
+            Item::Key(Word::Select | Word::Insert | Word::Update | Word::Delete | Word::Merge | Word::Values)
+                if depth == 0 || (i == all_open && all_open > 0) =>
+            {
                 return &tokens[i..];
             }
             _ => {}
@@ -87,10 +71,7 @@ pub(super) fn tables(shape: &mut Shape, tokens: Items<'_>, ctes: &[&str]) {
             // Not the one of FOR UPDATE, ON CONFLICT DO UPDATE, FOR NO KEY UPDATE.
             Item::Key(Word::Update) => {
                 let previous = i.checked_sub(1).and_then(|p| tokens.get(p));
-                target = matches!(
-                    previous,
-                    None | Some(Item::Open | Item::Close | Item::Key(Word::As))
-                );
+                target = matches!(previous, None | Some(Item::Open | Item::Close | Item::Key(Word::As)));
                 level.0 |= target;
             }
             Item::Key(Word::From) if level.0 => {
@@ -99,13 +80,7 @@ pub(super) fn tables(shape: &mut Shape, tokens: Items<'_>, ctes: &[&str]) {
             }
             Item::Key(Word::Join | Word::Into | Word::Using) => target = true,
             Item::Key(
-                Word::Where
-                | Word::Group
-                | Word::Order
-                | Word::Limit
-                | Word::Set
-                | Word::Values
-                | Word::Returning,
+                Word::Where | Word::Group | Word::Order | Word::Limit | Word::Set | Word::Values | Word::Returning,
             ) => {
                 level.1 = false;
             }
@@ -119,8 +94,7 @@ pub(super) fn tables(shape: &mut Shape, tokens: Items<'_>, ctes: &[&str]) {
             if let Some((table, used)) = table(&tokens[i..]) {
                 i += used;
                 let repeat = shape.tables.contains(&table);
-                if shape.tables.len() < TABLE_CAP && !repeat && !ctes.contains(&table.name.as_str())
-                {
+                if shape.tables.len() < TABLE_CAP && !repeat && !ctes.contains(&table.name.as_str()) {
                     shape.tables.push(table);
                 }
             }
@@ -138,27 +112,14 @@ pub(super) fn table(tokens: Items<'_>) -> Option<(Table, usize)> {
         schema = Some(std::mem::replace(&mut name, second.clone()));
         used = 3;
     }
-    if matches!(tokens.get(used), Some(Item::Open))
-        && !matches!(tokens.get(used + 1), Some(Item::Name(_)))
-    {
+    if matches!(tokens.get(used), Some(Item::Open)) && !matches!(tokens.get(used + 1), Some(Item::Name(_))) {
         return None;
     }
-    let at = if is(tokens.get(used), Word::As) {
-        used + 1
-    } else {
-        used
-    };
+    let at = if is(tokens.get(used), Word::As) { used + 1 } else { used };
     let mut alias = None;
     if let Some(Item::Name(text)) = tokens.get(at) {
         alias = Some(text.clone());
         used = at + 1;
     }
-    Some((
-        Table {
-            name,
-            schema,
-            alias,
-        },
-        used,
-    ))
+    Some((Table { name, schema, alias }, used))
 }

@@ -66,9 +66,7 @@ fn predicate(shape: &mut Shape, items: Items<'_>) -> bool {
     }
     for word in [Word::Like, Word::Ilike] {
         if let [left, right] = at(word)[..] {
-            shape.leading_wildcard |= right
-                .iter()
-                .any(|i| matches!(i, Item::Literal { wildcard: true, .. }));
+            shape.leading_wildcard |= right.iter().any(|i| matches!(i, Item::Literal { wildcard: true, .. }));
             let wrapped = match left {
                 [Item::Name(_), Item::Open, inner @ .., Item::Close] => inner,
                 _ => left,
@@ -87,7 +85,8 @@ fn comparison(shape: &mut Shape, items: Items<'_>) -> bool {
             Item::Close => -1,
             _ => 0,
         };
-        depth == 0 && matches!(t, Item::Op(op) if matches!(op.as_slice(), b"=" | b"<" | b">" | b"<=" | b">=" | b"~" | b"~*"))
+        depth == 0
+            && matches!(t, Item::Op(op) if matches!(op.as_slice(), b"=" | b"<" | b">" | b"<=" | b">=" | b"~" | b"~*"))
     });
     let Some(at) = position else { return false };
     let (left, right) = (&items[..at], &items[at + 1..]);

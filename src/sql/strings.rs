@@ -45,10 +45,7 @@ impl Lexer<'_> {
             i
         };
         let word = space(end);
-        let known = self
-            .full
-            .get(word..word + 7)
-            .is_some_and(|w| w.eq_ignore_ascii_case(b"uescape"));
+        let known = self.full.get(word..word + 7).is_some_and(|w| w.eq_ignore_ascii_case(b"uescape"));
         let quote = space(word + 7);
         match self.full.get(quote..quote + 3) {
             Some([b'\'', _, b'\'']) if known && quote + 3 <= self.src.len() => {
@@ -77,13 +74,7 @@ impl Lexer<'_> {
                         let limit = (self.src.len() + (end - start)).min(self.full.len());
                         self.src = &self.full[..limit.max(end)];
                     }
-                    return Token {
-                        kind: Kind::Str,
-                        word: Word::Lit,
-                        start,
-                        end,
-                        hash: 0,
-                    };
+                    return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
                 }
             }
         }
@@ -105,11 +96,7 @@ impl Lexer<'_> {
                 Escapes::Off => i += memchr(b'\'', rest)?,
                 Escapes::Unknown => {
                     i += memchr(b'\'', rest)?;
-                    let slashes = self.full[from..i]
-                        .iter()
-                        .rev()
-                        .take_while(|&&b| b == b'\\')
-                        .count();
+                    let slashes = self.full[from..i].iter().rev().take_while(|&&b| b == b'\\').count();
                     self.doubt |= slashes % 2 == 1;
                 }
             }
@@ -151,23 +138,13 @@ impl Lexer<'_> {
                 return self.end_token();
             }
             self.pos = i;
-            return Token {
-                kind: Kind::Param,
-                word: Word::Lit,
-                start,
-                end: i,
-                hash: 0,
-            };
+            return Token { kind: Kind::Param, word: Word::Lit, start, end: i, hash: 0 };
         }
         while class(self.at(i)) & CONT != 0 && self.at(i) != b'$' {
             i += 1;
         }
         if self.at(i) != b'$' {
-            return if self.cut(i) {
-                self.end_token()
-            } else {
-                self.punct(Kind::Other, 1)
-            };
+            return if self.cut(i) { self.end_token() } else { self.punct(Kind::Other, 1) };
         }
         let tag = &self.full[start..=i];
         let mut from = i + 1;
@@ -181,13 +158,7 @@ impl Lexer<'_> {
                 self.src = &self.full[..limit.max(end)];
                 self.strings += 1;
                 self.pos = end;
-                return Token {
-                    kind: Kind::Str,
-                    word: Word::Lit,
-                    start,
-                    end,
-                    hash: 0,
-                };
+                return Token { kind: Kind::Str, word: Word::Lit, start, end, hash: 0 };
             }
             from += n + 1;
         }

@@ -167,10 +167,7 @@ fn read<'a>(body: &'a [u8], id_keys: &[String], tags: &mut Tags<'a>) -> bool {
             return false;
         };
         let key = rest[..n].trim_ascii();
-        if !key
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%'))
-        {
+        if !key.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'%')) {
             return false;
         }
         let Some((value, after)) = value(rest[n + 1..].trim_ascii_start()) else {

@@ -116,12 +116,11 @@ fn type_end(lexer: Lexer<'_>) -> usize {
         match token.kind {
             Kind::OpenBracket => {
                 let (inner, mut after) = peek(ahead);
-                let close =
-                    if inner.kind == Kind::Number && inner.end - inner.start <= MODIFIER_DIGITS {
-                        after.next()
-                    } else {
-                        inner
-                    };
+                let close = if inner.kind == Kind::Number && inner.end - inner.start <= MODIFIER_DIGITS {
+                    after.next()
+                } else {
+                    inner
+                };
                 if close.kind != Kind::CloseBracket {
                     return at.pos;
                 }
@@ -148,15 +147,12 @@ fn type_end_without_fields(lexer: Lexer<'_>) -> usize {
     }
     let (next, after) = peek(at);
     match (token.word, next.word) {
-        (Word::Double, Word::Precision)
-        | (Word::Character | Word::Char | Word::Nchar | Word::Bit, Word::Varying) => at = after,
+        (Word::Double, Word::Precision) | (Word::Character | Word::Char | Word::Nchar | Word::Bit, Word::Varying) => {
+            at = after
+        }
         (Word::National, Word::Character | Word::Char) => {
             let (varying, after_varying) = peek(after);
-            at = if varying.word == Word::Varying {
-                after_varying
-            } else {
-                after
-            };
+            at = if varying.word == Word::Varying { after_varying } else { after };
         }
         _ => {}
     }
@@ -196,12 +192,7 @@ fn time_zone(lexer: Lexer<'_>) -> usize {
 
 /// `DAY TO SECOND(3)` behind an interval.
 fn interval_fields(lexer: Lexer<'_>) -> usize {
-    let field = |w| {
-        matches!(
-            w,
-            Word::Year | Word::Month | Word::Day | Word::Hour | Word::Minute | Word::Second
-        )
-    };
+    let field = |w| matches!(w, Word::Year | Word::Month | Word::Day | Word::Hour | Word::Minute | Word::Second);
     let (from, mut at) = peek(lexer);
     if !field(from.word) || from.kind != Kind::Word {
         return lexer.pos;

@@ -143,11 +143,7 @@ struct Table {
 }
 
 static TABLE: Table = {
-    let mut t = Table {
-        hash: [0; SLOTS],
-        word: [Word::Plain; SLOTS],
-        class: [N; SLOTS],
-    };
+    let mut t = Table { hash: [0; SLOTS], word: [Word::Plain; SLOTS], class: [N; SLOTS] };
     let mut i = 0;
     while i < LIST.len() {
         let h = word_const(LIST[i].0.as_bytes());

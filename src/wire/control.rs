@@ -8,7 +8,8 @@ use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, Password, SASLInitialResponse, SASLResponse, SecretKey, Startup,
+    Authentication, BackendKeyData, NegotiateProtocolVersion, Password, SASLInitialResponse, SASLResponse, SecretKey,
+    Startup,
 };
 use pgwire::messages::{Message, ProtocolVersion};
 
@@ -273,7 +274,9 @@ mod tests {
 
     #[test]
     fn rows_of_command_tags() {
-        for (tag, n) in [("SELECT 12", 12), ("INSERT 0 5", 5), ("BEGIN", 0), ("CREATE TABLE", 0), ("FETCH 100", 100), ("COPY 7", 7)] {
+        for (tag, n) in
+            [("SELECT 12", 12), ("INSERT 0 5", 5), ("BEGIN", 0), ("CREATE TABLE", 0), ("FETCH 100", 100), ("COPY 7", 7)]
+        {
             let mut out = Vec::new();
             command_complete(&mut out, tag);
             assert_eq!(rows(&out[5..]), n, "{tag}");
@@ -285,7 +288,9 @@ mod tests {
         let mut out = Vec::new();
         startup(&mut out, [("user", "u"), ("database", "d"), ("application_name", "a")]);
         assert_eq!(crate::wire::startup::packet_len(&out), Ok(Some(out.len())));
-        let crate::wire::startup::First::Startup(s) = crate::wire::startup::read(&out).unwrap() else { panic!("not a startup") };
+        let crate::wire::startup::First::Startup(s) = crate::wire::startup::read(&out).unwrap() else {
+            panic!("not a startup")
+        };
         assert_eq!((s.user.as_str(), s.database.as_str()), ("u", "d"));
     }
 

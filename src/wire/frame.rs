@@ -103,7 +103,13 @@ pub fn walk(data: &[u8], cuts: &[usize]) -> Result<Vec<(u8, usize)>, FrameError>
 
 /// Fuzz entry: any bytes, two different cuttings, the same messages.
 pub fn fuzz_frame(data: &[u8]) {
-    let cuts: Vec<usize> = data.iter().scan(0usize, |at, b| { *at += usize::from(*b) + 1; Some(*at) }).collect();
+    let cuts: Vec<usize> = data
+        .iter()
+        .scan(0usize, |at, b| {
+            *at += usize::from(*b) + 1;
+            Some(*at)
+        })
+        .collect();
     assert_eq!(walk(data, &[]), walk(data, &cuts));
 }
 

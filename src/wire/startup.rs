@@ -74,7 +74,9 @@ pub enum StartupError {
 /// # Errors
 /// [`StartupError::Length`] when PostgreSQL would refuse it.
 pub fn packet_len(buf: &[u8]) -> Result<Option<usize>, StartupError> {
-    let Some(b) = buf.first_chunk::<4>() else { return Ok(None) };
+    let Some(b) = buf.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let len = u32::from_be_bytes(*b) as usize;
     if !(8..=MAX_PACKET).contains(&len) {
         return Err(StartupError::Length);
@@ -239,7 +241,10 @@ mod tests {
     fn requests_before_login_are_told_apart() {
         assert_eq!(read(&packet(SSL, b"")), Ok(First::Ssl));
         assert_eq!(read(&packet(GSSENC, b"")), Ok(First::GssEnc));
-        assert_eq!(read(&packet(CANCEL, &[0, 0, 0, 5, 1, 2, 3, 4])), Ok(First::Cancel { pid: 5, secret: vec![1, 2, 3, 4] }));
+        assert_eq!(
+            read(&packet(CANCEL, &[0, 0, 0, 5, 1, 2, 3, 4])),
+            Ok(First::Cancel { pid: 5, secret: vec![1, 2, 3, 4] })
+        );
         assert_eq!(read(&packet(CANCEL, &[0, 0, 0, 5, 1])), Err(StartupError::Length));
     }
 

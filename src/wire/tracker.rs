@@ -146,7 +146,10 @@ impl Tracker {
 
     /// Notes a request about to be sent (or, for `Fake`, not sent).
     pub fn push(&mut self, entry: Entry) {
-        if entry.request == Request::CopyEnd && self.copy != Copy::In && !self.expected.iter().any(|e| matches!(e.request, Request::Query | Request::Execute)) {
+        if entry.request == Request::CopyEnd
+            && self.copy != Copy::In
+            && !self.expected.iter().any(|e| matches!(e.request, Request::Query | Request::Execute))
+        {
             // Too late: the COPY has failed and been answered. PostgreSQL ignores it, and says nothing.
             return;
         }
@@ -154,7 +157,9 @@ impl Tracker {
         if entry.request == Request::Sync {
             self.last_sync = self.last;
         }
-        if matches!(entry.request, Request::Sync | Request::Query | Request::Function) && entry.action == Action::Forward {
+        if matches!(entry.request, Request::Sync | Request::Query | Request::Function)
+            && entry.action == Action::Forward
+        {
             self.last_ending = self.last;
         }
         // The server knows nothing of a fake: it stays as settled as it was.
@@ -174,7 +179,11 @@ impl Tracker {
 
     /// The release rule (design, invariant 3), as far as the server's side goes.
     pub fn releasable(&self) -> bool {
-        self.expected.is_empty() && self.settled && self.status == TxStatus::Idle && self.copy == Copy::None && !self.tainted
+        self.expected.is_empty()
+            && self.settled
+            && self.status == TxStatus::Idle
+            && self.copy == Copy::None
+            && !self.tainted
     }
 
     /// Whether every request has been answered (the transaction may still be open).

@@ -65,7 +65,8 @@ fn msg() -> impl Strategy<Value = Msg> {
     prop_oneof![
         any::<bool>().prop_map(Msg::Query),
         any::<bool>().prop_map(Msg::CopyIn),
-        (prop::bool::weighted(0.15), any::<bool>()).prop_map(|(fails, known)| Msg::Parse { fails: fails && !known, known }),
+        (prop::bool::weighted(0.15), any::<bool>())
+            .prop_map(|(fails, known)| Msg::Parse { fails: fails && !known, known }),
         (prop::bool::weighted(0.15), any::<bool>()).prop_map(|(fails, inject)| Msg::Bind { fails, inject }),
         Just(Msg::Describe),
         prop::bool::weighted(0.15).prop_map(Msg::Execute),

@@ -96,13 +96,7 @@ impl Cluster {
         let data = dir.path().join("data");
         run(Command::new("cp").arg("-a").arg(template()).arg(&data));
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut cluster = Self {
-            dir,
-            bin,
-            port: 0,
-            options,
-            server: Mutex::new(None),
-        };
+        let mut cluster = Self { dir, bin, port: 0, options, server: Mutex::new(None) };
         // The port may be taken between the look and the bind.
         for _ in 0..5 {
             cluster.port = free_port();
@@ -128,10 +122,7 @@ impl Cluster {
 
     /// `postgres://user:secret@127.0.0.1:port/app`.
     pub fn url(&self, user: &str) -> String {
-        format!(
-            "postgres://{user}:{PASSWORD}@127.0.0.1:{}/{DATABASE}",
-            self.port
-        )
+        format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{DATABASE}", self.port)
     }
 
     /// The major version, for what differs between servers.
@@ -142,10 +133,7 @@ impl Cluster {
 
     /// Whether the server was built with TLS (the embedded one was not).
     pub fn has_tls(&self) -> bool {
-        let output = Command::new(self.bin.join("pg_config"))
-            .arg("--configure")
-            .output()
-            .unwrap();
+        let output = Command::new(self.bin.join("pg_config")).arg("--configure").output().unwrap();
         String::from_utf8_lossy(&output.stdout).contains("openssl")
     }
 
@@ -156,12 +144,8 @@ impl Cluster {
 
     /// A connection as the superuser, by the Unix socket.
     pub fn connect(&self) -> raw::Client {
-        let mut client =
-            raw::Client::connect_unix(&self.socket_dir().join(format!(".s.PGSQL.{}", self.port)))
-                .unwrap();
-        client
-            .login("postgres", "", DATABASE)
-            .expect("superuser login");
+        let mut client = raw::Client::connect_unix(&self.socket_dir().join(format!(".s.PGSQL.{}", self.port))).unwrap();
+        client.login("postgres", "", DATABASE).expect("superuser login");
         client
     }
 
@@ -190,11 +174,7 @@ impl Cluster {
 
     /// Ends one backend as an administrator would: its client sees 57P01.
     pub fn kill_backend(&self, pid: i32) {
-        assert_eq!(
-            self.psql(&format!("SELECT pg_terminate_backend({pid})")),
-            "t",
-            "no backend {pid}"
-        );
+        assert_eq!(self.psql(&format!("SELECT pg_terminate_backend({pid})")), "t", "no backend {pid}");
     }
 
     /// Fast shutdown: sessions are ended with 57P01. The data stay; [`Self::launch_again`] starts it anew.
@@ -209,11 +189,7 @@ impl Cluster {
 
     /// Starts a stopped cluster on the same port.
     pub fn launch_again(&self) {
-        assert!(
-            self.launch(),
-            "PostgreSQL does not start again:\n{}",
-            self.log()
-        );
+        assert!(self.launch(), "PostgreSQL does not start again:\n{}", self.log());
     }
 
     /// Stops and starts.
@@ -232,36 +208,22 @@ impl Cluster {
 
     /// A test that panicked while holding the lock must not hide behind "poisoned".
     fn server(&self) -> MutexGuard<'_, Option<Server>> {
-        self.server
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.server.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// False when the server ended instead of becoming ready.
     fn launch(&self) -> bool {
         let mut server = self.server();
         assert!(server.is_none(), "already running");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("log"))
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = as_server(&self.bin.join("postgres"), self.dir.path());
-        command
-            .arg("-D")
-            .arg(self.dir.path().join("data"))
-            .arg("-k")
-            .arg(self.dir.path());
+        command.arg("-D").arg(self.dir.path().join("data")).arg("-k").arg(self.dir.path());
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         for option in &self.options {
             command.arg("-c").arg(option);
         }
         // stdout and stderr must not be the test's: nextest waits for them to close.
-        let child = command
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         *server = Some(Server::guard(child, self.dir.path()));
         let socket = self.dir.path().join(format!(".s.PGSQL.{}", self.port));
         wait_for("PostgreSQL to accept connections", || {
@@ -303,11 +265,7 @@ impl Server {
             .spawn()
             .unwrap();
         let leash = watchdog.stdin.take();
-        Self {
-            child,
-            watchdog,
-            leash,
-        }
+        Self { child, watchdog, leash }
     }
 
     /// Tells the watchdog that its server is gone (its pid may soon be another's).
@@ -325,15 +283,8 @@ fn binaries() -> &'static Path {
     static BINARIES: OnceLock<PathBuf> = OnceLock::new();
     BINARIES.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/postgres.sh");
-        let output = Command::new(&script)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "no PostgreSQL: set PG_BIN, or see tools/postgres.sh"
-        );
+        let output = Command::new(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "no PostgreSQL: set PG_BIN, or see tools/postgres.sh");
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     })
 }
@@ -342,21 +293,12 @@ fn binaries() -> &'static Path {
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let version = Command::new(binaries().join("postgres"))
-            .arg("--version")
-            .output()
-            .unwrap()
-            .stdout;
-        let version: String = String::from_utf8(version)
-            .unwrap()
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '.')
-            .collect();
+        let version = Command::new(binaries().join("postgres")).arg("--version").output().unwrap().stdout;
+        let version: String =
+            String::from_utf8(version).unwrap().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
         // The settings are part of the name: a change of them makes another template.
-        let recipe = [ROLES, HBA, SETTINGS]
-            .concat()
-            .bytes()
-            .fold(0u32, |hash, byte| hash.wrapping_mul(31) + u32::from(byte));
+        let recipe =
+            [ROLES, HBA, SETTINGS].concat().bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31) + u32::from(byte));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
         fs::create_dir_all(home).unwrap();
         let path = home.join(format!("pg-template-{version}-{recipe:08x}"));
@@ -373,25 +315,19 @@ fn make_template(path: &Path) {
     let scratch = TempDir::new("initdb");
     give_away(scratch.path());
     let data = scratch.path().join("data");
-    run(as_server(&binaries().join("initdb"), scratch.path())
-        .arg("-D")
-        .arg(&data)
-        .args([
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-            "-N",
-            "--wal-segsize=1",
-        ]));
-    let mut settings = File::options()
-        .append(true)
-        .open(data.join("postgresql.conf"))
-        .unwrap();
+    run(as_server(&binaries().join("initdb"), scratch.path()).arg("-D").arg(&data).args([
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+        "-N",
+        "--wal-segsize=1",
+    ]));
+    let mut settings = File::options().append(true).open(data.join("postgresql.conf")).unwrap();
     settings.write_all(SETTINGS.as_bytes()).unwrap();
     fs::write(data.join("pg_hba.conf"), HBA).unwrap();
     let mut single = as_server(&binaries().join("postgres"), scratch.path())
@@ -404,12 +340,7 @@ fn make_template(path: &Path) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    single
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(ROLES.as_bytes())
-        .unwrap();
+    single.stdin.take().expect("piped").write_all(ROLES.as_bytes()).unwrap();
     assert!(single.wait().unwrap().success(), "postgres --single failed");
     // Copied beside, then renamed: half a template must never be seen.
     let copy = path.with_extension("new");
@@ -422,12 +353,7 @@ fn make_template(path: &Path) {
 /// checkout may be closed to that user.
 fn as_server(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new(program);
-    command
-        .current_dir(dir)
-        .env_remove("PGDATA")
-        .env_remove("PGOPTIONS")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
+    command.current_dir(dir).env_remove("PGDATA").env_remove("PGOPTIONS").env("LC_ALL", "C").stdin(Stdio::null());
     if root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -444,16 +370,12 @@ fn give_away(dir: &Path) {
 
 fn root() -> bool {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self")
-        .map(|own| own.uid() == 0)
-        .unwrap_or(false)
+    fs::metadata("/proc/self").map(|own| own.uid() == 0).unwrap_or(false)
 }
 
 /// Runs to the end; its words are shown when it fails.
 fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?}: {}\n{}{}",

@@ -27,10 +27,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            start.elapsed() < DEADLINE,
-            "gave up after {DEADLINE:?} waiting for {what}"
-        );
+        assert!(start.elapsed() < DEADLINE, "gave up after {DEADLINE:?} waiting for {what}");
         pause();
     }
 }
@@ -48,11 +45,7 @@ pub fn skip(reason: &str) {
     let line = format!("SKIPPED {}: {reason}\n", thread.name().unwrap_or("test"));
     eprint!("{line}");
     if let Ok(path) = std::env::var("PGSLUICE_SKIPS") {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
 }
@@ -65,11 +58,7 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new(purpose: &str) -> Self {
-        let path = std::env::temp_dir().join(format!(
-            "pgsluice-{purpose}-{}-{}",
-            std::process::id(),
-            unique()
-        ));
+        let path = std::env::temp_dir().join(format!("pgsluice-{purpose}-{}-{}", std::process::id(), unique()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -138,16 +127,11 @@ pub fn free_port() -> u16 {
     let mut random = Random::new(
         u64::from(std::process::id()) << 32
             ^ unique()
-            ^ SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_nanos() as u64,
+            ^ SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
     );
     wait_for("a free TCP port", || {
         let port = 12000 + random.below(20000) as u16;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .ok()
-            .map(|_| port)
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
     })
 }
 

@@ -37,10 +37,7 @@ impl Setup {
 
     /// By a configuration file.
     pub fn toml(text: &str) -> Self {
-        Self {
-            toml: Some(text.to_owned()),
-            ..Self::default()
-        }
+        Self { toml: Some(text.to_owned()), ..Self::default() }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -65,9 +62,7 @@ impl Setup {
     /// Starts what is expected to refuse its configuration; exit status and log.
     pub fn fails(&self) -> (ExitStatus, String) {
         let mut pooler = self.launch();
-        let status = wait_for("pgsluice to refuse its configuration", || {
-            pooler.child.try_wait().unwrap()
-        });
+        let status = wait_for("pgsluice to refuse its configuration", || pooler.child.try_wait().unwrap());
         pooler.settle();
         (status, pooler.log())
     }
@@ -76,10 +71,7 @@ impl Setup {
         let dir = TempDir::new("pooler");
         let (port, http_port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
-        command
-            .arg("run")
-            .args(&self.arguments)
-            .current_dir(dir.path());
+        command.arg("run").args(&self.arguments).current_dir(dir.path());
         // Nothing of the developer's own surroundings.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
@@ -95,22 +87,12 @@ impl Setup {
             fs::write(&path, toml).unwrap();
             command.arg("--config").arg(path);
         }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start pgsluice");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start pgsluice");
         let log = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().expect("piped"), log.clone());
         collect(child.stderr.take().expect("piped"), log.clone());
-        Pooler {
-            child,
-            port,
-            http_port,
-            log,
-            dir,
-        }
+        Pooler { child, port, http_port, log, dir }
     }
 }
 
@@ -142,12 +124,7 @@ impl Pooler {
             .unwrap_or_else(|error| panic!("login as {user}: {error}\n{}", self.log()))
     }
 
-    pub fn try_client(
-        &self,
-        user: &str,
-        password: &str,
-        database: &str,
-    ) -> Result<raw::Client, raw::Error> {
+    pub fn try_client(&self, user: &str, password: &str, database: &str) -> Result<raw::Client, raw::Error> {
         raw::Client::open(self.address(), user, password, database)
     }
 
@@ -158,24 +135,13 @@ impl Pooler {
 
     /// Waits for a line with `text`; the line.
     pub fn wait_for_log(&self, text: &str) -> String {
-        let seen = || {
-            self.log
-                .lock()
-                .unwrap()
-                .iter()
-                .find(|line| line.contains(text))
-                .cloned()
-        };
-        wait_for(
-            &format!("a log line with {text:?}; log:\n{}", self.log()),
-            seen,
-        )
+        let seen = || self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+        wait_for(&format!("a log line with {text:?}; log:\n{}", self.log()), seen)
     }
 
     /// GET of a path: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        http_get(self.http_address(), path)
-            .unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log()))
+        http_get(self.http_address(), path).unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log()))
     }
 
     /// The text of `/metrics`.
@@ -226,9 +192,7 @@ impl Pooler {
 
     /// After its end: until the readers of its output have read all.
     fn settle(&self) {
-        wait_for("the end of pgsluice's output", || {
-            (Arc::strong_count(&self.log) == 1).then_some(())
-        });
+        wait_for("the end of pgsluice's output", || (Arc::strong_count(&self.log) == 1).then_some(()));
     }
 }
 
@@ -254,28 +218,14 @@ fn collect(output: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
 pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| std::io::Error::other("no head in the answer"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no head in the answer"))?;
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other("no status in the answer"))?;
-    let chunked = head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked");
-    Ok((
-        status,
-        if chunked {
-            unchunk(body)
-        } else {
-            body.to_owned()
-        },
-    ))
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { unchunk(body) } else { body.to_owned() }))
 }
 
 fn unchunk(mut body: &str) -> String {
@@ -295,14 +245,8 @@ fn unchunk(mut body: &str) -> String {
 pub fn sum(exposition: &str, name: &str, labels: &[&str]) -> f64 {
     let value = |line: &str| -> Option<f64> {
         let rest = line.strip_prefix(name)?;
-        let own = if let Some(rest) = rest.strip_prefix('{') {
-            rest.rsplit_once('}')?.0
-        } else {
-            ""
-        };
-        if !(rest.starts_with('{') || rest.starts_with(' '))
-            || !labels.iter().all(|label| own.contains(label))
-        {
+        let own = if let Some(rest) = rest.strip_prefix('{') { rest.rsplit_once('}')?.0 } else { "" };
+        if !(rest.starts_with('{') || rest.starts_with(' ')) || !labels.iter().all(|label| own.contains(label)) {
             return None;
         }
         let tail = rest.rsplit_once('}').map_or(rest, |(_, tail)| tail);

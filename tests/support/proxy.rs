@@ -85,17 +85,10 @@ impl Proxy {
         });
         let own = shared.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap(), own).await });
         });
-        Self {
-            address,
-            shared,
-            thread: Some(thread),
-        }
+        Self { address, shared, thread: Some(thread) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -175,20 +168,8 @@ async fn connection(mut client: TcpStream, shared: &Shared, number: u64) {
     let end = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let to_server = pump(
-            client_read,
-            server_write,
-            shared,
-            Direction::ToServer,
-            number,
-        );
-        let to_client = pump(
-            server_read,
-            client_write,
-            shared,
-            Direction::ToClient,
-            number,
-        );
+        let to_server = pump(client_read, server_write, shared, Direction::ToServer, number);
+        let to_client = pump(server_read, client_write, shared, Direction::ToClient, number);
         tokio::select! {
             both = async { tokio::try_join!(to_server, to_client) } => both.err(),
             _ = resets.changed() => Some(End::Reset),
@@ -231,22 +212,13 @@ async fn pump(
             let _ = to.shutdown().await;
             return Ok(());
         }
-        forward(
-            &buffer[..read],
-            &mut to,
-            &mut fault,
-            &mut random,
-            &shared.budget[direction as usize],
-        )
-        .await?;
+        forward(&buffer[..read], &mut to, &mut fault, &mut random, &shared.budget[direction as usize]).await?;
     }
 }
 
 /// Waits for a fault that takes effect at once, also between messages.
 async fn serious(fault: &mut watch::Receiver<Fault>) -> Fault {
-    let now = fault
-        .wait_for(|fault| matches!(fault, Fault::Reset | Fault::HalfClose | Fault::Stall))
-        .await;
+    let now = fault.wait_for(|fault| matches!(fault, Fault::Reset | Fault::HalfClose | Fault::Stall)).await;
     *now.expect("the sender lives as long as the proxy")
 }
 
@@ -268,10 +240,7 @@ async fn forward(
         match now {
             Fault::None | Fault::HalfClose => {}
             Fault::Delay(longest) => {
-                tokio::time::sleep(Duration::from_micros(
-                    random.below(longest.as_micros() as u64 + 1),
-                ))
-                .await;
+                tokio::time::sleep(Duration::from_micros(random.below(longest.as_micros() as u64 + 1))).await;
             }
             Fault::Split(largest) => length = length.min(1 + random.below(largest as u64) as usize),
             Fault::Stall => {

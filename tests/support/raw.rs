@@ -49,12 +49,7 @@ pub type Rows = Vec<Vec<Option<String>>>;
 /// An ErrorResponse, or a connection that broke.
 #[derive(Debug)]
 pub enum Error {
-    Server {
-        severity: String,
-        code: String,
-        message: String,
-        body: Vec<u8>,
-    },
+    Server { severity: String, code: String, message: String, body: Vec<u8> },
     Io(io::Error),
 }
 
@@ -72,23 +67,13 @@ impl Client {
     }
 
     fn new(stream: Stream) -> io::Result<Self> {
-        let client = Self {
-            stream,
-            key: None,
-            parameters: Vec::new(),
-            status: 0,
-        };
+        let client = Self { stream, key: None, parameters: Vec::new(), status: 0 };
         client.set_timeout(DEADLINE)?;
         Ok(client)
     }
 
     /// Connects by TCP and logs in.
-    pub fn open(
-        address: SocketAddr,
-        user: &str,
-        password: &str,
-        database: &str,
-    ) -> Result<Self, Error> {
+    pub fn open(address: SocketAddr, user: &str, password: &str, database: &str) -> Result<Self, Error> {
         let mut client = Self::connect(address)?;
         client.login(user, password, database)?;
         Ok(client)
@@ -149,9 +134,7 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
             Err(error) => Err(error),
-            Ok(message) => Err(io::Error::other(format!(
-                "an answer to a cancel request: {message:?}"
-            ))),
+            Ok(message) => Err(io::Error::other(format!("an answer to a cancel request: {message:?}"))),
         }
     }
 
@@ -166,9 +149,7 @@ impl Client {
     /// Closes with a reset instead of a goodbye.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {
-            socket2::SockRef::from(stream)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
+            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
     }
 
@@ -187,10 +168,7 @@ impl Client {
         }
         let mut body = vec![0; length - 4];
         self.read_exact(&mut body)?;
-        let message = Message {
-            tag: header[0],
-            body,
-        };
+        let message = Message { tag: header[0], body };
         self.note(&message);
         Ok(message)
     }
@@ -252,12 +230,9 @@ impl Client {
                 self.key = Some((pid, message.body[4..].to_vec()));
             }
             b'S' => {
-                let mut words = message
-                    .body
-                    .split(|&byte| byte == 0)
-                    .map(|word| String::from_utf8_lossy(word).into_owned());
-                self.parameters
-                    .push((words.next().unwrap(), words.next().unwrap()));
+                let mut words =
+                    message.body.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+                self.parameters.push((words.next().unwrap(), words.next().unwrap()));
             }
             _ => {}
         }
@@ -273,10 +248,7 @@ impl Client {
     /// As [`Self::login`], with startup parameters of the caller's choice (`user` among them).
     pub fn login_with(&mut self, password: &str, parameters: &[(&str, &str)]) -> Result<(), Error> {
         self.send_startup(parameters)?;
-        let user = parameters
-            .iter()
-            .find(|(name, _)| *name == "user")
-            .map_or("", |(_, value)| value);
+        let user = parameters.iter().find(|(name, _)| *name == "user").map_or("", |(_, value)| value);
         let mut scram = None;
         loop {
             let message = self.read()?;
@@ -286,20 +258,14 @@ impl Client {
                 b'R' => match u32::from_be_bytes(message.body[..4].try_into().unwrap()) {
                     0 => {}
                     3 => self.send_frame(b'p', &c_string(password))?,
-                    5 => self.send_frame(
-                        b'p',
-                        &c_string(&md5_answer(user, password, &message.body[4..])),
-                    )?,
+                    5 => self.send_frame(b'p', &c_string(&md5_answer(user, password, &message.body[4..])))?,
                     10 => self.send_frame(b'p', &Scram::first_message())?,
                     11 => {
                         let (state, answer) = Scram::answer(password, &message.body[4..]);
                         scram = Some(state);
                         self.send_frame(b'p', answer.as_bytes())?;
                     }
-                    12 => scram
-                        .take()
-                        .expect("final before continue")
-                        .verify(&message.body[4..]),
+                    12 => scram.take().expect("final before continue").verify(&message.body[4..]),
                     other => panic!("authentication method {other}"),
                 },
                 _ => {}
@@ -315,13 +281,7 @@ impl Client {
 
     /// Parse, Bind, Execute, Sync of the unnamed statement with text parameters.
     pub fn extended(&mut self, sql: &str, parameters: &[Option<&str>]) -> Result<Rows, Error> {
-        let message = [
-            parse("", sql),
-            bind("", "", parameters),
-            execute("", 0),
-            sync(),
-        ]
-        .concat();
+        let message = [parse("", sql), bind("", "", parameters), execute("", 0), sync()].concat();
         self.send(&message)?;
         self.answer()
     }
@@ -347,19 +307,13 @@ impl Client {
 
     /// One value.
     pub fn value(&mut self, sql: &str) -> String {
-        let rows = self
-            .simple(sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let rows = self.simple(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         rows[0][0].clone().unwrap_or_default()
     }
 
     /// The last reported value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .rev()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Terminate, then close.
@@ -372,19 +326,12 @@ impl Message {
     /// A field of an ErrorResponse or NoticeResponse: `C` code, `M` message, `S` severity, `D` detail, `H` hint.
     pub fn field(&self, code: u8) -> Option<String> {
         let mut fields = self.body.split(|&byte| byte == 0);
-        fields
-            .find(|field| field.first() == Some(&code))
-            .map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
+        fields.find(|field| field.first() == Some(&code)).map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
     }
 
     pub fn to_error(&self) -> Error {
         let field = |code| self.field(code).unwrap_or_default();
-        Error::Server {
-            severity: field(b'S'),
-            code: field(b'C'),
-            message: field(b'M'),
-            body: self.body.clone(),
-        }
+        Error::Server { severity: field(b'S'), code: field(b'C'), message: field(b'M'), body: self.body.clone() }
     }
 
     /// The columns of a DataRow.
@@ -428,12 +375,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server {
-                severity,
-                code,
-                message,
-                ..
-            } => write!(f, "{severity} {code}: {message}"),
+            Self::Server { severity, code, message, .. } => write!(f, "{severity} {code}: {message}"),
             Self::Io(error) => write!(f, "connection: {error}"),
         }
     }
@@ -453,10 +395,7 @@ pub fn tags(messages: &[Message]) -> String {
 /// Rows as psql -At prints them.
 pub fn text(rows: &Rows) -> String {
     let line = |row: &Vec<Option<String>>| {
-        row.iter()
-            .map(|value| value.clone().unwrap_or_default())
-            .collect::<Vec<_>>()
-            .join("|")
+        row.iter().map(|value| value.clone().unwrap_or_default()).collect::<Vec<_>>().join("|")
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -489,10 +428,7 @@ pub fn query(sql: &str) -> Vec<u8> {
 }
 
 pub fn parse(name: &str, sql: &str) -> Vec<u8> {
-    frame(
-        b'P',
-        &[&c_string(name)[..], &c_string(sql), &0u16.to_be_bytes()].concat(),
-    )
+    frame(b'P', &[&c_string(name)[..], &c_string(sql), &0u16.to_be_bytes()].concat())
 }
 
 /// Text parameters, text results.
@@ -524,10 +460,7 @@ pub fn close(kind: u8, name: &str) -> Vec<u8> {
 
 /// `limit` 0 is all rows.
 pub fn execute(portal: &str, limit: u32) -> Vec<u8> {
-    frame(
-        b'E',
-        &[&c_string(portal)[..], &limit.to_be_bytes()].concat(),
-    )
+    frame(b'E', &[&c_string(portal)[..], &limit.to_be_bytes()].concat())
 }
 
 pub fn sync() -> Vec<u8> {
@@ -541,16 +474,8 @@ pub fn flush() -> Vec<u8> {
 // === Authentication ===
 
 fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
-    let hex = |bytes: &[u8]| {
-        Md5::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    format!(
-        "md5{}",
-        hex(&[hex(format!("{password}{user}").as_bytes()).as_bytes(), salt].concat())
-    )
+    let hex = |bytes: &[u8]| Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("md5{}", hex(&[hex(format!("{password}{user}").as_bytes()).as_bytes(), salt].concat()))
 }
 
 /// The client side of SCRAM-SHA-256 (RFC 5802, 7677), without channel binding and with a fixed nonce: tests only.
@@ -563,68 +488,32 @@ impl Scram {
 
     fn first_message() -> Vec<u8> {
         let first = format!("n,,n=,r={}", Self::NONCE);
-        [
-            &c_string("SCRAM-SHA-256")[..],
-            &(first.len() as u32).to_be_bytes(),
-            first.as_bytes(),
-        ]
-        .concat()
+        [&c_string("SCRAM-SHA-256")[..], &(first.len() as u32).to_be_bytes(), first.as_bytes()].concat()
     }
 
     fn answer(password: &str, challenge: &[u8]) -> (Self, String) {
         let challenge = std::str::from_utf8(challenge).unwrap();
-        let part = |name: char| {
-            challenge
-                .split(',')
-                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-                .unwrap()
-        };
-        let (nonce, salt, rounds) = (
-            part('r'),
-            STANDARD.decode(part('s')).unwrap(),
-            part('i').parse().unwrap(),
-        );
-        assert!(
-            nonce.starts_with(Self::NONCE),
-            "the server's nonce must extend ours"
-        );
+        let part =
+            |name: char| challenge.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).unwrap();
+        let (nonce, salt, rounds) = (part('r'), STANDARD.decode(part('s')).unwrap(), part('i').parse().unwrap());
+        assert!(nonce.starts_with(Self::NONCE), "the server's nonce must extend ours");
 
         let mut salted = [0; digest::SHA256_OUTPUT_LEN];
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            rounds,
-            &salt,
-            password.as_bytes(),
-            &mut salted,
-        );
-        let sign = |key: &[u8], data: &[u8]| {
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
-                .as_ref()
-                .to_vec()
-        };
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt, password.as_bytes(), &mut salted);
+        let sign =
+            |key: &[u8], data: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data).as_ref().to_vec();
         let client_key = sign(&salted, b"Client Key");
         let stored_key = digest::digest(&digest::SHA256, &client_key);
         let last = format!("c=biws,r={nonce}");
         let all = format!("n=,r={},{challenge},{last}", Self::NONCE);
         let signature = sign(stored_key.as_ref(), all.as_bytes());
-        let proof: Vec<u8> = client_key
-            .iter()
-            .zip(&signature)
-            .map(|(key, bit)| key ^ bit)
-            .collect();
+        let proof: Vec<u8> = client_key.iter().zip(&signature).map(|(key, bit)| key ^ bit).collect();
         let server_signature = sign(&sign(&salted, b"Server Key"), all.as_bytes());
-        (
-            Self { server_signature },
-            format!("{last},p={}", STANDARD.encode(proof)),
-        )
+        (Self { server_signature }, format!("{last},p={}", STANDARD.encode(proof)))
     }
 
     fn verify(&self, last: &[u8]) {
         let expected = format!("v={}", STANDARD.encode(&self.server_signature));
-        assert_eq!(
-            std::str::from_utf8(last).unwrap(),
-            expected,
-            "the server did not prove that it knows the password"
-        );
+        assert_eq!(std::str::from_utf8(last).unwrap(), expected, "the server did not prove that it knows the password");
     }
 }

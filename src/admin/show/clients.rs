@@ -32,10 +32,7 @@ struct Now {
 impl Now {
     fn read() -> Now {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Now {
-            us: now_us(),
-            unix_us: unix.map_or(0, |d| d.as_micros() as u64),
-        }
+        Now { us: now_us(), unix_us: unix.map_or(0, |d| d.as_micros() as u64) }
     }
 
     fn at(&self, us: u64) -> String {
@@ -96,11 +93,7 @@ fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
     let who = c.who();
     // Before its password is proven, a name is only a claim.
     let proven = state != ClientState::Login;
-    let waited = if state == ClientState::Waiting {
-        now.us.saturating_sub(c.since_us())
-    } else {
-        0
-    };
+    let waited = if state == ClientState::Waiting { now.us.saturating_sub(c.since_us()) } else { 0 };
     let (addr, port) = address(&c.peer);
     let (local_addr, local_port) = local(&c.local);
     let link = c.server();
@@ -120,11 +113,7 @@ fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
         waited % 1_000_000,
         0_u64,
         client_ptr(c.id),
-        if link == 0 {
-            String::new()
-        } else {
-            server_ptr(link)
-        },
+        if link == 0 { String::new() } else { server_ptr(link) },
         0_u64,
         "",
         proven.then_some(who.application),
@@ -137,12 +126,7 @@ fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
 pub(super) fn servers(process: &Process) -> Table {
     let mut table = Table::new(columns!("pinned transaction #transaction_us"));
     let now = Now::read();
-    let clients: HashMap<u64, Arc<ClientInfo>> = process
-        .clients
-        .all()
-        .into_iter()
-        .map(|c| (c.id, c))
-        .collect();
+    let clients: HashMap<u64, Arc<ClientInfo>> = process.clients.all().into_iter().map(|c| (c.id, c)).collect();
     for pool in process.pools.all() {
         for s in pool.servers() {
             let holder = clients.get(&s.client()).map(|c| &**c);

@@ -17,11 +17,8 @@ const TEXT: usize = 200;
 
 /// LIMIT n and BY word, in any order.
 fn arguments(words: &[Token], by: bool) -> Result<(FingerprintOrder, usize), ErrorFields> {
-    let hint = if by {
-        "SHOW FINGERPRINTS [BY total|calls|mean|rows|bytes] [LIMIT n]"
-    } else {
-        "SHOW NPLUSONE [LIMIT n]"
-    };
+    let hint =
+        if by { "SHOW FINGERPRINTS [BY total|calls|mean|rows|bytes] [LIMIT n]" } else { "SHOW NPLUSONE [LIMIT n]" };
     let wrong = || usage("cannot read the arguments", hint);
     let (mut order, mut limit) = (FingerprintOrder::Total, LIMIT);
     let mut rest = words;
@@ -43,11 +40,7 @@ fn arguments(words: &[Token], by: bool) -> Result<(FingerprintOrder, usize), Err
         }
         rest = more;
     }
-    if rest.is_empty() {
-        Ok((order, limit))
-    } else {
-        Err(wrong())
-    }
+    if rest.is_empty() { Ok((order, limit)) } else { Err(wrong()) }
 }
 
 pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, ErrorFields> {
@@ -57,12 +50,8 @@ pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, Erro
          first_seen last_seen fingerprint parent_fingerprint statement advice",
     );
     for f in process.insight.findings().into_iter().take(limit) {
-        let FindingView {
-            n: (min, max, _), ..
-        } = f;
-        let time = |unix: f64| {
-            super::clients::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()))
-        };
+        let FindingView { n: (min, max, _), .. } = f;
+        let time = |unix: f64| super::clients::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()));
         let texts: Vec<_> = f.texts.iter().map(|t| cut(t)).collect();
         let fingerprints: Vec<_> = f.fingerprints.iter().map(Fingerprint::to_string).collect();
         table.push(row![
@@ -90,7 +79,8 @@ pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, Erro
     Ok(table)
 }
 
-const COLUMNS: &str = "fingerprint database #calls total_ms mean_ms max_ms #rows #bytes #errors tables summary statement";
+const COLUMNS: &str =
+    "fingerprint database #calls total_ms mean_ms max_ms #rows #bytes #errors tables summary statement";
 
 fn push(table: &mut Table, f: FingerprintView, text: String) {
     let mean = f.seconds / (f.calls.max(1) as f64);
@@ -121,17 +111,14 @@ pub(super) fn fingerprints(process: &Process, words: &[Token]) -> Result<Table, 
 }
 
 pub(super) fn fingerprint(process: &Process, words: &[Token]) -> Result<Table, ErrorFields> {
-    let hint =
-        "SHOW FINGERPRINT id, with an id of 16 hex digits from SHOW FINGERPRINTS or the metrics.";
+    let hint = "SHOW FINGERPRINT id, with an id of 16 hex digits from SHOW FINGERPRINTS or the metrics.";
     let [id] = words else {
         return Err(usage("cannot read the arguments", hint));
     };
     let id = id.name().and_then(|id| u64::from_str_radix(id, 16).ok());
     let id = Fingerprint(id.ok_or_else(|| usage("not a fingerprint", hint))?);
     let mut table = Table::new(COLUMNS);
-    let all = process
-        .insight
-        .fingerprints(FingerprintOrder::Total, usize::MAX);
+    let all = process.insight.fingerprints(FingerprintOrder::Total, usize::MAX);
     for f in all.into_iter().filter(|f| f.fingerprint == id) {
         let text = f.text.clone();
         push(&mut table, f, text);
@@ -164,19 +151,9 @@ mod tests {
     #[test]
     fn arguments_come_in_any_order_and_case() {
         assert_eq!(read("", true), Some((FingerprintOrder::Total, LIMIT)));
-        assert_eq!(
-            read("limit 3 BY Mean", true),
-            Some((FingerprintOrder::Mean, 3))
-        );
+        assert_eq!(read("limit 3 BY Mean", true), Some((FingerprintOrder::Mean, 3)));
         assert_eq!(read("by rows", true), Some((FingerprintOrder::Rows, LIMIT)));
-        for wrong in [
-            "by rows",
-            "limit",
-            "limit x",
-            "limit -1",
-            "limit 3 4",
-            "for 3",
-        ] {
+        for wrong in ["by rows", "limit", "limit x", "limit -1", "limit 3 4", "for 3"] {
             assert_eq!(read(wrong, false), None, "{wrong}");
         }
         assert_eq!(read("by name", true), None);

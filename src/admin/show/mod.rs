@@ -32,11 +32,7 @@ const PLAIN: [(&str, Maker); 18] = [
     ("VERSION", settings::version),
     // There are none of these; tools that ask get an empty list.
     ("PEERS", |_| Table::new("#peer_id host #port #pool_size")),
-    ("PEER_POOLS", |_| {
-        Table::new(
-            "#peer_id #cl_active_cancel_req #cl_waiting_cancel_req #sv_active_cancel #sv_login",
-        )
-    }),
+    ("PEER_POOLS", |_| Table::new("#peer_id #cl_active_cancel_req #cl_waiting_cancel_req #sv_active_cancel #sv_login")),
     ("DNS_HOSTS", |_| Table::new("hostname #ttl addrs")),
     ("DNS_ZONES", |_| Table::new("zonename #serial #count")),
 ];

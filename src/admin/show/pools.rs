@@ -20,9 +20,7 @@ pub(super) fn pools(process: &Process) -> Table {
     let (mut clients, _) = process.clients.tally();
     for pool in process.pools.all() {
         let (database, user) = (pool.database.to_string(), pool.user.to_string());
-        let c = clients
-            .remove(&(database.clone(), user.clone()))
-            .unwrap_or_default();
+        let c = clients.remove(&(database.clone(), user.clone())).unwrap_or_default();
         let v = pool.view();
         table.push(row![
             database,
@@ -52,11 +50,7 @@ pub(super) fn pools(process: &Process) -> Table {
 /// The sections of the configuration, and the databases that clients reached through `*`.
 fn known(process: &Process) -> BTreeMap<String, &Database> {
     let config = &process.config;
-    let mut known: BTreeMap<_, _> = config
-        .databases
-        .iter()
-        .map(|(name, d)| (name.clone(), d))
-        .collect();
+    let mut known: BTreeMap<_, _> = config.databases.iter().map(|(name, d)| (name.clone(), d)).collect();
     for pool in process.pools.all() {
         if let Some(d) = config.database(&pool.database) {
             known.entry(pool.database.to_string()).or_insert(d);
@@ -72,11 +66,7 @@ fn open(v: &PoolView) -> usize {
 
 /// The same over all pools that match.
 fn servers(pools: &[Arc<Pool>], of: impl Fn(&Pool) -> bool) -> usize {
-    pools
-        .iter()
-        .filter(|p| of(p))
-        .map(|p| open(&p.view()))
-        .sum()
+    pools.iter().filter(|p| of(p)).map(|p| open(&p.view())).sum()
 }
 
 pub(super) fn databases(process: &Process) -> Table {
@@ -132,21 +122,9 @@ pub(super) fn users(process: &Process) -> Table {
     let (clients, _) = process.clients.tally();
     for name in user_names(process) {
         let open = servers(&all, |p| *p.user == *name);
-        let connected: usize = clients
-            .iter()
-            .filter(|((_, user), _)| *user == name)
-            .map(|(_, t)| t.active + t.idle + t.waiting)
-            .sum();
-        table.push(row![
-            name,
-            None::<u64>,
-            None::<u64>,
-            None::<&str>,
-            UNLIMITED,
-            open,
-            UNLIMITED,
-            connected,
-        ]);
+        let connected: usize =
+            clients.iter().filter(|((_, user), _)| *user == name).map(|(_, t)| t.active + t.idle + t.waiting).sum();
+        table.push(row![name, None::<u64>, None::<u64>, None::<&str>, UNLIMITED, open, UNLIMITED, connected,]);
     }
     table
 }
@@ -155,10 +133,7 @@ pub(super) fn lists(process: &Process) -> Table {
     let mut table = Table::new("list #items");
     let pools = process.pools.all();
     let (clients, login) = process.clients.tally();
-    let used: usize = clients
-        .values()
-        .map(|t| t.active + t.idle + t.waiting)
-        .sum();
+    let used: usize = clients.values().map(|t| t.active + t.idle + t.waiting).sum();
     let (mut free_servers, mut used_servers) = (0, 0);
     for pool in &pools {
         let v = pool.view();

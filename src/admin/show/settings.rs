@@ -26,12 +26,7 @@ pub(super) fn state(process: &Process) -> Table {
     let mut table = Table::new("key value");
     let word = |yes| if yes { "yes" } else { "no" };
     let draining = process.draining.load(Relaxed);
-    for (key, yes) in [
-        ("active", !draining),
-        ("paused", false),
-        ("suspended", false),
-        ("draining", draining),
-    ] {
+    for (key, yes) in [("active", !draining), ("paused", false), ("suspended", false), ("draining", draining)] {
         table.push(row![key, word(yes)]);
     }
     table
@@ -43,11 +38,7 @@ pub(super) fn mem(process: &Process) -> Table {
     let pools = process.pools.all();
     let servers: usize = pools.iter().map(|p| p.servers().len()).sum();
     for (name, size, used) in [
-        (
-            "client_info",
-            size_of::<ClientInfo>(),
-            process.clients.count(),
-        ),
+        ("client_info", size_of::<ClientInfo>(), process.clients.count()),
         ("server_info", size_of::<ServerInfo>(), servers),
         ("pool", size_of::<Pool>(), pools.len()),
     ] {

@@ -10,11 +10,7 @@ use crate::pool::stats::Totals;
 /// What is counted of each database, in PgBouncer's order: name in STATS_TOTALS and STATS_AVERAGES, name in STATS
 /// behind `total_`, and behind `avg_`.
 const COUNTS: [(&str, &str, &str); 11] = [
-    (
-        "server_assignment_count",
-        "server_assignment_count",
-        "server_assignment_count",
-    ),
+    ("server_assignment_count", "server_assignment_count", "server_assignment_count"),
     ("xact_count", "xact_count", "xact_count"),
     ("query_count", "query_count", "query_count"),
     ("bytes_received", "received", "recv"),
@@ -22,16 +18,8 @@ const COUNTS: [(&str, &str, &str); 11] = [
     ("xact_time", "xact_time", "xact_time"),
     ("query_time", "query_time", "query_time"),
     ("wait_time", "wait_time", "wait_time"),
-    (
-        "client_parse_count",
-        "client_parse_count",
-        "client_parse_count",
-    ),
-    (
-        "server_parse_count",
-        "server_parse_count",
-        "server_parse_count",
-    ),
+    ("client_parse_count", "client_parse_count", "client_parse_count"),
+    ("server_parse_count", "server_parse_count", "server_parse_count"),
     ("bind_count", "bind_count", "bind_count"),
 ];
 
@@ -58,17 +46,10 @@ fn counts(t: &Totals) -> Counts {
 /// each second.
 fn average(growth: &Totals, seconds: f64) -> Counts {
     let per_second = |n: u64| {
-        if seconds > 0.0 {
-            (n as f64 / seconds) as u64
-        } else {
-            0
-        }
+        if seconds > 0.0 { (n as f64 / seconds) as u64 } else { 0 }
     };
     let mut averages = counts(growth).map(per_second);
-    averages[5] = growth
-        .transaction_us
-        .checked_div(growth.transactions)
-        .unwrap_or(0);
+    averages[5] = growth.transaction_us.checked_div(growth.transactions).unwrap_or(0);
     averages[6] = growth.query_us.checked_div(growth.queries).unwrap_or(0);
     averages
 }
@@ -84,9 +65,7 @@ fn by_database(process: &Process) -> BTreeMap<Arc<str>, (Counts, Counts)> {
             growth.merge(&g);
         }
     }
-    sums.into_iter()
-        .map(|(name, (total, growth))| (name, (counts(&total), average(&growth, seconds))))
-        .collect()
+    sums.into_iter().map(|(name, (total, growth))| (name, (counts(&total), average(&growth, seconds)))).collect()
 }
 
 pub(super) fn stats(process: &Process) -> Table {

@@ -49,15 +49,8 @@ fn text(message: &[u8]) -> Result<&str, AuthError> {
 }
 
 /// Takes `name=value` from the front; the comma behind it goes too.
-fn attribute<'a>(
-    rest: &mut &'a str,
-    name: char,
-    missing: &'static str,
-) -> Result<&'a str, AuthError> {
-    let value = rest
-        .strip_prefix(name)
-        .and_then(|rest| rest.strip_prefix('='))
-        .ok_or(AuthError::Malformed(missing))?;
+fn attribute<'a>(rest: &mut &'a str, name: char, missing: &'static str) -> Result<&'a str, AuthError> {
+    let value = rest.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')).ok_or(AuthError::Malformed(missing))?;
     let (value, behind) = value.split_once(',').unwrap_or((value, ""));
     *rest = behind;
     Ok(value)
@@ -65,11 +58,7 @@ fn attribute<'a>(
 
 /// A nonce is printable ASCII without comma (`is_scram_printable`).
 fn check_nonce(nonce: &str) -> Result<(), AuthError> {
-    if nonce.is_empty()
-        || !nonce
-            .bytes()
-            .all(|b| (0x21..=0x7e).contains(&b) && b != b',')
-    {
+    if nonce.is_empty() || !nonce.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b',') {
         return Err(AuthError::Malformed("The SCRAM nonce is not printable."));
     }
     Ok(())
@@ -83,42 +72,27 @@ impl<'a> ClientFirst<'a> {
         match binding_flag {
             b'n' | b'y' => {}
             b'p' => {
-                return Err(AuthError::Unsupported(
-                    "client requires SCRAM channel binding, but it is not supported",
-                ));
+                return Err(AuthError::Unsupported("client requires SCRAM channel binding, but it is not supported"));
             }
             _ => {
-                return Err(AuthError::Malformed(
-                    "The gs2 header of the SCRAM message is unknown.",
-                ));
+                return Err(AuthError::Malformed("The gs2 header of the SCRAM message is unknown."));
             }
         }
-        let rest = message[1..]
-            .strip_prefix(',')
-            .ok_or(AuthError::Malformed("Comma expected in the gs2 header."))?;
+        let rest = message[1..].strip_prefix(',').ok_or(AuthError::Malformed("Comma expected in the gs2 header."))?;
         if rest.starts_with("a=") {
-            return Err(AuthError::Unsupported(
-                "client uses authorization identity, but it is not supported",
-            ));
+            return Err(AuthError::Unsupported("client uses authorization identity, but it is not supported"));
         }
-        let bare = rest.strip_prefix(',').ok_or(AuthError::Malformed(
-            "Unexpected attribute in the client-first-message.",
-        ))?;
+        let bare =
+            rest.strip_prefix(',').ok_or(AuthError::Malformed("Unexpected attribute in the client-first-message."))?;
         let mut rest = bare;
         if rest.starts_with("m=") {
-            return Err(AuthError::Unsupported(
-                "client requires an unsupported SCRAM extension",
-            ));
+            return Err(AuthError::Unsupported("client requires an unsupported SCRAM extension"));
         }
         // The user of the startup packet counts, not this one.
         attribute(&mut rest, 'n', "The SCRAM user name is missing.")?;
         let nonce = attribute(&mut rest, 'r', "The SCRAM nonce is missing.")?;
         check_nonce(nonce)?;
-        Ok(ClientFirst {
-            binding_flag,
-            bare,
-            nonce,
-        })
+        Ok(ClientFirst { binding_flag, bare, nonce })
     }
 }
 
@@ -130,22 +104,14 @@ impl<'a> ClientFinal<'a> {
         let binding = attribute(&mut rest, 'c', "The channel binding is missing.")?;
         let nonce = attribute(&mut rest, 'r', "The SCRAM nonce is missing.")?;
         // Optional extensions may stand here; base64 has no comma, so the last one is the proof's.
-        let (without_proof, proof) = message
-            .rsplit_once(",p=")
-            .ok_or(AuthError::Malformed("The SCRAM proof is missing."))?;
+        let (without_proof, proof) =
+            message.rsplit_once(",p=").ok_or(AuthError::Malformed("The SCRAM proof is missing."))?;
         let proof = STANDARD
             .decode(proof)
             .ok()
             .and_then(|proof| proof.try_into().ok())
-            .ok_or(AuthError::Malformed(
-                "The SCRAM proof is not base64 of a digest.",
-            ))?;
-        Ok(ClientFinal {
-            binding,
-            nonce,
-            without_proof,
-            proof,
-        })
+            .ok_or(AuthError::Malformed("The SCRAM proof is not base64 of a digest."))?;
+        Ok(ClientFinal { binding, nonce, without_proof, proof })
     }
 }
 
@@ -154,20 +120,15 @@ impl<'a> ServerFirst<'a> {
     pub(in crate::auth) fn parse(message: &'a [u8]) -> Result<ServerFirst<'a>, AuthError> {
         let mut rest = text(message)?;
         if rest.starts_with("m=") {
-            return Err(AuthError::Malformed(
-                "The server requires an unsupported SCRAM extension.",
-            ));
+            return Err(AuthError::Malformed("The server requires an unsupported SCRAM extension."));
         }
         let nonce = attribute(&mut rest, 'r', "The SCRAM nonce is missing.")?;
         check_nonce(nonce)?;
         let salt = attribute(&mut rest, 's', "The SCRAM salt is missing.")?;
-        let salt = STANDARD
-            .decode(salt)
-            .map_err(|_| AuthError::Malformed("The SCRAM salt is not base64."))?;
+        let salt = STANDARD.decode(salt).map_err(|_| AuthError::Malformed("The SCRAM salt is not base64."))?;
         let iterations = attribute(&mut rest, 'i', "The SCRAM iteration count is missing.")?;
-        let iterations: u64 = iterations
-            .parse()
-            .map_err(|_| AuthError::Malformed("The SCRAM iteration count is not a number."))?;
+        let iterations: u64 =
+            iterations.parse().map_err(|_| AuthError::Malformed("The SCRAM iteration count is not a number."))?;
         if iterations > u64::from(MAX_ITERATIONS) {
             return Err(AuthError::Iterations(iterations));
         }
@@ -175,11 +136,7 @@ impl<'a> ServerFirst<'a> {
             .ok()
             .and_then(NonZeroU32::new)
             .ok_or(AuthError::Malformed("The SCRAM iteration count is zero."))?;
-        Ok(ServerFirst {
-            nonce,
-            salt,
-            iterations,
-        })
+        Ok(ServerFirst { nonce, salt, iterations })
     }
 }
 
@@ -194,7 +151,5 @@ pub(in crate::auth) fn parse_server_final(message: &[u8]) -> Result<[u8; KEY_LEN
         .decode(signature)
         .ok()
         .and_then(|signature| signature.try_into().ok())
-        .ok_or(AuthError::Malformed(
-            "The server's SCRAM signature is not base64 of a digest.",
-        ))
+        .ok_or(AuthError::Malformed("The server's SCRAM signature is not base64 of a digest."))
 }

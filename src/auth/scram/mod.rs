@@ -52,13 +52,7 @@ impl Keys {
     pub(super) fn derive(password: &str, salt: &[u8], iterations: NonZeroU32) -> Keys {
         let mut salted = [0; KEY_LEN];
         let normalised = saslprep(password);
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            iterations,
-            salt,
-            normalised.as_bytes(),
-            &mut salted,
-        );
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, normalised.as_bytes(), &mut salted);
         let client_key = hmac_sha256(&salted, &[b"Client Key"]);
         let keys = Keys {
             stored_key: sha256(&client_key),
@@ -104,8 +98,6 @@ fn saslprep(password: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// Salt and iterations of a `server-first-message`.
-pub(super) fn parse_server_first(
-    message: &[u8],
-) -> Result<(Vec<u8>, NonZeroU32), super::AuthError> {
+pub(super) fn parse_server_first(message: &[u8]) -> Result<(Vec<u8>, NonZeroU32), super::AuthError> {
     message::ServerFirst::parse(message).map(|first| (first.salt, first.iterations))
 }

@@ -32,11 +32,7 @@ impl Checking {
         nonce: [u8; NONCE_LEN],
     ) -> Result<(Checking, String), AuthError> {
         let first = ClientFirst::parse(client_first)?;
-        Ok(Checking::with_nonce(
-            &first,
-            verifier,
-            &STANDARD.encode(nonce),
-        ))
+        Ok(Checking::with_nonce(&first, verifier, &STANDARD.encode(nonce)))
     }
 
     /// The same with the nonce's text given, for the RFC's vectors.
@@ -64,27 +60,14 @@ impl Checking {
     pub(in crate::auth) fn finish(self, client_final: &[u8]) -> Result<Option<Checked>, AuthError> {
         let message = ClientFinal::parse(client_final)?;
         // base64 of "n,," and of "y,,".
-        let expected = if self.binding_flag == b'y' {
-            "eSws"
-        } else {
-            "biws"
-        };
+        let expected = if self.binding_flag == b'y' { "eSws" } else { "biws" };
         if message.binding != expected {
-            return Err(AuthError::Malformed(
-                "The SCRAM channel binding does not match.",
-            ));
+            return Err(AuthError::Malformed("The SCRAM channel binding does not match."));
         }
         if !constant_time_eq(message.nonce.as_bytes(), self.nonce.as_bytes()) {
             return Err(AuthError::Malformed("The SCRAM nonce does not match."));
         }
-        let signed = [
-            &self.client_first_bare,
-            ",",
-            &self.server_first,
-            ",",
-            message.without_proof,
-        ]
-        .concat();
+        let signed = [&self.client_first_bare, ",", &self.server_first, ",", message.without_proof].concat();
         let signature = hmac_sha256(&self.verifier.stored_key, &[signed.as_bytes()]);
         let client_key = xor(&message.proof, &signature);
         let server_signature = hmac_sha256(&self.verifier.server_key, &[signed.as_bytes()]);
@@ -92,10 +75,7 @@ impl Checking {
             return Ok(None);
         }
         let server_final = format!("v={}", STANDARD.encode(server_signature));
-        Ok(Some(Checked {
-            server_final,
-            client_key: ClientKey(client_key),
-        }))
+        Ok(Some(Checked { server_final, client_key: ClientKey(client_key) }))
     }
 }
 
@@ -120,13 +100,7 @@ impl Proving {
     pub(in crate::auth) fn with_nonce(user: &str, nonce: &str) -> (Proving, String) {
         let client_first_bare = format!("n={user},r={nonce}");
         let client_first = format!("n,,{client_first_bare}");
-        (
-            Proving {
-                client_first_bare,
-                nonce: nonce.to_owned(),
-            },
-            client_first,
-        )
+        (Proving { client_first_bare, nonce: nonce.to_owned() }, client_first)
     }
 
     /// Takes `server-first-message`; `keys` turns salt and iterations into keys. The second value is
@@ -145,20 +119,11 @@ impl Proving {
         let keys = keys(&message.salt, message.iterations);
         let without_proof = format!("c=biws,r={}", message.nonce);
         // Checked to be UTF-8 by `ServerFirst::parse`.
-        let parts: [&[u8]; 5] = [
-            self.client_first_bare.as_bytes(),
-            b",",
-            server_first,
-            b",",
-            without_proof.as_bytes(),
-        ];
+        let parts: [&[u8]; 5] = [self.client_first_bare.as_bytes(), b",", server_first, b",", without_proof.as_bytes()];
         let signature = hmac_sha256(&keys.stored_key, &parts);
         let proof = STANDARD.encode(xor(&keys.client_key.0, &signature));
         let expected_signature = hmac_sha256(&keys.server_key, &parts);
-        Ok((
-            Proved { expected_signature },
-            format!("{without_proof},p={proof}"),
-        ))
+        Ok((Proved { expected_signature }, format!("{without_proof},p={proof}")))
     }
 }
 
@@ -180,9 +145,9 @@ mod tests {
     use std::num::NonZeroU32;
 
     const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
-    const SERVER_FIRST: &str =
-        "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
-    const CLIENT_FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+    const SERVER_FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+    const CLIENT_FINAL: &str =
+        "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
     const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     /// RFC 7677, section 3.
@@ -202,18 +167,11 @@ mod tests {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = Verifier::derive("pencil", &salt, NonZeroU32::new(4096).unwrap());
         let first = ClientFirst::parse(CLIENT_FIRST.as_bytes()).unwrap();
-        let (checking, answer) =
-            Checking::with_nonce(&first, verifier, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
+        let (checking, answer) = Checking::with_nonce(&first, verifier, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
         assert_eq!(answer, SERVER_FIRST);
-        let checked = checking
-            .finish(CLIENT_FINAL.as_bytes())
-            .unwrap()
-            .expect("the right proof");
+        let checked = checking.finish(CLIENT_FINAL.as_bytes()).unwrap().expect("the right proof");
         assert_eq!(checked.server_final, SERVER_FINAL);
         let keys = Keys::derive("pencil", &salt, NonZeroU32::new(4096).unwrap());
-        assert_eq!(
-            checked.client_key, keys.client_key,
-            "the key for a later pass-through"
-        );
+        assert_eq!(checked.client_key, keys.client_key, "the key for a later pass-through");
     }
 }

@@ -25,23 +25,10 @@ impl Verifier {
         let (iterations_salt, keys) = rest.split_once('$')?;
         let (iterations, salt) = iterations_salt.split_once(':')?;
         let (stored_key, server_key) = keys.split_once(':')?;
-        let iterations = iterations
-            .parse::<NonZeroU32>()
-            .ok()
-            .filter(|i| i.get() <= MAX_ITERATIONS)?;
+        let iterations = iterations.parse::<NonZeroU32>().ok().filter(|i| i.get() <= MAX_ITERATIONS)?;
         let salt = STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?;
-        let key = |text| {
-            STANDARD
-                .decode(text)
-                .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-        };
-        Some(Verifier {
-            iterations,
-            salt,
-            stored_key: key(stored_key)?,
-            server_key: key(server_key)?,
-        })
+        let key = |text| STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        Some(Verifier { iterations, salt, stored_key: key(stored_key)?, server_key: key(server_key)? })
     }
 
     /// Derives a verifier from a password. **Expensive**: PBKDF2.
@@ -51,12 +38,7 @@ impl Verifier {
 
     /// The verifier that belongs to derived keys.
     pub(in crate::auth) fn from_keys(keys: &Keys, salt: &[u8], iterations: NonZeroU32) -> Verifier {
-        Verifier {
-            iterations,
-            salt: salt.to_vec(),
-            stored_key: keys.stored_key,
-            server_key: keys.server_key,
-        }
+        Verifier { iterations, salt: salt.to_vec(), stored_key: keys.stored_key, server_key: keys.server_key }
     }
 
     /// Iterations of PBKDF2.

@@ -32,10 +32,7 @@ fn minted_fingerprints_are_bounded_and_counted() {
     }
     assert_eq!(last, 6_000.0, "each execution is counted exactly once");
     assert!(client.worker.table.len() <= 502);
-    let known = client
-        .insight
-        .fingerprints(FingerprintOrder::Calls, usize::MAX)
-        .len();
+    let known = client.insight.fingerprints(FingerprintOrder::Calls, usize::MAX).len();
     assert!((300..=502).contains(&known), "{known}");
     assert!(scrape(&client).len() < 400_000);
 }
@@ -44,17 +41,8 @@ fn minted_fingerprints_are_bounded_and_counted() {
 fn one_client_cannot_mint_without_end() {
     let mut client = Client::new();
     (0..400).for_each(|number| client.query(&format!("SELECT x FROM t_{number}"), 1));
-    assert_eq!(
-        client
-            .insight
-            .fingerprints(FingerprintOrder::Calls, usize::MAX)
-            .len(),
-        200
-    );
-    assert_eq!(
-        sum(&scrape(&client), "pgsluice_fingerprint_calls_total"),
-        400.0
-    );
+    assert_eq!(client.insight.fingerprints(FingerprintOrder::Calls, usize::MAX).len(), 200);
+    assert_eq!(sum(&scrape(&client), "pgsluice_fingerprint_calls_total"), 400.0);
 }
 
 #[test]
@@ -66,12 +54,7 @@ fn findings_are_bounded_and_the_rest_is_other() {
         }
         client.query(&format!(r#"SELECT "a{number}"."id" FROM "a{number}""#), 6);
         (0..6).for_each(|id| {
-            client.query(
-                &format!(
-                    r#"SELECT "b{number}"."id" FROM "b{number}" WHERE "b{number}"."a_id" = {id}"#
-                ),
-                1,
-            )
+            client.query(&format!(r#"SELECT "b{number}"."id" FROM "b{number}" WHERE "b{number}"."a_id" = {id}"#), 1)
         });
         client.wait_ms(200);
     }
@@ -85,9 +68,7 @@ fn findings_are_bounded_and_the_rest_is_other() {
 #[test]
 fn databases_are_bounded() {
     let insight = Insight::new(&config());
-    let ids: Vec<_> = (0..200)
-        .map(|number| insight.database(&format!("db{number}")))
-        .collect();
+    let ids: Vec<_> = (0..200).map(|number| insight.database(&format!("db{number}"))).collect();
     assert_eq!(ids[0], insight.database("db0"));
     assert_eq!(ids[150], ids[199]);
     assert!(usize::from(ids[199].0) < MAX_DATABASES);
@@ -99,38 +80,19 @@ fn ten_thousand_idle_sessions_hold_no_unit() {
     let mut client = Client::new();
     let database = client.insight.database("shop");
     let mut sessions: Vec<_> = (0..10_000).map(|_| SessionInsight::new(database)).collect();
-    let statement = crate::sql::Statement {
-        operation: crate::sql::Operation::Select,
-        ..Default::default()
-    };
+    let statement = crate::sql::Statement { operation: crate::sql::Operation::Select, ..Default::default() };
     for (number, session) in sessions.iter_mut().enumerate() {
         let now = number as u64 * 2_000;
-        let at = Times {
-            received_us: now,
-            server_us: now,
-            sent_us: now,
-        };
-        session.begin(
-            &mut client.worker,
-            &Begin {
-                statement,
-                text: None,
-                tags: TagSet::default(),
-                at,
-                pipelined: false,
-            },
-        );
+        let at = Times { received_us: now, server_us: now, sent_us: now };
+        session
+            .begin(&mut client.worker, &Begin { statement, text: None, tags: TagSet::default(), at, pipelined: false });
         session.complete(&mut client.worker, 1, 1, now + 100);
         session.ready(&mut client.worker, b'I', now + 100);
         if number % 100 == 0 {
             client.worker.tick(now);
         }
     }
-    assert!(
-        client.worker.units.len() < 700,
-        "{}",
-        client.worker.units.len()
-    );
+    assert!(client.worker.units.len() < 700, "{}", client.worker.units.len());
     assert!(std::mem::size_of::<SessionInsight>() <= 64);
     assert!(runs::Runs::size() < 24_000, "{}", runs::Runs::size());
 }
@@ -142,17 +104,11 @@ fn exposure_starts_at_zero_and_sums_stay_exact() {
     client.insight.sweep();
     (0..5).for_each(|_| client.query("SELECT a FROM t", 1));
     let page = scrape(&client);
-    let line = page.lines().find(|line| {
-        line.starts_with("pgsluice_fingerprint_calls_total") && !line.contains("other")
-    });
+    let line =
+        page.lines().find(|line| line.starts_with("pgsluice_fingerprint_calls_total") && !line.contains("other"));
     assert!(line.is_some_and(|line| line.ends_with(" 5")), "{page}");
     assert_eq!(sum(&page, "pgsluice_fingerprint_calls_total"), 15.0);
-    assert!(
-        page.contains(
-            r#"pgsluice_table_statements_total{database="shop",table="t",access="read"} 15"#
-        ),
-        "{page}"
-    );
+    assert!(page.contains(r#"pgsluice_table_statements_total{database="shop",table="t",access="read"} 15"#), "{page}");
 }
 
 #[test]
@@ -170,10 +126,7 @@ fn the_scrape_is_well_formed() {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let name = rest.split(' ').next().unwrap();
-            assert!(
-                name.starts_with("pgsluice_") && !typed.contains(&name),
-                "{line}"
-            );
+            assert!(name.starts_with("pgsluice_") && !typed.contains(&name), "{line}");
             typed.push(name);
         } else if !line.starts_with("# HELP ") {
             let name = line.split(['{', ' ']).next().unwrap();
@@ -182,11 +135,7 @@ fn the_scrape_is_well_formed() {
                 .find_map(|tail| name.strip_suffix(tail))
                 .filter(|family| typed.contains(family))
                 .unwrap_or(name);
-            assert_eq!(
-                typed.last(),
-                Some(&family),
-                "a family's samples stand together: {line}"
-            );
+            assert_eq!(typed.last(), Some(&family), "a family's samples stand together: {line}");
             let (key, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
             assert!(samples.insert(key), "twice: {key}");

@@ -1,6 +1,7 @@
 //! The detector against streams of real Django statements, with a clock that the test drives.
 
 mod bounds;
+mod requests;
 mod scenarios;
 mod secrecy;
 mod units;
@@ -11,10 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::sql::{Analyzer, LexSettings, RawSql};
 
-pub(super) const LEX: LexSettings = LexSettings {
-    standard_conforming_strings: Some(true),
-    safe_encoding: true,
-};
+pub(super) const LEX: LexSettings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
 
 pub(super) fn config() -> InsightConfig {
     InsightConfig {
@@ -97,37 +95,17 @@ impl Client {
 
     pub(super) fn query_as(&mut self, sql: &str, rows: u64, pipelined: bool) {
         self.now += self.pause;
-        let at = Times {
-            received_us: self.now,
-            server_us: self.now + 20,
-            sent_us: self.now + 40,
-        };
+        let at = Times { received_us: self.now, server_us: self.now + 20, sent_us: self.now + 40 };
         let (session, worker) = (&mut self.session, &mut self.worker);
         let status = &mut self.status;
-        self.analyzer
-            .analyze(RawSql(sql.as_bytes()), LEX, |statement, text| {
-                let text = Some(Text {
-                    sql: text,
-                    lex: LEX,
-                });
-                session.begin(
-                    worker,
-                    &Begin {
-                        statement: *statement,
-                        text,
-                        tags: TagSet::default(),
-                        at,
-                        pipelined,
-                    },
-                );
-            });
+        self.analyzer.analyze(RawSql(sql.as_bytes()), LEX, |statement, text| {
+            let text = Some(Text { sql: text, lex: LEX });
+            session.begin(worker, &Begin { statement: *statement, text, tags: TagSet::default(), at, pipelined });
+        });
         let upper = sql.trim_start().to_ascii_uppercase();
         if upper.starts_with("BEGIN") {
             *status = b'T';
-        } else if upper.starts_with("COMMIT")
-            || upper.starts_with("ROLLBACK;")
-            || upper == "ROLLBACK"
-        {
+        } else if upper.starts_with("COMMIT") || upper.starts_with("ROLLBACK;") || upper == "ROLLBACK" {
             *status = b'I';
         }
         session.synced();
@@ -156,8 +134,6 @@ impl Client {
 /// Only what is reported as N+1 with at least medium confidence.
 pub(super) fn sure(seen: &[Seen]) -> Vec<&Seen> {
     seen.iter()
-        .filter(|burst| {
-            matches!(burst.kind, Kind::NPlusOne | Kind::Chain) && burst.confidence > Confidence::Low
-        })
+        .filter(|burst| matches!(burst.kind, Kind::NPlusOne | Kind::Chain) && burst.confidence > Confidence::Low)
         .collect()
 }

@@ -32,14 +32,7 @@ pub(super) fn capture(work: impl FnOnce()) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-const SECRETS: [&str; 6] = [
-    "s3cr3t",
-    "jane@example.org",
-    "987654321",
-    "hunter2",
-    "Zürich",
-    "deadbeef",
-];
+const SECRETS: [&str; 6] = ["s3cr3t", "jane@example.org", "987654321", "hunter2", "Zürich", "deadbeef"];
 
 #[test]
 fn literals_appear_nowhere() {
@@ -47,29 +40,17 @@ fn literals_appear_nowhere() {
     let log = capture(|| {
         let mut client = Client::new();
         client.session.set_application("app\n\"x\u{7}é");
-        client.query(
-            r#"SELECT "u"."id", "u"."owner_id" FROM "u" WHERE "u"."email" = 'jane@example.org'"#,
-            8,
-        );
+        client.query(r#"SELECT "u"."id", "u"."owner_id" FROM "u" WHERE "u"."email" = 'jane@example.org'"#, 8);
         for id in 0..8 {
             client.query(&format!(r#"SELECT "owner"."id" FROM "owner" WHERE "owner"."id" = 987654321{id} LIMIT 21 /*route='x/987654321/y',user='hunter2'*/"#), 1);
             client.query(&format!(r#"SELECT "n"."id" FROM "n" WHERE "n"."owner_id" = {id} AND "n"."t" IN ('s3cr3t', E'hunter2\'', $$Zürich$$, X'deadbeef')"#), 2);
         }
         for id in 0..30 {
-            client.query(
-                &format!(r#"UPDATE "u" SET "password" = 'hunter2-{id}' WHERE "u"."id" = {id}"#),
-                1,
-            );
+            client.query(&format!(r#"UPDATE "u" SET "password" = 'hunter2-{id}' WHERE "u"."id" = {id}"#), 1);
             client.query("SET app.jwt = 's3cr3t'", 0);
             client.query("SELECT x, 's3cr3t unterminated", 0);
         }
-        shown.push_str(
-            &client
-                .finish()
-                .iter()
-                .map(|burst| burst.all.clone())
-                .collect::<String>(),
-        );
+        shown.push_str(&client.finish().iter().map(|burst| burst.all.clone()).collect::<String>());
         client.insight.sweep();
         client.insight.render(&mut shown);
         shown.push_str(&format!(
@@ -79,10 +60,7 @@ fn literals_appear_nowhere() {
         ));
         assert!(client.insight.findings().len() >= 2, "{shown}");
     });
-    assert!(
-        log.contains("pgsluice::finding") && log.contains("pgsluice::burst"),
-        "{log}"
-    );
+    assert!(log.contains("pgsluice::finding") && log.contains("pgsluice::burst"), "{log}");
     for secret in SECRETS {
         assert!(!shown.contains(secret), "{secret} in {shown}");
         assert!(!log.contains(secret), "{secret} in {log}");

@@ -3,9 +3,7 @@
 use super::*;
 
 fn get(id: u64) -> String {
-    format!(
-        r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = {id} LIMIT 21"#
-    )
+    format!(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = {id} LIMIT 21"#)
 }
 
 const LIST: &str = r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book""#;
@@ -16,10 +14,7 @@ fn units(client: &Client, boundary: &str) -> u64 {
     let mut page = String::new();
     client.insight.render(&mut page);
     let name = format!(r#"pgsluice_unit_queries_count{{database="shop",boundary="{boundary}"}} "#);
-    page.lines()
-        .find_map(|line| line.strip_prefix(&name))
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(u64::MAX)
+    page.lines().find_map(|line| line.strip_prefix(&name)).and_then(|count| count.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn loop_of(client: &mut Client, tag: &str) {
@@ -60,10 +55,7 @@ fn idle_time_ends_a_unit_outside_a_transaction_only() {
     client.query(LIST, 2);
     client.query("COMMIT", 0);
     client.finish();
-    assert_eq!(
-        (units(&client, "connection"), units(&client, "gap")),
-        (1, 1)
-    );
+    assert_eq!((units(&client, "connection"), units(&client, "gap")), (1, 1));
 }
 
 #[test]
@@ -84,10 +76,7 @@ fn a_slow_client_earns_a_longer_gap() {
     client.wait_ms(120);
     client.query(LIST, 1);
     client.finish();
-    assert_eq!(
-        (units(&client, "connection"), units(&client, "gap")),
-        (1, 0)
-    );
+    assert_eq!((units(&client, "connection"), units(&client, "gap")), (1, 0));
 }
 
 #[test]
@@ -99,14 +88,7 @@ fn a_new_trace_ends_a_unit_and_the_same_trace_never_does() {
     client.query(&format!("{LIST} {}", tag(7)), 2);
     client.query(&format!("{LIST} {}", tag(8)), 2);
     client.finish();
-    assert_eq!(
-        (
-            units(&client, "connection"),
-            units(&client, "trace"),
-            units(&client, "gap")
-        ),
-        (1, 1, 0)
-    );
+    assert_eq!((units(&client, "connection"), units(&client, "trace"), units(&client, "gap")), (1, 1, 0));
 }
 
 #[test]
@@ -119,10 +101,7 @@ fn routes_part_units_and_name_findings() {
     loop_of(&mut client, "/*route='authors'*/");
     let seen = client.finish();
     assert_eq!(units(&client, "tag"), 1);
-    let routes: Vec<_> = seen
-        .iter()
-        .map(|burst| burst.route.clone().unwrap_or_default())
-        .collect();
+    let routes: Vec<_> = seen.iter().map(|burst| burst.route.clone().unwrap_or_default()).collect();
     assert_eq!(routes, ["books/#", "authors"]);
     assert_eq!(client.insight.findings().len(), 2);
 }
@@ -149,9 +128,9 @@ fn units_are_capped() {
 fn the_tick_ends_idle_units_and_the_session_goes_on() {
     let mut client = Client::new();
     loop_of(&mut client, "");
-    client.worker.tick(client.now + 500_000);
+    client.worker.tick(client.now + 50_000);
     assert!(client.bursts().is_empty());
-    client.worker.tick(client.now + 2_000_000);
+    client.worker.tick(client.now + 250_000);
     assert_eq!(client.bursts().len(), 1);
     client.wait_ms(3_000);
     loop_of(&mut client, "");
@@ -172,59 +151,28 @@ fn a_finding_cools_down_and_speaks_again_when_it_gets_worse() {
         loop_of(&mut client, "");
         assert_eq!(client.finish().len(), 5);
         let findings = client.insight.findings();
-        assert_eq!(
-            (findings.len(), findings[0].bursts, findings[0].n),
-            (1, 5, (6, 30, 6))
-        );
+        assert_eq!((findings.len(), findings[0].bursts, findings[0].n), (1, 5, (6, 30, 6)));
     });
-    let findings = lines
-        .lines()
-        .filter(|line| line.contains("pgsluice::finding"))
-        .count();
-    let bursts = lines
-        .lines()
-        .filter(|line| line.contains("pgsluice::burst"))
-        .count();
+    let findings = lines.lines().filter(|line| line.contains("pgsluice::finding")).count();
+    let bursts = lines.lines().filter(|line| line.contains("pgsluice::burst")).count();
     assert_eq!((findings, bursts), (3, 5), "{lines}");
 }
 
 #[test]
 fn answers_are_matched_in_order_and_leftovers_forgotten() {
     let mut client = Client::new();
-    let statement = |literals| crate::sql::Statement {
-        literals,
-        operation: crate::sql::Operation::Select,
-        ..Default::default()
-    };
-    let at = Times {
-        received_us: 1,
-        server_us: 2,
-        sent_us: 3,
-    };
+    let statement =
+        |literals| crate::sql::Statement { literals, operation: crate::sql::Operation::Select, ..Default::default() };
+    let at = Times { received_us: 1, server_us: 2, sent_us: 3 };
     let (session, worker) = (&mut client.session, &mut client.worker);
     for literals in 0..3 {
         session.begin(
             worker,
-            &Begin {
-                statement: statement(literals),
-                text: None,
-                tags: TagSet::default(),
-                at,
-                pipelined: literals > 0,
-            },
+            &Begin { statement: statement(literals), text: None, tags: TagSet::default(), at, pipelined: literals > 0 },
         );
     }
     session.synced();
-    session.begin(
-        worker,
-        &Begin {
-            statement: statement(9),
-            text: None,
-            tags: TagSet::default(),
-            at,
-            pipelined: true,
-        },
-    );
+    session.begin(worker, &Begin { statement: statement(9), text: None, tags: TagSet::default(), at, pipelined: true });
     session.synced();
     session.complete(worker, 1, 1, 10);
     session.failed(worker, *b"23505", 20);
@@ -244,16 +192,7 @@ fn more_in_flight_than_the_queue_holds() {
     let (session, worker) = (&mut client.session, &mut client.worker);
     for _ in 0..1_000 {
         let statement = crate::sql::Statement::default();
-        session.begin(
-            worker,
-            &Begin {
-                statement,
-                text: None,
-                tags: TagSet::default(),
-                at,
-                pipelined: true,
-            },
-        );
+        session.begin(worker, &Begin { statement, text: None, tags: TagSet::default(), at, pipelined: true });
     }
     session.synced();
     (0..1_000).for_each(|_| session.complete(worker, 1, 1, 10));
@@ -261,13 +200,7 @@ fn more_in_flight_than_the_queue_holds() {
     assert_eq!(worker.table.entry(0).read().calls, 256);
     session.begin(
         worker,
-        &Begin {
-            statement: Default::default(),
-            text: None,
-            tags: TagSet::default(),
-            at,
-            pipelined: false,
-        },
+        &Begin { statement: Default::default(), text: None, tags: TagSet::default(), at, pipelined: false },
     );
     session.complete(worker, 1, 1, 10);
     assert_eq!(worker.table.entry(0).read().calls, 257);
@@ -306,10 +239,5 @@ fn switched_off_it_sees_nothing() {
     loop_of(&mut client, "");
     client.insight.set_enabled(true);
     assert!(client.finish().is_empty());
-    assert!(
-        client
-            .insight
-            .fingerprints(FingerprintOrder::Calls, 10)
-            .is_empty()
-    );
+    assert!(client.insight.fingerprints(FingerprintOrder::Calls, 10).is_empty());
 }

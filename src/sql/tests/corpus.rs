@@ -5,9 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::*;
 
 fn replay(kind: &str, run: fn(&[u8])) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fuzz/corpus")
-        .join(kind);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(kind);
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .expect("the corpus is in the repository")
         .map(|f| f.expect("entry").path())
@@ -35,9 +33,7 @@ fn compare(name: &str) -> Option<(usize, usize)> {
         println!("skipped: PGSLUICE_SHARED does not name the folder of recorded statements");
         return None;
     };
-    let file = std::path::Path::new(&folder)
-        .join("suites/fingerprints")
-        .join(name);
+    let file = std::path::Path::new(&folder).join("suites/fingerprints").join(name);
     let Ok(text) = std::fs::read_to_string(&file) else {
         println!("skipped: {} is not there", file.display());
         return None;
@@ -46,10 +42,7 @@ fn compare(name: &str) -> Option<(usize, usize)> {
     let mut theirs: HashMap<i64, HashMap<Fingerprint, String>> = HashMap::new();
     for line in text.lines() {
         let record: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
-        let (id, sql) = (
-            record["queryid"].as_i64().expect("id"),
-            record["sql"].as_str().expect("text"),
-        );
+        let (id, sql) = (record["queryid"].as_i64().expect("id"), record["sql"].as_str().expect("text"));
         let statements = all(sql.as_bytes(), ON);
         fuzz_lexer(sql.as_bytes());
         if statements.len() != 1 {
@@ -57,11 +50,7 @@ fn compare(name: &str) -> Option<(usize, usize)> {
         }
         let fp = statements[0].0.fingerprint;
         ours.entry(fp).or_default().insert(id);
-        theirs
-            .entry(id)
-            .or_default()
-            .entry(fp)
-            .or_insert_with(|| shown(sql));
+        theirs.entry(id).or_default().entry(fp).or_insert_with(|| shown(sql));
     }
     // PostgreSQL resolves names: `"t"."a"` and `a` are one column to it, and two texts to us.
     let named = |text: &String| {
@@ -70,16 +59,10 @@ fn compare(name: &str) -> Option<(usize, usize)> {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let differ = |fps: &HashMap<Fingerprint, String>| {
-        fps.values().map(named).collect::<HashSet<_>>().len() > 1
-    };
+    let differ = |fps: &HashMap<Fingerprint, String>| fps.values().map(named).collect::<HashSet<_>>().len() > 1;
     let splits = theirs.values().filter(|fps| differ(fps)).count();
     let merges = ours.values().filter(|ids| ids.len() > 1).count();
-    println!(
-        "{name}: {} query ids, {} fingerprints; splits {splits}, merges {merges}",
-        theirs.len(),
-        ours.len()
-    );
+    println!("{name}: {} query ids, {} fingerprints; splits {splits}, merges {merges}", theirs.len(), ours.len());
     if std::env::var_os("PGSLUICE_VERBOSE").is_some() {
         let mut split: Vec<_> = theirs.iter().filter(|(_, f)| f.len() > 1).collect();
         split.sort_by_key(|(id, _)| **id);
@@ -96,10 +79,7 @@ fn compare(name: &str) -> Option<(usize, usize)> {
 #[test]
 fn django_groups_as_postgresql_does() {
     if let Some((splits, _)) = compare("django.jsonl") {
-        assert_eq!(
-            splits, 0,
-            "what PostgreSQL holds for one statement is one fingerprint"
-        );
+        assert_eq!(splits, 0, "what PostgreSQL holds for one statement is one fingerprint");
     }
 }
 

@@ -10,10 +10,7 @@ fn operations() {
         ("VALUES (1)", Select),
         ("TABLE t", Select),
         ("WITH x AS (SELECT 1) SELECT * FROM x", Select),
-        (
-            "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
-            Delete,
-        ),
+        ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", Delete),
         ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", Insert),
         ("SELECT a FROM t FOR UPDATE", Select),
         ("SELECT set_config('TimeZone', 'UTC', false)", Session),
@@ -26,10 +23,7 @@ fn operations() {
         ("FETCH FORWARD 1 FROM c", Cursor),
         ("DECLARE c CURSOR FOR SELECT 1", Cursor),
         ("SHOW x", Session),
-        (
-            "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
-            Merge,
-        ),
+        ("MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", Merge),
         ("\"select\" 1", Other),
     ] {
         assert_eq!(one(sql).operation, expected, "{sql}");
@@ -56,15 +50,9 @@ fn effects() {
         ("RESET SESSION AUTHORIZATION", ROLE | RESET),
         ("RESET ALL", RESET),
         ("SELECT set_config('TimeZone', 'UTC', false)", SET),
-        (
-            "SELECT pg_catalog.\"set_config\"('search_path', '', $1)",
-            SET,
-        ),
+        ("SELECT pg_catalog.\"set_config\"('search_path', '', $1)", SET),
         ("SELECT set_config('a', 'b', true)", 0),
-        (
-            "SELECT set_config('a', 'b', true), set_config('a', 'b', false)",
-            SET,
-        ),
+        ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", SET),
         ("LISTEN c", LISTEN),
         ("UNLISTEN *", UNDO),
         ("SELECT a, pg_advisory_lock(1) FROM t", ADVISORY_LOCK),
@@ -77,10 +65,7 @@ fn effects() {
         ("CREATE TEMP TABLE t (a int) ON COMMIT DROP", 0),
         ("CREATE TABLE t (temp int)", 0),
         ("CREATE TABLE pg_temp.t (a int)", TEMP),
-        (
-            "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-            TEMP | LOAD,
-        ),
+        ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", TEMP | LOAD),
         ("SELECT a INTO TEMP x FROM t", TEMP),
         ("SELECT a INTO LOCAL TEMPORARY TABLE x FROM t", TEMP),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", HOLD_CURSOR),
@@ -108,10 +93,7 @@ fn effects() {
 
 #[test]
 fn effects_in_doubt_are_those_of_both_readings() {
-    let unknown = LexSettings {
-        standard_conforming_strings: None,
-        safe_encoding: true,
-    };
+    let unknown = LexSettings { standard_conforming_strings: None, safe_encoding: true };
     // One reading ends the first string at the backslash, the other two quotes later.
     let got = all(b"SELECT 'a\\'; SET x = 1; SELECT ' '", unknown);
     assert!(got.iter().any(|(s, _)| s.effects & effect::SET != 0));
@@ -136,33 +118,15 @@ fn flags() {
         ("SELECT a > 1 FROM t", 0),
         ("SELECT a FROM t WHERE b > c", 0),
         ("SELECT a FROM t FOR UPDATE", FOR_UPDATE),
-        (
-            "SELECT a FROM t FOR NO KEY UPDATE NOWAIT",
-            FOR_UPDATE | LOCK_QUEUE,
-        ),
-        (
-            "SELECT a FROM t FOR UPDATE OF t SKIP LOCKED",
-            FOR_UPDATE | LOCK_QUEUE,
-        ),
-        (
-            "SELECT relname FROM pg_class, \"pg_catalog\".pg_namespace n",
-            CATALOG,
-        ),
+        ("SELECT a FROM t FOR NO KEY UPDATE NOWAIT", FOR_UPDATE | LOCK_QUEUE),
+        ("SELECT a FROM t FOR UPDATE OF t SKIP LOCKED", FOR_UPDATE | LOCK_QUEUE),
+        ("SELECT relname FROM pg_class, \"pg_catalog\".pg_namespace n", CATALOG),
         ("SELECT a FROM pg_class JOIN t ON true", 0),
-        (
-            "SELECT \"django_migrations\".\"id\" FROM \"django_migrations\"",
-            CATALOG,
-        ),
-        (
-            "SELECT a FROM django_session WHERE session_key = 'x'",
-            DJANGO_SESSION,
-        ),
+        ("SELECT \"django_migrations\".\"id\" FROM \"django_migrations\"", CATALOG),
+        ("SELECT a FROM django_session WHERE session_key = 'x'", DJANGO_SESSION),
         ("SELECT extract(year FROM pg_x) FROM t", 0),
         ("SELECT a FROM t WHERE a IS DISTINCT FROM pg_x", 0),
-        (
-            "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
-            ON_CONFLICT,
-        ),
+        ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", ON_CONFLICT),
         ("/* a */ SELECT a FROM t", COMMENT),
         ("SELECT a FROM t -- x", 0),
         ("SELECT '/* x */' FROM t", 0),
@@ -189,23 +153,11 @@ fn lists_are_measured() {
 #[test]
 fn literals_tell_values_apart() {
     let lits = |sql: &str| one(sql).literals;
-    assert_eq!(
-        lits("SELECT a FROM t WHERE b = 1"),
-        lits("select  a from t where b=1")
-    );
-    assert_ne!(
-        lits("SELECT a FROM t WHERE b = 1"),
-        lits("SELECT a FROM t WHERE b = 2")
-    );
+    assert_eq!(lits("SELECT a FROM t WHERE b = 1"), lits("select  a from t where b=1"));
+    assert_ne!(lits("SELECT a FROM t WHERE b = 1"), lits("SELECT a FROM t WHERE b = 2"));
     assert_ne!(lits("SELECT f('a','bc')"), lits("SELECT f('ab','c')"));
-    assert_ne!(
-        lits("SET search_path = tenant1"),
-        lits("SET search_path = tenant2")
-    );
-    assert_ne!(
-        lits("SELECT a FROM t WHERE b IN (1,2)"),
-        lits("SELECT a FROM t WHERE b IN (1,2,3)")
-    );
+    assert_ne!(lits("SET search_path = tenant1"), lits("SET search_path = tenant2"));
+    assert_ne!(lits("SELECT a FROM t WHERE b IN (1,2)"), lits("SELECT a FROM t WHERE b IN (1,2,3)"));
     let (a, b) = (Analyzer::new([1, 2]), Analyzer::new([3, 4]));
     assert_ne!(a.hash_literals(b"x"), b.hash_literals(b"x"));
     assert_ne!(a.combine(1, 2), a.combine(2, 1));
@@ -214,13 +166,7 @@ fn literals_tell_values_apart() {
 #[test]
 fn setting_conforming_strings_stops_the_rest() {
     let got = all(b"SET standard_conforming_strings = off; SELECT 'x'", ON);
-    assert_eq!(
-        (
-            got[0].0.flags & flag::UNLEXED,
-            got[1].0.flags & flag::UNLEXED
-        ),
-        (0, flag::UNLEXED)
-    );
+    assert_eq!((got[0].0.flags & flag::UNLEXED, got[1].0.flags & flag::UNLEXED), (0, flag::UNLEXED));
     assert_eq!(got[1].0.operation, Operation::Select);
 }
 

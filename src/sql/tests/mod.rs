@@ -10,20 +10,12 @@ mod tag_values;
 use super::*;
 
 /// UTF-8, standard_conforming_strings on.
-pub(super) const ON: LexSettings = LexSettings {
-    standard_conforming_strings: Some(true),
-    safe_encoding: true,
-};
-pub(super) const OFF: LexSettings = LexSettings {
-    standard_conforming_strings: Some(false),
-    safe_encoding: true,
-};
+pub(super) const ON: LexSettings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+pub(super) const OFF: LexSettings = LexSettings { standard_conforming_strings: Some(false), safe_encoding: true };
 
 pub(super) fn all(sql: &[u8], settings: LexSettings) -> Vec<(Statement, Vec<u8>)> {
     let mut out = Vec::new();
-    Analyzer::new([1, 2]).analyze(RawSql(sql), settings, |s, text| {
-        out.push((*s, text.0.to_vec()))
-    });
+    Analyzer::new([1, 2]).analyze(RawSql(sql), settings, |s, text| out.push((*s, text.0.to_vec())));
     out
 }
 

@@ -248,10 +248,7 @@ fn time_is_linear() {
                 .expect("three runs")
         };
         let (small, large) = (time(8_000), time(60_000));
-        assert!(
-            large < small * 40 + std::time::Duration::from_millis(20),
-            "{unit}: {small:?} then {large:?}"
-        );
+        assert!(large < small * 40 + std::time::Duration::from_millis(20), "{unit}: {small:?} then {large:?}");
     }
 }
 
@@ -264,10 +261,7 @@ fn published_fingerprints_do_not_move() {
             r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 4217 LIMIT 21"#,
             "31a914c9a129a371",
         ),
-        (
-            r#"INSERT INTO "shop_tag" ("label") VALUES ('a'), ('b') RETURNING "shop_tag"."id""#,
-            "445aecd2f72d5fcd",
-        ),
+        (r#"INSERT INTO "shop_tag" ("label") VALUES ('a'), ('b') RETURNING "shop_tag"."id""#, "445aecd2f72d5fcd"),
         (
             r#"SELECT "t"."a" FROM "t" WHERE ("t"."b" IN (1, 2) AND "t"."c"::text LIKE 'x%') ORDER BY 1 ASC"#,
             "4831b578e57f873d",

@@ -1,0 +1,204 @@
+//! Requests asked back to back with nothing to tell them apart, and work that repeats by nature.
+
+use super::*;
+
+fn blamed(seen: &[Seen]) -> Vec<&Seen> {
+    seen.iter().filter(|burst| burst.confidence > Confidence::Low).collect()
+}
+
+fn take_job(client: &mut Client, id: u32) {
+    client.query("BEGIN", 0);
+    client.query(r#"SELECT "shop_job"."id", "shop_job"."state" FROM "shop_job" WHERE "shop_job"."state" = 'ready' ORDER BY "shop_job"."id" ASC LIMIT 1 FOR UPDATE SKIP LOCKED"#, 1);
+    client.query(&format!(r#"UPDATE "shop_job" SET "state" = 'done' WHERE "shop_job"."id" = {id}"#), 1);
+    client.query("COMMIT", 0);
+}
+
+#[test]
+fn jobs_taken_one_at_a_time() {
+    let mut client = Client::new();
+    // Something that returned as many rows as jobs are taken.
+    client.query(r#"SELECT "shop_tag"."id" FROM "shop_tag""#, 40);
+    for id in 0..40 {
+        take_job(&mut client, id);
+        client.query(&format!(r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."id" = {id} LIMIT 21"#), 1);
+    }
+    let seen = client.finish();
+    assert!(blamed(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn a_loop_inside_each_job_is_a_loop() {
+    let mut client = Client::new();
+    for id in 0..3 {
+        take_job(&mut client, id);
+        for line in 0..12 {
+            client.query(
+                &format!(r#"INSERT INTO "shop_line" ("job_id", "n") VALUES ({id}, {line}) RETURNING "shop_line"."id""#),
+                1,
+            );
+        }
+    }
+    let seen = client.finish();
+    assert!(blamed(&seen).iter().any(|burst| burst.kind == Kind::WriteLoop), "{seen:#?}");
+}
+
+#[test]
+fn rows_locked_once_and_saved_one_by_one() {
+    let mut client = Client::new();
+    client.query("BEGIN", 0);
+    client.query(
+        r#"SELECT "shop_job"."id" FROM "shop_job" WHERE "shop_job"."state" = 'ready' LIMIT 30 FOR UPDATE SKIP LOCKED"#,
+        30,
+    );
+    for id in 0..30 {
+        client.query(&format!(r#"UPDATE "shop_job" SET "state" = 'done' WHERE "shop_job"."id" = {id}"#), 1);
+    }
+    client.query("COMMIT", 0);
+    let seen = client.finish();
+    assert!(blamed(&seen).iter().any(|burst| burst.kind == Kind::WriteLoop), "{seen:#?}");
+}
+
+#[test]
+fn polling_is_no_duplicate() {
+    for pause in [5_000, 20_000, 60_000, 90_000] {
+        let mut client = Client::new();
+        client.pause = pause;
+        for _ in 0..40 {
+            client.query(r#"SELECT COUNT(*) AS "__count" FROM "shop_job" WHERE "shop_job"."state" = 'failed'"#, 1);
+            if pause < 50_000 {
+                client.wait_ms(25);
+            }
+        }
+        let seen = client.finish();
+        assert!(blamed(&seen).is_empty(), "{pause}: {seen:#?}");
+    }
+}
+
+#[test]
+fn the_same_question_in_a_loop_is_a_duplicate() {
+    for pause in [300, 1_200, 6_000] {
+        let mut client = Client::new();
+        client.pause = pause;
+        for _ in 0..15 {
+            client.query(r#"SELECT "shop_tag"."id" FROM "shop_tag" WHERE "shop_tag"."name" = 'x' LIMIT 21"#, 1);
+        }
+        let seen = client.finish();
+        assert!(blamed(&seen).iter().any(|burst| burst.kind == Kind::Duplicate), "{pause}: {seen:#?}");
+    }
+}
+
+#[test]
+fn one_insert_a_request_is_no_write_loop() {
+    let mut client = Client::new();
+    for id in 0..60 {
+        client.query(&format!(r#"INSERT INTO "shop_visit" ("page") VALUES ('{id}') RETURNING "shop_visit"."id""#), 1);
+        client.wait_ms(20);
+    }
+    let seen = client.finish();
+    assert!(blamed(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn two_requests_run_together_count_as_two() {
+    let mut client = Client::new();
+    for _ in 0..2 {
+        client.query(r#"SELECT "shop_author"."id", "shop_author"."name" FROM "shop_author""#, 60);
+        for id in 0..60 {
+            client.query(
+                &format!(r#"SELECT COUNT(*) AS "__count" FROM "shop_book" WHERE "shop_book"."author_id" = {id}"#),
+                1,
+            );
+        }
+    }
+    let seen = client.finish();
+    assert_eq!((seen.len(), seen[0].n, seen[0].parent_rows), (1, 60, Some(60)), "{seen:#?}");
+    let findings = client.insight.findings();
+    assert_eq!((findings[0].n, findings[0].bursts), ((60, 60, 60), 2));
+}
+
+const TOKEN: &str = r#"SELECT "authtoken_token"."key", "authtoken_token"."user_id" FROM "authtoken_token" WHERE "authtoken_token"."key" = 'k' LIMIT 21"#;
+const USER: &str =
+    r#"SELECT "auth_user"."id", "auth_user"."name" FROM "auth_user" WHERE "auth_user"."id" = 7 LIMIT 21"#;
+
+fn page(id: u32) -> String {
+    format!(r#"SELECT "cms_page"."id", "cms_page"."title" FROM "cms_page" WHERE "cms_page"."id" = {id} LIMIT 21"#)
+}
+
+#[test]
+fn a_loop_over_ids_from_a_search_engine() {
+    let mut client = Client::new();
+    for request in 0..3 {
+        client.wait_ms(25);
+        client.query(TOKEN, 1);
+        client.query(USER, 1);
+        (0..12).for_each(|id| client.query(&page(request * 100 + id), 1));
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 12), "{seen:#?}");
+}
+
+#[test]
+fn details_with_a_token_each_back_to_back() {
+    let mut client = Client::new();
+    for id in 0..40 {
+        client.query(TOKEN, 1);
+        client.query(&page(id), 1);
+    }
+    let seen = client.finish();
+    // The token, asked again and again, may be called a duplicate; the pages are no loop.
+    let pages = sure(&seen).into_iter().filter(|burst| burst.all.contains("cms_page")).count();
+    assert_eq!(pages, 0, "{seen:#?}");
+}
+
+#[test]
+fn details_back_to_back_with_a_moment_between() {
+    let mut client = Client::new();
+    (0..20).for_each(|_| client.query(USER, 1));
+    client.query(r#"SELECT "cms_site"."id" FROM "cms_site" WHERE "cms_site"."host" = 'x' LIMIT 21"#, 1);
+    for id in 0..40 {
+        client.now += 3_500;
+        client.query(&page(id), 1);
+        client.query(
+            &format!(r#"SELECT "cms_image"."id" FROM "cms_image" WHERE "cms_image"."page_id" = {id} LIMIT 21"#),
+            1,
+        );
+        client.query(&format!(r#"SELECT "cms_block"."id" FROM "cms_block" WHERE "cms_block"."page_id" = {id}"#), 3);
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn a_loop_inside_one_transaction() {
+    let mut client = Client::new();
+    client.query("BEGIN", 0);
+    (0..12).for_each(|id| client.query(&page(id), 1));
+    client.query("COMMIT", 0);
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 12), "{seen:#?}");
+}
+
+#[test]
+fn requests_in_a_transaction_each() {
+    let mut client = Client::new();
+    for id in 0..40 {
+        client.query("BEGIN", 0);
+        client.query(&page(id), 1);
+        client.query("COMMIT", 0);
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn a_tree_walked_node_by_node() {
+    let mut client = Client::new();
+    client.query(TOKEN, 1);
+    client.query(USER, 1);
+    // Each node has two children, down to the fourth level.
+    for node in 0..15 {
+        client.query(&format!(r#"SELECT "cms_node"."id", "cms_node"."parent_id" FROM "cms_node" WHERE "cms_node"."parent_id" = {node} ORDER BY "cms_node"."path" ASC"#), if node < 7 { 2 } else { 0 });
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.n == 15), "{seen:#?}");
+}
