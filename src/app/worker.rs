@@ -151,7 +151,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.sweep(now_us());
         n = n.wrapping_add(1);
-        if worker.id == 0 && n % 4 == 0 {
+        if worker.id == 0 && n.is_multiple_of(4) {
             worker.process.insight.sweep();
             worker.process.pools.tick(now_us());
         }

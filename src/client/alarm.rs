@@ -89,10 +89,10 @@ impl Alarms {
                 return false;
             };
             alarm.drain.set(drain);
-            if drain || alarm.deadline_us.get() <= now_us {
-                if let Some(w) = &*alarm.waker.borrow() {
-                    w.wake_by_ref();
-                }
+            if (drain || alarm.deadline_us.get() <= now_us)
+                && let Some(w) = &*alarm.waker.borrow()
+            {
+                w.wake_by_ref();
             }
             true
         });

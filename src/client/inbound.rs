@@ -329,7 +329,7 @@ impl Session {
             names::put_parse(plan.inject(data), p.name, p.rest);
             return;
         }
-        let Ok(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
+        let Some(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
             // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
             if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.clone()) {
                 self.ensure(&taken, server, plan, data);
@@ -461,41 +461,10 @@ impl Session {
         plan.keep(data, range);
         Ok(Taken::Yes)
     }
-
-    /// Sends a Parse ahead when the server lacks the statement.
-    fn ensure(&mut self, shared: &server::Statement, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        if !has(shared.id, server) {
-            let entry = Entry { statement: shared.id, ..Entry::new(Request::Parse, Action::Skip) };
-            self.send_parse(shared, entry, server, plan, data);
-        }
-    }
-
-    fn send_parse(
-        &mut self,
-        shared: &server::Statement,
-        entry: Entry,
-        server: &mut Server,
-        plan: &mut Plan<'_>,
-        data: &[u8],
-    ) {
-        let out = plan.inject(data);
-        if server.statements.close_first(shared.id) {
-            names::put_statement(out, tag::CLOSE, &shared.name);
-            server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Close, Action::Skip) });
-        }
-        if let Some(old) = server.statements.insert(shared.id, self.pool.settings.max_prepared_statements) {
-            names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
-            server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
-        }
-        names::put_parse(out, &shared.name, &shared.rest);
-        server.tracker.push(entry);
-        server.statements.placed(shared.id, server.tracker.last_place());
-        self.stats().server_parses.add(1);
-    }
 }
 
 /// Whether the server has the statement for sure: a Parse whose fate is open is closed and sent again.
-fn has(id: u32, server: &mut Server) -> bool {
+pub(super) fn has(id: u32, server: &mut Server) -> bool {
     if server.statements.place(id).is_some_and(|place| server.tracker.undecided(place)) {
         server.statements.doubt_one(id);
     }

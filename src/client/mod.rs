@@ -15,6 +15,7 @@
 //! | [`alarm`] | deadlines, swept once in a while |
 //! | [`registry`] | who is connected |
 
+mod ahead;
 pub mod alarm;
 pub mod inbound;
 pub mod login;

@@ -57,16 +57,16 @@ impl Names {
         self.named.get_mut(name)?.last_mut().filter(|n| !n.closing)
     }
 
-    /// Registers a Parse. `Err` when the name is in use (42P05) or there are too many names.
-    pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Result<u32, ()> {
+    /// Registers a Parse. `None` when the name is in use (42P05) or there are too many names.
+    pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Option<u32> {
         let taken = self.get(name).is_some();
         if taken || self.named.len() >= MAX_NAMES {
-            return Err(());
+            return None;
         }
         self.next = self.next.wrapping_add(1).max(1);
         let named = Named { shared, registration: self.next, closing: false, place: 0, meta: Meta::default() };
         self.named.entry_ref(name).or_default().push(named);
-        Ok(self.next)
+        Some(self.next)
     }
 
     /// Replaces whatever the name meant (names passed through: the server decides).
@@ -198,7 +198,7 @@ mod tests {
     fn a_name_is_taken_until_its_close() {
         let mut n = Names::default();
         let first = n.insert(b"s", None).unwrap();
-        assert!(n.insert(b"s", None).is_err());
+        assert!(n.insert(b"s", None).is_none());
         assert_eq!(n.close(b"s"), first);
         assert!(n.get(b"s").is_none(), "a Bind after Close finds nothing");
         let second = n.insert(b"s", None).unwrap();

@@ -11,7 +11,7 @@ use super::table::{Counters, OTHER};
 use super::{Insight, lock};
 use crate::config::InsightConfig;
 
-/// A rank this good for [`ENTER_TICKS`] sweeps earns a series (times the number exposed at most).
+/// A rank this good for [`ENTER_SECS`] seconds earns a series (times the number exposed at most).
 const ENTER_SECS: u64 = 300;
 const LEAVE_SECS: u64 = 1_800;
 /// Seconds between rankings.

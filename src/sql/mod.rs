@@ -1,7 +1,7 @@
 //! SQL as the pooler sees it: one lexer pass that gives each statement a stable, literal-free fingerprint.
 //!
 //! Pure: no I/O, no tokio, knows nothing of the wire. The hot entry is [`Analyzer::analyze`]; it allocates nothing
-//! once its scratch is warm. [`display`] and [`shape`] are the cold path, run once for a fingerprint never seen before.
+//! once its scratch is warm. [`display`] and [`shape()`] are the cold path, run once for a fingerprint never seen before.
 
 mod canon;
 mod fingerprint;
@@ -145,7 +145,7 @@ pub mod flag {
     pub const DJANGO_SESSION: u16 = 1 << 13;
     /// Has INSERT ... ON CONFLICT.
     pub const ON_CONFLICT: u16 = 1 << 14;
-    /// Has at least one comment that may hold tags (see [`tags`]).
+    /// Has at least one comment that may hold tags (see [`super::tags()`]).
     pub const COMMENT: u16 = 1 << 15;
 }
 
