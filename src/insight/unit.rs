@@ -254,10 +254,13 @@ impl Unit {
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        matches!(
-            self.boundary,
-            Boundary::Trace | Boundary::Tag | Boundary::Marker
-        ) || self.tags.trace != 0
+        self.boundary == Boundary::Marker || self.is_tagged()
+    }
+
+    /// Whether tags say which request its statements belong to.
+    pub(crate) fn is_tagged(&self) -> bool {
+        matches!(self.boundary, Boundary::Trace | Boundary::Tag)
+            || self.tags.trace != 0
             || self.tags.route != 0
             || self.tags.id != 0
     }

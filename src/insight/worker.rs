@@ -180,7 +180,7 @@ impl WorkerInsight {
     pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
-        let sure = unit.is_sure();
+        let (sure, tagged) = (unit.is_sure(), unit.is_tagged());
         let round_trip = if unit.shortest_gap == u64::MAX {
             0
         } else {
@@ -202,6 +202,7 @@ impl WorkerInsight {
             &Context {
                 config: &shared.config,
                 sure,
+                tagged,
                 runs: runs.ended(),
             },
             &origin,
