@@ -82,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a InsightConfig,
     /// The unit began where a request begins beyond doubt.
     pub(crate) sure: bool,
+    /// Tags say which request its statements belong to.
+    pub(crate) tagged: bool,
     pub(crate) runs: &'a [Run],
 }
 
@@ -138,9 +140,12 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     if run.written * 10 >= (run.n - 1) * 9 {
         return if score <= EXACT { Confidence::High } else { Confidence::Low };
     }
-    // The client hesitates in every turn, as it does before a request.
+    // The client hesitates in most turns, as it does before a request. A mark at the unit's beginning proves little then:
+    // not every request may have one.
     let held = run.held >= context.config.min_count;
-    if !context.sure && !held && score > EXACT && run.hesitant * 10 >= (run.n - 1) * 9 {
+    let shared = parent.is_some_and(|parent| shares_rows(run, &parent, context));
+    let listed = (score <= EXACT || shared) && parent.is_some_and(|parent| parent.n * 5 <= run.n);
+    if !context.tagged && !held && !listed && run.hesitant * 3 >= (run.n - 1) * 2 {
         return Confidence::Low;
     }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
@@ -149,12 +154,7 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     }
     if score <= MATCH {
         Confidence::High
-    } else if score <= LOOSE
-        || context.sure
-        || held
-        || (run.is_swift() && !has_begun_before(run, context))
-        || parent.is_some_and(|parent| shares_rows(run, &parent, context))
-    {
+    } else if score <= LOOSE || context.sure || held || (run.is_swift() && !has_begun_before(run, context)) || shared {
         Confidence::Medium
     } else {
         Confidence::Low

@@ -250,7 +250,12 @@ impl Unit {
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        matches!(self.boundary, Boundary::Trace | Boundary::Tag | Boundary::Marker)
+        self.boundary == Boundary::Marker || self.is_tagged()
+    }
+
+    /// Whether tags say which request its statements belong to.
+    pub(crate) fn is_tagged(&self) -> bool {
+        matches!(self.boundary, Boundary::Trace | Boundary::Tag)
             || self.tags.trace != 0
             || self.tags.route != 0
             || self.tags.id != 0

@@ -174,7 +174,7 @@ impl WorkerInsight {
     pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
-        let sure = unit.is_sure();
+        let (sure, tagged) = (unit.is_sure(), unit.is_tagged());
         let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
         let origin = super::report::Origin {
             database: unit.database,
@@ -188,7 +188,7 @@ impl WorkerInsight {
         } else {
             unit.watch.finish(shared.config.max_period)
         };
-        shared.report(&Context { config: &shared.config, sure, runs: runs.ended() }, &origin);
+        shared.report(&Context { config: &shared.config, sure, tagged, runs: runs.ended() }, &origin);
         runs.judged();
     }
 
