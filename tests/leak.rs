@@ -51,7 +51,7 @@ fn plant(client: &mut raw::Client, n: usize) {
         1 => drop(client.extended(&sql, &[])),
         2 => {
             // As a parameter, right and wrong.
-            let ask = if n % 2 == 0 { "SELECT $1::text" } else { "SELECT $1::int" };
+            let ask = if n.is_multiple_of(2) { "SELECT $1::text" } else { "SELECT $1::int" };
             let _ = client.extended(ask, &[Some(&token)]);
             let _ = client.extended("INSERT INTO leak_t VALUES (1, $1)", &[Some(&token)]);
         }

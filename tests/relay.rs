@@ -446,7 +446,7 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         let seed = seed().wrapping_add(number);
         let mut random = Random::new(seed);
         let sequence = Sequence::random(&mut random, table, startup);
-        let mut play = |address, cut: Option<&mut Random>| {
+        let play = |address, cut: Option<&mut Random>| {
             prepare(cluster, table);
             let mut client = raw::Client::connect(address).unwrap();
             let all = [&[("user", "app"), ("database", DATABASE)], parameters].concat();

@@ -146,7 +146,8 @@ fn a_module_says_what_it_is_for() {
 /// As cargo-fuzz would, without it.
 #[test]
 fn fuzz_corpora_hold() {
-    let targets: [(&str, fn(&[u8])); 8] = [
+    type Entry = fn(&[u8]);
+    let targets: [(&str, Entry); 8] = [
         ("frame", pgsluice::wire::frame::fuzz_frame),
         ("startup", pgsluice::wire::startup::fuzz_startup),
         ("control", pgsluice::wire::control::fuzz_control),

@@ -234,12 +234,13 @@ impl Session {
     /// After the reports of what was reset (they come with ReadyForQuery): the client's startup values come back with
     /// its next batch.
     fn follow_resets(&mut self, server: &mut Server) {
-        let resets = std::mem::take(&mut self.resets);
+        // The names stay until all is answered: another RESET may be pipelined behind this one.
+        self.resets.done = false;
         if !self.follows_parameters() || self.startup.is_empty() {
             return;
         }
         let mut params = (*self.params).clone();
-        for name in &resets.names {
+        for name in &self.resets.names {
             if &**name == "all" {
                 params = (*self.startup).clone();
             } else if let Some(value) = self.startup.get(name) {
