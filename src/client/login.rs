@@ -249,7 +249,7 @@ async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Fa
             auth::Ask::Sasl { mechanisms } => control::Ask::Sasl(mechanisms),
             auth::Ask::SaslContinue(d) => control::Ask::SaslContinue(d),
             auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
-            auth::Ask::Refused => return Err(refused(w, s, method)),
+            auth::Ask::Refused => return Err(refused(s, method)),
         };
         match ask {
             // AuthenticationOk goes out with the welcome.
@@ -276,9 +276,8 @@ async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Fa
     }
 }
 
-fn refused(w: &Rc<Worker>, s: &Startup, method: AuthMethod) -> Failed {
+fn refused(s: &Startup, method: AuthMethod) -> Failed {
     tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
-    let _ = w;
     let (code, message) = if method == AuthMethod::Trust {
         (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
     } else {

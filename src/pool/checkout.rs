@@ -11,7 +11,7 @@ use deadpool::unmanaged::Object;
 use super::{Pool, Pooled, Slot, keeper};
 use crate::config::PoolMode;
 use crate::net::clock::now_us;
-use crate::server::{ConnectError, ParamSet, Server, ServerState, clean, connect};
+use crate::server::{ParamSet, Server, ServerState, clean, connect};
 use crate::wire::ErrorFields;
 
 /// Idle servers looked at for one of this worker's own before one of another worker's is taken.
@@ -347,9 +347,4 @@ fn rehome(pooled: Box<Pooled>, worker: usize) -> Option<Box<Pooled>> {
     let Server { socket, .. } = server;
     let socket = socket.rehome().ok()?;
     Some(Box::new(Pooled { server: Server { socket, worker, ..server }, slot }))
-}
-
-/// What a failed connect says to a client.
-pub fn failure_fields(pool: &Pool, e: &ConnectError) -> ErrorFields {
-    e.fields(&pool.target)
 }

@@ -190,6 +190,7 @@ impl Pool {
         if let Some(name) = server.reported(b"application_name") {
             server.info.set_application(name);
         }
+        self.welcomes.opened(&server);
         book.servers.push(Arc::clone(&server.info));
         book.failure = None;
         self.warming.store(false, Relaxed);

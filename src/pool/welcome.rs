@@ -15,6 +15,8 @@ pub type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
 #[derive(Default)]
 pub struct Welcomes {
     known: Mutex<HashMap<Arc<ParamSet>, Arc<Reported>>>,
+    /// What the last server reported that was opened without any client's parameters.
+    baseline: Mutex<Reported>,
 }
 
 impl Welcomes {
@@ -45,11 +47,17 @@ impl Welcomes {
         reported
     }
 
-    /// Forgets everything (the server was upgraded or reconfigured).
-    pub fn clear(&self) {
-        if let Ok(mut known) = self.known.lock() {
+    /// A server was opened without any client's parameters. When it reports something else than the one before it, the
+    /// database was upgraded or reconfigured, and what is known is of the past.
+    pub fn opened(&self, server: &Server) {
+        if !server.startup.is_empty() {
+            return;
+        }
+        let (Ok(mut baseline), Ok(mut known)) = (self.baseline.lock(), self.known.lock()) else { return };
+        if !baseline.is_empty() && *baseline != server.reported {
             known.clear();
         }
+        baseline.clone_from(&server.reported);
     }
 }
 

@@ -4,6 +4,7 @@
 //! validated frame at a time, because pgwire's decoders panic on short bodies; a client's SQL and rows never come here.
 
 use bytes::{Bytes, BytesMut};
+use pgwire::messages::Message;
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
@@ -11,7 +12,6 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, Password, SASLInitialResponse, SASLResponse, SecretKey,
     Startup,
 };
-use pgwire::messages::{Message, ProtocolVersion};
 
 use super::TxStatus;
 use super::cursor::{Cursor, Truncated};
@@ -121,7 +121,6 @@ pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a 
     let mut s = Startup::default();
     s.protocol_number_major = 3;
     s.protocol_number_minor = 0;
-    let _: ProtocolVersion = ProtocolVersion::PROTOCOL3_0;
     for (k, v) in parameters {
         s.parameters.insert(k.to_owned(), v.to_owned());
     }

@@ -196,11 +196,6 @@ impl Tracker {
         self.tainted
     }
 
-    /// Whether an answer to the client itself is still owed.
-    pub fn owes_client(&self) -> bool {
-        self.expected.iter().any(|e| e.action != Action::Skip)
-    }
-
     /// Whether a COPY is running from the client to the server.
     pub fn copying_in(&self) -> bool {
         self.copy == Copy::In
