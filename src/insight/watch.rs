@@ -66,10 +66,10 @@ impl Watch {
         self.len = 0;
         self.paused = false;
         self.marks = Marks::default();
-        if std::mem::take(&mut self.full) {
-            if let Some(runs) = &mut self.runs {
-                runs.clear();
-            }
+        if std::mem::take(&mut self.full)
+            && let Some(runs) = &mut self.runs
+        {
+            runs.clear();
         }
     }
 
