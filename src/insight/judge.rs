@@ -82,7 +82,7 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a InsightConfig,
     /// The unit began where a request begins beyond doubt.
     pub(crate) sure: bool,
-    /// Tags say which request its statements belong to.
+    /// A trace or an id says which request its statements belong to.
     pub(crate) tagged: bool,
     pub(crate) runs: &'a [Run],
 }
@@ -129,7 +129,10 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
         run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
     let score = parent.map_or(f32::MAX, |parent| parent.score);
     // Once a request each, however many requests.
-    if run.streak < context.config.min_count {
+    if run.streak < context.config.min_count && !context.tagged {
+        return Confidence::Low;
+    }
+    if is_poll(run, context) && score > EXACT {
         return Confidence::Low;
     }
     // Work is taken off a queue one piece at a time, and read for that piece.

@@ -223,9 +223,12 @@ impl Unit {
         }
     }
 
-    /// Notes the client's pause before a statement, given its habit.
+    /// Notes the client's pause before a statement, given its habit. No request begins inside a transaction.
     pub(crate) fn turnaround(&mut self, gap: u64, habit: u64) {
         self.shortest_gap = self.shortest_gap.min(gap);
+        if self.in_transaction {
+            return;
+        }
         if gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit) {
             self.watch.pause();
         } else if gap > HESITATION_MIN_US.max(HESITATION_FACTOR * habit) {
@@ -250,15 +253,16 @@ impl Unit {
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        self.boundary == Boundary::Marker || self.is_tagged()
+        matches!(
+            self.boundary,
+            Boundary::Trace | Boundary::Tag | Boundary::Marker
+        ) || self.tags.route != 0
+            || self.is_tagged()
     }
 
-    /// Whether tags say which request its statements belong to.
+    /// Whether a trace or an id says which request its statements belong to.
     pub(crate) fn is_tagged(&self) -> bool {
-        matches!(self.boundary, Boundary::Trace | Boundary::Tag)
-            || self.tags.trace != 0
-            || self.tags.route != 0
-            || self.tags.id != 0
+        self.tags.trace != 0 || self.tags.id != 0
     }
 }
 
