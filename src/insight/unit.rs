@@ -253,10 +253,8 @@ impl Unit {
 
     /// Whether the unit began where a request begins beyond doubt.
     pub(crate) fn is_sure(&self) -> bool {
-        matches!(
-            self.boundary,
-            Boundary::Trace | Boundary::Tag | Boundary::Marker
-        ) || self.tags.route != 0
+        matches!(self.boundary, Boundary::Trace | Boundary::Tag | Boundary::Marker)
+            || self.tags.route != 0
             || self.is_tagged()
     }
 
