@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::Setup;
@@ -442,11 +443,15 @@ fn prepare(cluster: &Cluster, table: &str) {
     ));
 }
 
+/// Sequences that PostgreSQL itself may leave without an answer.
+const UNANSWERED: usize = 8;
+
 fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting: bool) {
     let cluster = cluster::shared();
     let pooler = setup.start();
     let startup = !parameters.is_empty();
     let count = std::env::var("PGSLUICE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
+    let mut unanswered = 0;
     for number in 0..count {
         let seed = seed().wrapping_add(number);
         let mut random = Random::new(seed);
@@ -456,6 +461,7 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             let mut client = raw::Client::connect(address).unwrap();
             let all = [&[("user", "app"), ("database", DATABASE)], parameters].concat();
             client.login_with(PASSWORD, &all).unwrap();
+            client.set_timeout(Duration::from_secs(10)).unwrap();
             let mut welcome = std::mem::take(&mut client.parameters);
             welcome.sort();
             let heard = sequence.play(&mut client, cut);
@@ -464,9 +470,17 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             (welcome, heard, last)
         };
         let (welcome, direct, last) = play(cluster.address(), None);
-        let direct = direct.unwrap_or_else(|(heard, e)| {
-            panic!("PGSLUICE_SEED={seed}: PostgreSQL itself: {e}\n{heard:?}\n{}", sequence.show())
-        });
+        let direct = match direct {
+            Ok(direct) => direct,
+            // Seen with PostgreSQL 18 for a few sequences: it waits for more where 15 answers. There is nothing to
+            // compare with then.
+            Err((heard, e)) => {
+                unanswered += 1;
+                eprintln!("PGSLUICE_SEED={seed}: left out, PostgreSQL itself gave no answer: {e}");
+                assert!(unanswered <= UNANSWERED, "{heard:?}\n{}", sequence.show());
+                continue;
+            }
+        };
         let mut cuts = Random::new(seed);
         let (pooled_welcome, pooled, pooled_last) = play(pooler.address(), cutting.then_some(&mut cuts));
         assert_eq!(welcome, pooled_welcome, "ParameterStatus at login");

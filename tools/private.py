@@ -68,6 +68,11 @@ def postgres_bin(which=""):
     return pathlib.Path(found.stdout.strip())
 
 
+def without_ours():
+    """The environment less PGSLUICE_*: the tools' own variables are no settings, and pgsluice refuses unknown ones."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PGSLUICE_")}
+
+
 class Servers:
     """Processes that end together."""
 
@@ -111,7 +116,7 @@ class Servers:
         with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **(env or {})}, cwd=cwd or self.dir, **options, **(extra or {}))
+                env={**without_ours(), **(env or {})}, cwd=cwd or self.dir, **options, **(extra or {}))
         self.processes.append((name, process))
         self.watchdog.stdin.write(f"{process.pid}\n")
         self.watchdog.stdin.flush()

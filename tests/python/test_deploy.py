@@ -12,7 +12,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from private import Servers, free_port  # noqa: E402
+from private import Servers, free_port, without_ours  # noqa: E402
 from python_env import python_env  # noqa: E402
 
 
@@ -63,7 +63,7 @@ class Image(unittest.TestCase):
                    "PGSLUICE_LISTEN": f"*:{port}", "PGSLUICE_HTTP_LISTEN": f"*:{http}", "PGSLUICE_LOG_FORMAT": "json"}
             process = servers.spawn("image", self.command("run"), env=env, port=port)
             # The image's HEALTHCHECK, with the environment that it has there.
-            health = subprocess.run(self.command("health"), capture_output=True, text=True, env={**os.environ, **env},
+            health = subprocess.run(self.command("health"), capture_output=True, text=True, env={**without_ours(), **env},
                                     stdin=subprocess.DEVNULL)
             self.assertEqual(health.returncode, 0, health.stderr + servers.tail("image"))
             answer = subprocess.run([postgres.bin / "psql", "-XAtc", "SELECT 40 + 2", f"postgres://app:secret@127.0.0.1:{port}/app"],
