@@ -9,7 +9,6 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::Setup;
@@ -444,7 +443,7 @@ fn prepare(cluster: &Cluster, table: &str) {
 }
 
 /// Sequences that PostgreSQL itself may leave without an answer.
-const UNANSWERED: usize = 8;
+const UNANSWERED: usize = 1;
 
 fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting: bool) {
     let cluster = cluster::shared();
@@ -461,7 +460,6 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             let mut client = raw::Client::connect(address).unwrap();
             let all = [&[("user", "app"), ("database", DATABASE)], parameters].concat();
             client.login_with(PASSWORD, &all).unwrap();
-            client.set_timeout(Duration::from_secs(10)).unwrap();
             let mut welcome = std::mem::take(&mut client.parameters);
             welcome.sort();
             let heard = sequence.play(&mut client, cut);
@@ -472,8 +470,8 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         let (welcome, direct, last) = play(cluster.address(), None);
         let direct = match direct {
             Ok(direct) => direct,
-            // Seen with PostgreSQL 18 for a few sequences: it waits for more where 15 answers. There is nothing to
-            // compare with then.
+            // Seen once, in every test at the same moment, with no cause found (each passed when repeated): there is
+            // nothing to compare with then.
             Err((heard, e)) => {
                 unanswered += 1;
                 eprintln!("PGSLUICE_SEED={seed}: left out, PostgreSQL itself gave no answer: {e}");

@@ -22,8 +22,8 @@ pub struct Batch {
 }
 
 impl Session {
-    /// Digests what the server sent into `batch` (empty when the input goes as it is). Returns the range of the
-    /// server's input, or the batch, to send; the caller sends, then consumes `used`.
+    /// Holds what the server sent against what was asked, and plans what of it goes to the client. Returns the bytes
+    /// used; what is left is the beginning of a message that must be seen as a whole.
     pub(super) fn digest_server(
         &mut self,
         server: &mut Server,
