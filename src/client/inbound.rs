@@ -13,6 +13,7 @@ use super::session::{Session, Stop};
 use super::texts::{about_databases, forgets_statements};
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
+use crate::pool::Pin;
 use crate::server::{self, Server};
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
@@ -78,6 +79,7 @@ impl Session {
         let mut scratch = w.scratch.borrow_mut();
         let Scratch { out, events } = &mut *scratch;
         events.clear();
+        let tied = self.pins.reason();
         let mut plan = Plan::new(out);
         self.sync_parameters(server, &mut plan);
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
@@ -103,6 +105,7 @@ impl Session {
             input.grow(need);
         }
         self.keep_input(input, 0);
+        self.pins_changed(tied)?;
         stop.map_or(Ok(()), Err)
     }
 
@@ -324,7 +327,7 @@ impl Session {
         let shared = self.pool.shared.statements.intern(p.rest, &self.params);
         if self.names().full() {
             // Too many to remember: this one stays with its server, and the session too.
-            self.pin("more prepared statements than pgsluice keeps for a client");
+            self.pins.pin(Pin::Statement);
             server.tracker.push(Entry::new(Request::Parse, Action::Forward));
             names::put_parse(plan.inject(data), p.name, p.rest);
             return;
@@ -364,7 +367,7 @@ impl Session {
         let body = &data[range.start + HEADER..range.end];
         let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
         if end > 0 && self.shares_statements() {
-            self.pin("a prepared statement too long to share");
+            self.pins.pin(Pin::Statement);
         }
         self.unread = true;
         server.tracker.push(Entry::new(Request::Parse, Action::Forward));

@@ -10,6 +10,7 @@
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
 //! | [`pins`] | what ties a client to its server |
+//! | [`probe`] | asking the server what a client has left in its session |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
 //! | [`alarm`] | deadlines, swept once in a while |
@@ -23,6 +24,7 @@ pub mod observe;
 pub mod outbound;
 pub mod pins;
 pub mod plan;
+mod probe;
 pub mod refuse;
 pub mod registry;
 pub mod relay;

@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use super::inbound::{Event, MAX_GATHERED};
 use super::pins::Pins;
-use super::session::Session;
+use super::session::{Resets, Session};
 use super::statements::Meta;
 use crate::config::PoolMode;
 use crate::insight::{Begin, TagSet, Text, Times};
+use crate::pool::Pin;
 use crate::pool::welcome::Welcomes;
-use crate::sql::{self, LexSettings, RawSql, effect, flag};
+use crate::server::{ParamSet, params};
+use crate::sql::{self, LexSettings, Operation, RawSql, Statement, effect, flag};
 
 /// Whether text in this client encoding can be lexed byte by byte: no second byte may be `\` or `'` (R22).
 pub fn safe_encoding(name: &str) -> bool {
@@ -76,23 +78,20 @@ impl Session {
         let lens = &mut *w.lens.borrow_mut();
         let lex = self.lex;
         let mut begun = self.begun;
-        let (mut pin, mut effects, mut flags) = (None, 0, 0);
-        let resets = &mut self.resets;
+        let (mut effects, mut flags) = (0, 0);
         let insight = &mut self.insight;
-        let pins = &mut self.pins;
-        let was_free = pins.reason().is_none();
-        let ties =
-            Ties { follows: self.pool.settings.pool_mode != PoolMode::Session, welcomes: &self.pool.welcomes, lex };
+        let mut notes = Notes {
+            follows: self.pool.settings.pool_mode != PoolMode::Session,
+            welcomes: &self.pool.welcomes,
+            lex,
+            params: &self.params,
+            pins: &mut self.pins,
+            resets: &mut self.resets,
+        };
         analyzer.analyze(RawSql(text), lex, |statement, sql| {
             effects |= statement.effects;
             flags |= statement.flags;
-            pin = pin.or_else(|| ties.reason(statement.effects, sql));
-            ties.cursors(statement.effects, sql, pins);
-            if statement.effects & effect::RESET != 0
-                && let Some(name) = sql::set_target(RawSql(sql.0), lex)
-            {
-                resets.note(&name);
-            }
+            notes.sent(statement, sql);
             insight.begin(
                 lens,
                 &Begin {
@@ -108,12 +107,6 @@ impl Session {
         self.begun = begun;
         self.made_temp |= effects & effect::TEMP != 0;
         self.unread |= flags & flag::TRUNCATED != 0 || text.len() >= MAX_GATHERED;
-        if was_free && self.pins.reason().is_some() {
-            self.note_pinned();
-        }
-        if let Some(reason) = pin {
-            self.pin(reason);
-        }
     }
 
     fn observe_parse(&mut self, name: &[u8], text: &[u8], now: u64) {
@@ -131,22 +124,19 @@ impl Session {
         });
         self.made_temp |= meta.statement.effects & effect::TEMP != 0;
         self.unread |= meta.statement.flags & flag::TRUNCATED != 0;
-        let ties = Ties { follows: self.follows_parameters(), welcomes: &self.pool.welcomes, lex };
-        let was_free = self.pins.reason().is_none();
-        ties.cursors(meta.statement.effects, RawSql(text), &mut self.pins);
-        let lasting = ties.reason(meta.statement.effects, RawSql(text));
-        if was_free && self.pins.reason().is_some() {
-            self.note_pinned();
-        }
-        if let Some(reason) = lasting {
-            self.pin(reason);
-        }
-        if meta.statement.effects & effect::RESET != 0
-            && let Some(name) = sql::set_target(RawSql(text), lex)
-        {
-            self.resets.note(&name);
-        }
+        self.notes().parsed(&meta.statement, RawSql(text));
         self.names().learn(name, meta);
+    }
+
+    fn notes(&mut self) -> Notes<'_> {
+        Notes {
+            follows: self.pool.settings.pool_mode != PoolMode::Session,
+            welcomes: &self.pool.welcomes,
+            lex: self.lex,
+            params: &self.params,
+            pins: &mut self.pins,
+            resets: &mut self.resets,
+        }
     }
 
     fn observe_bind(&mut self, data: &[u8], portal: Range<usize>, statement: Range<usize>, parameters: Range<usize>) {
@@ -164,6 +154,7 @@ impl Session {
         if meta.known {
             let begin = Begin { statement: meta.statement, text: None, tags: meta.tags, at, pipelined: self.begun > 0 };
             self.insight.begin(&mut self.w.lens.borrow_mut(), &begin);
+            self.notes().executed(&meta.statement);
         }
         self.begun += 1;
     }
@@ -174,88 +165,174 @@ impl Session {
     }
 }
 
-/// What is needed to tell whether a statement ties its client to a server.
-struct Ties<'a> {
+/// Where what statements leave in their session is noted.
+struct Notes<'a> {
     follows: bool,
     welcomes: &'a Welcomes,
     lex: LexSettings,
+    params: &'a ParamSet,
+    pins: &'a mut Pins,
+    resets: &'a mut Resets,
 }
 
-impl Ties<'_> {
-    /// State that a statement leaves in the server's session and that cannot be followed keeps the client there.
-    fn reason(&self, effects: u16, text: RawSql<'_>) -> Option<&'static str> {
-        if effects == 0 || !self.follows {
-            return None;
+impl Notes<'_> {
+    /// A statement was sent to be executed.
+    fn sent(&mut self, statement: &Statement, text: RawSql<'_>) {
+        let effects = statement.effects;
+        if (effects == 0 && statement.operation != Operation::Other && !drops(statement)) || !self.follows {
+            return;
         }
-        match effects {
-            e if e & effect::ROLE != 0 => Some("SET ROLE or SET SESSION AUTHORIZATION"),
-            e if e & effect::LISTEN != 0 => Some("LISTEN"),
-            e if e & effect::ADVISORY_LOCK != 0 => Some("a session-level advisory lock"),
-            e if e & effect::TEMP != 0 => Some("a temporary table"),
-            e if e & effect::PREPARE != 0 => Some("SQL-level PREPARE"),
-            e if e & effect::LOAD != 0 => Some("LOAD"),
-            e if e & (effect::SET | effect::RESET) != 0 && !self.only_reported(text) => {
-                Some("SET of a parameter that servers do not report")
+        if statement.flags & flag::UNLEXED != 0 || opaque(statement, text) {
+            sql::hidden_parameters(text, |name| self.pins.ties().touched.add(name));
+            self.execute_watched();
+            return self.pins.saw_opaque();
+        }
+        self.parameters(effects, text, false);
+        if statement.operation == Operation::Cursor {
+            self.cursor(effects, text);
+        } else {
+            self.pins.saw(effects, drops(statement));
+        }
+    }
+
+    /// A Parse was sent: nothing has happened, but what its text says is known only now.
+    fn parsed(&mut self, statement: &Statement, text: RawSql<'_>) {
+        if !self.follows {
+            return;
+        }
+        self.parameters(statement.effects, text, true);
+        if statement.operation == Operation::Cursor {
+            self.cursor(statement.effects, text);
+        } else if opaque(statement, text) {
+            sql::hidden_parameters(text, |name| self.pins.watch(name, false));
+        }
+    }
+
+    /// A prepared statement was sent to be executed.
+    fn executed(&mut self, statement: &Statement) {
+        let effects = statement.effects;
+        if (effects == 0 && statement.operation != Operation::Other && !drops(statement)) || !self.follows {
+            return;
+        }
+        if statement.operation == Operation::Other || effects & effect::EXECUTE != 0 {
+            // The text is gone: it may have been a DO or a CALL.
+            self.execute_watched();
+            return self.pins.saw_opaque();
+        }
+        if effects & (effect::SET | effect::ROLE | effect::RESET) != 0 {
+            self.execute_watched();
+        }
+        if effects & effect::HOLD_CURSOR != 0 {
+            self.pins.declared();
+        } else if statement.operation != Operation::Cursor {
+            self.pins.saw(effects, drops(statement));
+        }
+    }
+
+    fn execute_watched(&mut self) {
+        for name in self.pins.watched(false) {
+            self.pins.ties().touched.add(&name);
+        }
+        for name in self.pins.watched(true) {
+            self.reset(&name);
+        }
+    }
+
+    /// Parameters that a statement sets or resets: now, or (`later`) whenever it is executed.
+    fn parameters(&mut self, effects: u16, text: RawSql<'_>, later: bool) {
+        if effects & (effect::SET | effect::ROLE | effect::RESET) == 0 {
+            return;
+        }
+        let reset = effects & effect::RESET != 0;
+        let mut names = Vec::new();
+        let named = sql::touched_parameters(text, self.lex, |name| names.push(name.to_owned()));
+        for name in &names {
+            match (later, reset) {
+                (true, _) => self.pins.watch(name, reset),
+                (false, true) => self.reset(name),
+                // Its report tells the value.
+                (false, false) if self.welcomes.reports(name) && !params::fixed(name) => {}
+                (false, false) => self.pins.ties().touched.add(name),
             }
-            _ => None,
+        }
+        if !named {
+            self.pins.pin(Pin::Unreadable);
+        }
+    }
+
+    fn reset(&mut self, name: &str) {
+        self.resets.note(name);
+        let touched = &mut self.pins.ties().touched;
+        if name == "all" {
+            self.params.iter().for_each(|(n, _)| touched.add(n));
+        } else {
+            touched.add(name);
         }
     }
 
     /// Cursors WITH HOLD opened, and cursors closed.
-    fn cursors(&self, effects: u16, text: RawSql<'_>, pins: &mut Pins) {
-        if self.follows && effects & effect::HOLD_CURSOR != 0 {
-            pins.declare(text.0);
-        } else if self.follows && effects & effect::UNDO != 0 {
-            pins.close(text.0);
+    fn cursor(&mut self, effects: u16, text: RawSql<'_>) {
+        if effects & effect::HOLD_CURSOR != 0 {
+            self.pins.declare(text.0);
+        } else if effects & effect::UNDO != 0 {
+            self.pins.close(text.0);
         }
-    }
-
-    /// A parameter that servers report (GUC_REPORT) follows its client: the report tells its value.
-    fn only_reported(&self, text: RawSql<'_>) -> bool {
-        if let Some(name) = sql::set_target(text, self.lex) {
-            return name == "all" || self.welcomes.reports(if name == "time zone" { "timezone" } else { &name });
-        }
-        let mut rest = text.0;
-        let mut found = false;
-        while let Some(at) = memchr::memmem::find(&rest.to_ascii_lowercase(), b"set_config") {
-            rest = &rest[at + b"set_config".len()..];
-            let Some(name) = first_argument(rest) else { return false };
-            if !self.welcomes.reports(&name) {
-                return false;
-            }
-            found = true;
-        }
-        found
     }
 }
 
-/// The name in `('name', ...`; `None` when the argument is not a plain literal.
-fn first_argument(rest: &[u8]) -> Option<String> {
-    let rest = rest.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start().strip_prefix(b"'")?;
-    let end = memchr::memchr(b'\'', rest)?;
-    Some(String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase())
+/// DROP and its kin, which may end a temporary table.
+fn drops(statement: &Statement) -> bool {
+    statement.operation == Operation::Ddl
+}
+
+/// Whether a statement may do what its own words do not tell: DO, CALL, SQL-level EXECUTE.
+fn opaque(statement: &Statement, text: RawSql<'_>) -> bool {
+    statement.effects & effect::EXECUTE != 0
+        || statement.operation == Operation::Other
+            && super::texts::first_word(text.0)
+                .is_some_and(|w| w.eq_ignore_ascii_case(b"do") || w.eq_ignore_ascii_case(b"call"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn djangos_time_zone_is_followed_and_other_parameters_pin() {
+    fn note(sql: &str, operation: Operation, effects: u16) -> Pins {
         let welcomes = Welcomes::default();
         welcomes.learn_reported([(b"TimeZone".as_slice(), b"UTC".as_slice())]);
-        let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
-        let ties = Ties { follows: true, welcomes: &welcomes, lex };
-        for (sql, pins) in [
-            ("SELECT set_config('TimeZone', 'UTC', false)", false),
-            ("SELECT set_config('TimeZone', $1, false)", false),
-            ("SELECT set_config('timezone', 'UTC', false), set_config('work_mem', '1MB', false)", true),
-            ("SET TIME ZONE 'UTC'", false),
-            ("SET work_mem = '1MB'", true),
-            ("SELECT set_config(name, 'x', false) FROM t", true),
+        let (mut pins, mut resets) = (Pins::default(), Resets::default());
+        let mut notes = Notes {
+            follows: true,
+            welcomes: &welcomes,
+            lex: LexSettings { standard_conforming_strings: Some(true), safe_encoding: true },
+            params: &ParamSet::default(),
+            pins: &mut pins,
+            resets: &mut resets,
+        };
+        notes.sent(&Statement { operation, effects, ..Statement::default() }, RawSql(sql.as_bytes()));
+        pins
+    }
+
+    #[test]
+    fn reported_parameters_need_no_question_and_unnamed_ones_pin() {
+        for (sql, asks, pin) in [
+            ("SELECT set_config('TimeZone', 'UTC', false)", false, None),
+            ("SET TIME ZONE 'UTC'", false, None),
+            ("SET work_mem = '1MB'", true, None),
+            ("SELECT set_config('timezone', 'UTC', false), set_config('work_mem', '1MB', false)", true, None),
+            ("SELECT set_config(name, 'x', false) FROM t", false, Some(Pin::Unreadable)),
         ] {
-            assert_eq!(ties.reason(effect::SET, RawSql(sql.as_bytes())).is_some(), pins, "{sql}");
+            let pins = note(sql, Operation::Session, effect::SET);
+            assert_eq!((pins.must_ask(), pins.reason()), (asks, pin), "{sql}");
         }
+    }
+
+    #[test]
+    fn a_block_may_do_anything_and_a_plain_statement_nothing() {
+        assert!(note("/* x */ DO $$BEGIN END$$", Operation::Other, 0).must_ask());
+        assert!(note("call p()", Operation::Other, 0).must_ask());
+        assert!(!note("LOCK TABLE t", Operation::Other, 0).must_ask());
+        assert!(!note("SELECT 1", Operation::Select, 0).must_ask());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::plan::Plan;
+use super::probe::QUESTION;
 use super::session::{Session, Stop};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
@@ -48,14 +49,14 @@ impl Session {
             self.answer_fakes(server, plan, data);
             let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else { return Ok(at) };
             let have = f.len.min(data.len() - at);
-            if have < f.len && f.len <= SIZE && held_back(f.tag) {
+            let own = server.tracker.own_query();
+            if have < f.len && f.len <= SIZE && (held_back(f.tag) || own == Some(QUESTION)) {
                 return Ok(at);
             }
             let body = &data[at + HEADER..(at + have).max(at + HEADER)];
-            let own = server.tracker.in_own_query();
             let mut forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
-            if own {
-                forward |= self.note_own(f.tag, body)?;
+            if let Some(which) = own {
+                forward |= self.note_own(which, f.tag, body, server)?;
             }
             self.answered += f.len as u64;
             if interesting(f.tag) {
@@ -83,8 +84,18 @@ impl Session {
         }
     }
 
-    /// An answer to parameters set anew for this client. Whether it is for the client after all.
-    fn note_own(&mut self, t: u8, body: &[u8]) -> Result<bool, Stop> {
+    /// An answer to a query of pgsluice's own: parameters set anew for this client, or the question what is left.
+    /// Whether it is for the client after all.
+    fn note_own(&mut self, which: u32, t: u8, body: &[u8], server: &mut Server) -> Result<bool, Stop> {
+        if which == QUESTION {
+            match t {
+                tag::DATA_ROW => self.hear_row(body, server),
+                tag::ERROR => self.hear_nothing()?,
+                tag::READY_FOR_QUERY => self.hear_end(server)?,
+                _ => {}
+            }
+            return Ok(false);
+        }
         match t {
             // What comes behind would run under other parameters than the client's.
             tag::ERROR => Err(Stop::Protocol(
@@ -110,11 +121,12 @@ impl Session {
                 self.begun = self.begun.saturating_sub(1);
                 self.insight.complete(&mut self.w.lens.borrow_mut(), rows, bytes, now);
                 if t == tag::COMMAND_COMPLETE {
-                    self.note_close(body);
+                    self.note_close(body)?;
                     self.note_reset(body, server);
                 }
             }
             tag::ERROR => {
+                self.pins.undone();
                 if forward {
                     self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
                 }
@@ -207,16 +219,17 @@ impl Session {
         }
     }
 
-    /// A cursor was closed: the last one WITH HOLD unties the client.
-    fn note_close(&mut self, body: &[u8]) {
-        let free = match body {
+    /// A cursor was closed (the last one WITH HOLD unties the client), or all that ties may have been undone.
+    fn note_close(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let before = self.pins.reason();
+        match body {
             b"CLOSE CURSOR\0" => self.pins.closed(),
             b"CLOSE CURSOR ALL\0" => self.pins.closed_all(),
-            _ => return,
-        };
-        if free {
-            self.place.info.set_pinned(None);
+            b"ROLLBACK\0" => self.pins.undone(),
+            b"DISCARD ALL\0" => self.pins.discarded(),
+            _ => return Ok(()),
         }
+        self.pins_changed(before)
     }
 
     /// Statements or parameters were reset: at the server to *its* defaults, not to what this client began with.
@@ -265,8 +278,13 @@ impl Session {
                 }
             }
         }
-        let shared = &self.pool.shared.params;
+        let shared = Arc::clone(&self.pool.shared);
+        let shared = &shared.params;
         self.params = shared.intern(params);
+        if let Some(application) = self.startup.get("application_name").map(str::to_owned) {
+            // The server is told with the next batch; the console need not wait for that.
+            self.heard_parameter("application_name", &application);
+        }
         // What a reset left (and whether it was rolled back) is not known: whoever comes next sets these anew.
         server.params = shared.intern(known);
         self.restoring = true;

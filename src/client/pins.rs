@@ -1,86 +1,259 @@
 //! What ties a client to its server in transaction pooling, and when it lets go.
 //!
-//! A cursor WITH HOLD ties until it is closed: Django's `.iterator()` opens one per loop. Everything else that cannot
-//! be followed from server to server ties until the client leaves, and the server is reset then.
+//! What a statement leaves in its session is told by its words only as a suspicion: a rollback, a savepoint or a
+//! failure may undo it. So at the end of a transaction with suspicious statements the server itself is asked, in one
+//! query, what is there ([`super::probe`]); its answer decides. Sessions without such statements cost nothing.
+//!
+//! Cursors WITH HOLD, which Django opens for every `.iterator()` outside a transaction, are followed by name while all
+//! goes well, without asking.
 
-/// Cursors remembered by name; a client with more stays tied.
+use crate::pool::Pin;
+use crate::sql::effect;
+
+/// Cursors followed by name; with more the server is asked.
 const MAX_HELD: usize = 256;
-/// Why a client with open cursors is tied.
-const CURSOR: &str = "a cursor WITH HOLD";
+/// Parameters asked for by name at once, and names that prepared statements may set; with more all are asked for.
+const MAX_NAMES: usize = 64;
 
-/// Ties of one session.
+/// Kinds of state that the server can be asked about.
+pub(super) const ASKABLE: u8 =
+    Pin::Cursor.bit() | Pin::Listen.bit() | Pin::AdvisoryLock.bit() | Pin::Temp.bit() | Pin::Prepared.bit();
+
+/// Parameters that a transaction may have changed.
 #[derive(Default)]
-pub struct Pins {
-    /// Until the client leaves.
-    lasting: Option<&'static str>,
-    /// Open cursors WITH HOLD.
+pub(super) struct Touched {
+    /// Lower-case names.
+    pub(super) names: Vec<Box<str>>,
+    /// And perhaps any other.
+    pub(super) all: bool,
+}
+
+impl Touched {
+    /// Notes a lower-case name.
+    pub(super) fn add(&mut self, name: &str) {
+        if self.names.iter().any(|n| **n == *name) {
+            return;
+        }
+        if self.names.len() < MAX_NAMES {
+            self.names.push(name.into());
+        } else {
+            self.all = true;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.all
+    }
+}
+
+/// Ties of one session. Boxed on first use.
+#[derive(Default)]
+pub struct Pins(Option<Box<Ties>>);
+
+#[derive(Default)]
+pub(super) struct Ties {
+    /// Kinds of state that are there, as far as is known.
+    kinds: u8,
+    /// Kinds that statements since the last question may have made or undone.
+    suspect: u8,
+    /// Parameters they may have changed.
+    pub(super) touched: Touched,
+    /// The question under way, if any: the kinds and parameters asked for, and the answers so far.
+    pub(super) question: Option<super::probe::Question>,
+    /// Parameters that prepared statements of this client set, or reset (true), when they are executed.
+    watched: Vec<(Box<str>, bool)>,
+    /// Open cursors WITH HOLD, by name.
     held: Vec<Box<[u8]>>,
     /// CLOSE statements sent and not answered, in order; the answer says whether they worked.
     closing: Vec<Box<[u8]>>,
 }
 
 impl Pins {
-    /// Why the client is tied now.
-    pub fn reason(&self) -> Option<&'static str> {
-        self.lasting.or_else(|| (!self.held.is_empty()).then_some(CURSOR))
+    pub(super) fn ties(&mut self) -> &mut Ties {
+        self.0.get_or_insert_default()
     }
 
-    /// Whether the server must be reset when the client leaves.
+    /// Why the client is tied now.
+    pub fn reason(&self) -> Option<Pin> {
+        let t = self.0.as_ref()?;
+        if t.held.is_empty() { Pin::first(t.kinds) } else { Pin::first(t.kinds | Pin::Cursor.bit()) }
+    }
+
+    /// Whether the server must be asked what is there before it may be given back.
+    #[inline]
+    pub fn must_ask(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| t.question.is_none() && (t.suspect != 0 || !t.touched.is_empty()))
+    }
+
+    /// Whether the server is being asked.
+    #[inline]
+    pub fn asking(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| t.question.is_some())
+    }
+
+    /// Whether the server must be reset when the client leaves: state is there, or may be.
     pub fn leaves_state(&self) -> bool {
         self.reason().is_some()
+            || self.0.as_ref().is_some_and(|t| t.suspect != 0 || !t.touched.is_empty() || t.question.is_some())
     }
 
-    /// Ties until the client leaves. Whether that is new.
-    pub fn pin(&mut self, reason: &'static str) -> bool {
-        let new = self.reason().is_none();
-        self.lasting.get_or_insert(reason);
-        new
+    /// A kind of state is there, or taken to be there until the client leaves.
+    pub fn pin(&mut self, pin: Pin) {
+        self.ties().kinds |= pin.bit();
     }
 
-    /// A `DECLARE ... WITH HOLD` was forwarded. Whether the client was free before.
-    pub fn declare(&mut self, sql: &[u8]) -> bool {
-        let new = self.reason().is_none();
-        match cursor_name(sql, b"declare") {
-            Some(name) if self.held.len() < MAX_HELD => self.held.push(name),
-            _ => self.lasting = Some(CURSOR),
+    /// What the server said is there of the kinds in `asked`.
+    pub(super) fn learn(&mut self, asked: u8, there: u8, cursors: usize) {
+        let t = self.ties();
+        t.kinds = t.kinds & !asked | there;
+        if asked & Pin::Cursor.bit() != 0 {
+            if cursors == t.held.len() {
+                // Followed by name again.
+                t.kinds &= !Pin::Cursor.bit();
+            } else {
+                t.held.clear();
+            }
         }
-        new
+    }
+
+    /// A statement with these effects was forwarded (its parameters are noted apart).
+    pub(super) fn saw(&mut self, effects: u16, drops: bool) {
+        const MAKES: [(u16, Pin); 4] = [
+            (effect::LISTEN, Pin::Listen),
+            (effect::ADVISORY_LOCK, Pin::AdvisoryLock),
+            (effect::TEMP, Pin::Temp),
+            (effect::PREPARE, Pin::Prepared),
+        ];
+        let undoes = effect::UNDO | effect::DEALLOCATE | effect::DEALLOCATE_ALL | effect::DISCARD_ALL;
+        let makes = MAKES.iter().filter(|(e, _)| effects & e != 0).fold(0, |bits, (_, pin)| bits | pin.bit());
+        let Some(t) = (if makes | u8::from(effects & effect::LOAD != 0) != 0 {
+            Some(self.ties())
+        } else {
+            self.0.as_deref_mut()
+        }) else {
+            return;
+        };
+        t.suspect |= makes;
+        if effects & effect::LOAD != 0 {
+            t.kinds |= Pin::Load.bit();
+        }
+        if effects & undoes != 0 {
+            t.suspect |= t.kinds & ASKABLE & !Pin::Cursor.bit();
+        }
+        if drops {
+            t.suspect |= t.kinds & Pin::Temp.bit();
+        }
+    }
+
+    /// A statement was forwarded that may have done anything (DO, CALL, EXECUTE, or a text that is not read).
+    pub(super) fn saw_opaque(&mut self) {
+        let t = self.ties();
+        t.suspect |= ASKABLE;
+        t.touched.all = true;
+    }
+
+    /// A prepared statement sets (or resets) a parameter whenever it is executed.
+    pub(super) fn watch(&mut self, name: &str, reset: bool) {
+        let t = self.ties();
+        if t.watched.iter().any(|(n, r)| **n == *name && *r == reset) {
+            return;
+        }
+        if t.watched.len() < MAX_NAMES {
+            t.watched.push((name.into(), reset));
+        } else {
+            t.kinds |= Pin::Unreadable.bit();
+        }
+    }
+
+    /// Parameters that executing prepared statements sets (or resets).
+    pub(super) fn watched(&self, reset: bool) -> Vec<Box<str>> {
+        let watched = self.0.as_ref().map_or(&[][..], |t| &t.watched);
+        watched.iter().filter(|(_, r)| *r == reset).map(|(n, _)| n.clone()).collect()
+    }
+
+    /// Something was rolled back or failed: what was noted may not be so.
+    pub(super) fn undone(&mut self) {
+        if let Some(t) = &mut self.0 {
+            t.suspect |= t.kinds & ASKABLE;
+            if !t.held.is_empty() {
+                t.suspect |= Pin::Cursor.bit();
+            }
+        }
+    }
+
+    /// Kinds to ask about; the suspicion ends with the question.
+    pub(super) fn take_suspect(&mut self) -> u8 {
+        self.0.as_mut().map_or(0, |t| std::mem::take(&mut t.suspect))
+    }
+
+    /// A `DECLARE ... WITH HOLD` was forwarded.
+    pub fn declare(&mut self, sql: &[u8]) {
+        let t = self.ties();
+        match cursor_name(sql, b"declare") {
+            Some(name) if t.held.len() < MAX_HELD && t.kinds & Pin::Cursor.bit() == 0 => t.held.push(name),
+            _ => t.suspect |= Pin::Cursor.bit(),
+        }
+    }
+
+    /// A prepared `DECLARE ... WITH HOLD` was executed.
+    pub(super) fn declared(&mut self) {
+        let t = self.ties();
+        if t.held.is_empty() {
+            t.suspect |= Pin::Cursor.bit();
+        }
     }
 
     /// A statement that may be a CLOSE was forwarded.
     pub fn close(&mut self, sql: &[u8]) {
-        if !self.held.is_empty()
-            && self.closing.len() < MAX_HELD
+        let Some(t) = &mut self.0 else { return };
+        if t.kinds & Pin::Cursor.bit() != 0 {
+            t.suspect |= Pin::Cursor.bit();
+        }
+        if !t.held.is_empty()
+            && t.closing.len() < MAX_HELD
             && let Some(name) = cursor_name(sql, b"close")
         {
-            self.closing.push(name);
+            t.closing.push(name);
         }
     }
 
-    /// `CLOSE CURSOR` was answered: the first CLOSE that waits has worked. Whether the client became free.
-    pub fn closed(&mut self) -> bool {
-        if self.closing.is_empty() {
-            return false;
+    /// `CLOSE CURSOR` was answered: the first CLOSE that waits has worked.
+    pub fn closed(&mut self) {
+        let Some(t) = &mut self.0 else { return };
+        if t.closing.is_empty() {
+            return;
         }
-        let name = self.closing.remove(0);
+        let name = t.closing.remove(0);
         if name.eq_ignore_ascii_case(b"all") {
-            self.held.clear();
+            t.held.clear();
         } else {
-            self.held.retain(|h| *h != name);
+            t.held.retain(|h| *h != name);
         }
-        self.reason().is_none()
     }
 
     /// `CLOSE CURSOR ALL` was answered.
-    pub fn closed_all(&mut self) -> bool {
-        self.closing.clear();
-        self.held.clear();
-        self.reason().is_none()
+    pub fn closed_all(&mut self) {
+        if let Some(t) = &mut self.0 {
+            t.closing.clear();
+            t.held.clear();
+            t.kinds &= !Pin::Cursor.bit();
+        }
+    }
+
+    /// DISCARD ALL has worked: nothing is left but a loaded library. What was pipelined behind it is asked about.
+    pub(super) fn discarded(&mut self) {
+        if let Some(t) = &mut self.0 {
+            t.kinds &= Pin::Load.bit();
+            t.held.clear();
+            t.closing.clear();
+        }
     }
 
     /// Everything has been answered: a CLOSE that still waits has failed.
     pub fn settled(&mut self) {
-        self.closing.clear();
+        if let Some(t) = &mut self.0 {
+            t.closing.clear();
+        }
     }
 }
 
@@ -102,7 +275,7 @@ fn cursor_name(sql: &[u8], verb: &[u8]) -> Option<Box<[u8]>> {
         .trim_ascii_start();
     if let Some(quoted) = rest.strip_prefix(b"\"") {
         let end = memchr::memchr(b'"', quoted)?;
-        // A doubled quote in the name: not worth unfolding, the client stays tied.
+        // A doubled quote in the name: not worth unfolding, the server is asked.
         return (quoted.get(end + 1) != Some(&b'"')).then(|| quoted[..end].into());
     }
     let end = rest
@@ -119,14 +292,15 @@ mod tests {
     #[test]
     fn a_cursor_ties_until_its_close_has_worked() {
         let mut p = Pins::default();
-        assert!(p.declare(b"DECLARE \"_django_curs_1_sync_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT 1"));
-        assert_eq!(p.reason(), Some(CURSOR));
+        p.declare(b"DECLARE \"_django_curs_1_sync_1\" NO SCROLL CURSOR WITH HOLD FOR SELECT 1");
+        assert_eq!((p.reason(), p.must_ask()), (Some(Pin::Cursor), false));
         p.close(b"CLOSE \"_django_curs_1_sync_1\"");
         p.settled();
-        assert!(!p.closed(), "a CLOSE that failed unties nothing");
+        p.closed();
+        assert_eq!(p.reason(), Some(Pin::Cursor), "a CLOSE that failed unties nothing");
         p.close(b"CLOSE \"_django_curs_1_sync_1\"");
-        assert!(p.closed());
-        assert_eq!(p.reason(), None);
+        p.closed();
+        assert_eq!((p.reason(), p.must_ask()), (None, false), "without a question");
     }
 
     #[test]
@@ -135,19 +309,54 @@ mod tests {
         p.declare(b"declare A cursor with hold for select 1");
         p.declare(b"/* x */ DECLARE b CURSOR WITH HOLD FOR SELECT 1");
         p.close(b"close a");
-        assert!(!p.closed());
+        p.closed();
+        assert_eq!(p.reason(), Some(Pin::Cursor));
         p.close(b"close B");
-        p.pin("LISTEN");
-        assert!(!p.closed());
-        assert_eq!(p.reason(), Some("LISTEN"));
+        p.pin(Pin::Load);
+        p.closed();
+        assert_eq!(p.reason(), Some(Pin::Load));
     }
 
     #[test]
-    fn a_cursor_that_is_not_held_does_not_matter() {
+    fn after_a_rollback_the_server_is_asked_for_cursors() {
+        let mut p = Pins::default();
+        p.undone();
+        assert!(!p.must_ask(), "nothing is there");
+        p.declare(b"DECLARE a CURSOR WITH HOLD FOR SELECT 1");
+        p.undone();
+        assert!(p.must_ask());
+        assert_eq!(p.take_suspect(), Pin::Cursor.bit());
+        p.learn(Pin::Cursor.bit(), 0, 0);
+        assert_eq!((p.reason(), p.must_ask()), (None, false));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_the_names_ends_following_by_name() {
         let mut p = Pins::default();
         p.declare(b"DECLARE a CURSOR WITH HOLD FOR SELECT 1");
-        p.close(b"CLOSE c");
-        assert!(!p.closed());
-        assert_eq!(p.reason(), Some(CURSOR));
+        p.declare(b"DECLARE b CURSOR WITH HOLD FOR SELECT 1");
+        p.undone();
+        let asked = p.take_suspect();
+        p.learn(asked, Pin::Cursor.bit(), 1);
+        assert_eq!((p.reason(), p.must_ask()), (Some(Pin::Cursor), false));
+        p.close(b"close a");
+        p.closed();
+        assert!(p.must_ask(), "which one is open is not known: every CLOSE asks");
+    }
+
+    #[test]
+    fn what_undoes_a_kind_of_state_asks_for_it() {
+        let mut p = Pins::default();
+        p.saw(effect::UNDO, true);
+        assert!(!p.must_ask());
+        p.saw(effect::LISTEN, false);
+        assert!(p.must_ask() && p.reason().is_none(), "a suspicion is no tie");
+        let asked = p.take_suspect();
+        p.learn(asked, Pin::Listen.bit(), 0);
+        assert_eq!((p.reason(), p.must_ask()), (Some(Pin::Listen), false));
+        p.saw(0, true);
+        assert!(!p.must_ask(), "a DROP undoes no LISTEN");
+        p.saw(effect::UNDO, false);
+        assert_eq!(p.take_suspect(), Pin::Listen.bit());
     }
 }

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use crate::config::ListenAddr;
 use crate::net::PeerAddr;
-use crate::pool::Histogram;
+use crate::pool::{Histogram, Pin};
 
 /// States of a client, by PgBouncer's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +52,9 @@ pub struct ClientInfo {
     since_us: AtomicU64,
     server: AtomicU64,
     who: Mutex<Who>,
-    pinned: Mutex<Option<&'static str>>,
+    /// A [`Pin`]'s bit, 0 for none; and since when.
+    pinned: AtomicU8,
+    pinned_us: AtomicU64,
 }
 
 /// Names a client gave.
@@ -103,14 +105,19 @@ impl ClientInfo {
     }
 
     /// Why it keeps its server between transactions.
-    pub fn pinned(&self) -> Option<&'static str> {
-        self.pinned.lock().ok().and_then(|p| *p)
+    pub fn pinned(&self) -> Option<Pin> {
+        Pin::first(self.pinned.load(Relaxed))
+    }
+
+    /// Since when it keeps its server (monotonic microseconds); of no meaning while it does not.
+    pub fn pinned_since_us(&self) -> u64 {
+        self.pinned_us.load(Relaxed)
     }
 
     /// Notes why it keeps its server between transactions.
-    pub fn set_pinned(&self, reason: Option<&'static str>) {
-        if let Ok(mut p) = self.pinned.lock() {
-            *p = reason;
+    pub fn set_pinned(&self, reason: Option<Pin>, now_us: u64) {
+        if self.pinned.swap(reason.map_or(0, Pin::bit), Relaxed) == 0 {
+            self.pinned_us.store(now_us, Relaxed);
         }
     }
 }
@@ -176,7 +183,8 @@ impl Clients {
             since_us: AtomicU64::new(now_us),
             server: AtomicU64::new(0),
             who: Mutex::default(),
-            pinned: Mutex::new(None),
+            pinned: AtomicU8::new(0),
+            pinned_us: AtomicU64::new(0),
         });
         self.count.fetch_add(1, Relaxed);
         self.all.insert(id, Arc::clone(&info));

@@ -74,6 +74,7 @@ impl Session {
                 return Poll::Ready(Ok(()));
             }
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            self.ask_what_is_left(server)?;
             let mut moved = poll_flush_server(server, cx)?;
             let client_takes = self.poll_flush_client(cx)?.is_ready();
             if client_takes {
@@ -84,7 +85,9 @@ impl Session {
             }
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
             // What pgsluice answers itself waits in `unsent`: bounded, because then the client is not read.
-            if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !self.held {
+            // What the client says next may need parameters that depend on what is being asked.
+            let waits = self.held || self.pins.asking();
+            if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !waits {
                 moved |= self.poll_client(server, cx)?;
             }
             if !moved {
@@ -134,6 +137,7 @@ impl Session {
         if used == input.filled().len() && self.may_release(slot) {
             self.release(slot, now);
         } else if let Some(server) = slot.as_mut() {
+            self.ask_what_is_left(server)?;
             self.set_alarm(server, now);
         }
         let sent = self.send_client(plan.bytes(input.filled()));
@@ -182,6 +186,7 @@ impl Session {
     /// The release rule, the client's side: no part of a message is here, and nothing ties it to the server.
     fn may_release(&self, slot: &Option<Checkout>) -> bool {
         self.pins.reason().is_none()
+            && !self.pins.must_ask()
             && self.follows_parameters()
             && self.in_message.left == 0
             && self.input.is_none()

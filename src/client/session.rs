@@ -157,6 +157,9 @@ impl Session {
     async fn end(&mut self, stop: Stop) {
         self.insight.end(&mut self.w.lens.borrow_mut(), now_us());
         self.pool.clients.fetch_sub(1, Relaxed);
+        if self.pins.reason().is_some() {
+            self.pool.pinned.leave();
+        }
         let fields = match stop {
             Stop::Terminate | Stop::ClientGone => None,
             Stop::ServerLost(_) if self.server_fatal => None,
@@ -205,19 +208,6 @@ impl Session {
     /// Whether parameters go with the client from server to server.
     pub(super) fn follows_parameters(&self) -> bool {
         self.pool.settings.pool_mode != PoolMode::Session
-    }
-
-    /// Keeps the server until the client leaves.
-    pub(super) fn pin(&mut self, reason: &'static str) {
-        if self.follows_parameters() && self.pins.pin(reason) {
-            self.note_pinned();
-        }
-    }
-
-    pub(super) fn note_pinned(&self) {
-        self.place.info.set_pinned(self.pins.reason());
-        self.stats().pins.add(1);
-        tracing::debug!(target: "pgsluice::client", client = self.place.info.id, reason = self.pins.reason(), "pinned to its server");
     }
 
     /// A parameter that changes how SQL text is read, or that we show.

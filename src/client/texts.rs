@@ -30,6 +30,21 @@ pub(super) fn forgets_statements(sql: &[u8]) -> bool {
     (deallocate || verb.eq_ignore_ascii_case(b"discard")) && what.eq_ignore_ascii_case(b"all")
 }
 
+/// The first word of a text, behind comments.
+pub(super) fn first_word(sql: &[u8]) -> Option<&[u8]> {
+    let mut rest = sql.trim_ascii_start();
+    loop {
+        if let Some(comment) = rest.strip_prefix(b"/*") {
+            rest = comment[memchr::memmem::find(comment, b"*/")? + 2..].trim_ascii_start();
+        } else if let Some(comment) = rest.strip_prefix(b"--") {
+            rest = comment[memchr::memchr(b'\n', comment)?..].trim_ascii_start();
+        } else {
+            let end = rest.iter().position(|b| !b.is_ascii_alphabetic()).unwrap_or(rest.len());
+            return Some(&rest[..end]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

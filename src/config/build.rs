@@ -131,6 +131,7 @@ fn pool_settings(pool: &raw::Pool) -> PoolSettings {
         server_reset_query: filled(&pool.server_reset_query),
         query_wait_timeout: filled(&pool.query_wait_timeout),
         max_prepared_statements: filled(&pool.max_prepared_statements).size(),
+        max_pinned: filled(&pool.max_pinned).size(),
     }
 }
 

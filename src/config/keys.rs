@@ -148,6 +148,11 @@ pub const KEYS: &[Key] = &[
     key(Pool, "max_prepared_statements", "200", true, |c| c.pool.max_prepared_statements.to_string(),
         "Prepared statements kept on each server connection for clients that use the protocol's named statements; \
          0 passes names through, which breaks them in `transaction` mode."),
+    key(Pool, "max_pinned", "1000", true, |c| c.pool.max_pinned.to_string(),
+        "Clients of a `transaction` pool that may keep a server connection for themselves because of session state \
+         that cannot follow them (LISTEN, session-level advisory locks, temporary tables, SQL's PREPARE): at most \
+         this many, and never the pool's last server. One more is disconnected with 53400 and told why; 0 allows none. \
+         Cursors of `.iterator()` are not counted."),
 
     key(Insight, "enabled", "true", true, |c| c.insight.enabled.to_string(),
         "Fingerprints, findings and their metrics."),

@@ -229,6 +229,15 @@ pub struct PoolSettings {
     pub query_wait_timeout: Duration,
     /// Prepared statements kept per server connection (zero: clients' names are passed through).
     pub max_prepared_statements: usize,
+    /// Clients that may keep their server between transactions, cursors aside (never more than `pool_size` - 1).
+    pub max_pinned: usize,
+}
+
+impl PoolSettings {
+    /// Clients that may keep a server between transactions: never all of them, so that the others go on.
+    pub fn pin_limit(&self) -> usize {
+        self.max_pinned.min(self.pool_size.saturating_sub(1).max(1))
+    }
 }
 
 /// Timeouts of clients. Zero means never.

@@ -142,6 +142,7 @@ pool_settings! {
     server_reset_query: String,
     query_wait_timeout: Duration,
     max_prepared_statements: Count,
+    max_pinned: Count,
 }
 
 /// The sections of a file; `General` is read from the same table's loose keys.

@@ -96,8 +96,8 @@ families! {
         "Statements prepared at servers; the rest of the clients' were there already.");
     POOL_BINDS = counter("pgsluice_pool_binds_total", POOL,
         "Bind messages of clients.");
-    POOL_PINS = counter("pgsluice_pool_pins_total", POOL,
-        "Times a session was pinned to its server connection.");
+    POOL_PINS = counter("pgsluice_pool_pins_total", &["database", "user", "reason"],
+        "Times a session was pinned to its server connection, by what tied it.");
     POOL_ABANDONED = counter("pgsluice_pool_abandoned_total", POOL,
         "Clients that went away in the middle of a request or a transaction.");
     SERVER_CONNECTS = counter("pgsluice_server_connects_total", &["database", "result"],

@@ -11,6 +11,7 @@ use super::process::Resources;
 use crate::client::Process;
 use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
+use crate::pool::Pin;
 use crate::pool::stats::{CONNECT_RESULTS, Totals};
 use crate::pool::{Pool, PoolView};
 use crate::sql::FINGERPRINT_VERSION;
@@ -140,6 +141,9 @@ fn pool(page: &mut Page, labels: &[&str; 2], shown: &Shown) {
     ] {
         page.counter(&f::POOL_TIMEOUTS, &[database, user, reason], n);
     }
+    for (pin, n) in Pin::ALL.into_iter().zip(t.pins) {
+        page.counter(&f::POOL_PINS, &[database, user, pin.label()], n);
+    }
     for (family, n) in [
         (&f::POOL_ASSIGNMENTS, t.assignments),
         (&f::POOL_TRANSACTIONS, t.transactions),
@@ -149,7 +153,6 @@ fn pool(page: &mut Page, labels: &[&str; 2], shown: &Shown) {
         (&f::POOL_CLIENT_PARSES, t.client_parses),
         (&f::POOL_SERVER_PARSES, t.server_parses),
         (&f::POOL_BINDS, t.binds),
-        (&f::POOL_PINS, t.pins),
         (&f::POOL_ABANDONED, t.abandoned),
     ] {
         page.counter(family, labels, n);

@@ -8,6 +8,7 @@ pub mod checkout;
 pub mod holders;
 pub mod keeper;
 pub mod period;
+pub mod pin;
 pub mod registry;
 pub mod stats;
 pub mod welcome;
@@ -20,6 +21,7 @@ use deadpool::unmanaged;
 use tokio::sync::Notify;
 
 pub use checkout::{Checkout, CheckoutError};
+pub use pin::Pin;
 pub use registry::{Pools, Unknown};
 pub use stats::{Histogram, Stats};
 
@@ -58,6 +60,8 @@ pub struct Pool {
     pub welcomes: welcome::Welcomes,
     /// Clients logged in to it.
     pub clients: AtomicUsize,
+    /// Clients that keep their server between transactions.
+    pub pinned: pin::Pinned,
     idle: unmanaged::Pool<Box<Pooled>>,
     book: Mutex<Book>,
     /// Wakes the keeper.
@@ -157,6 +161,7 @@ impl Pool {
             shared,
             welcomes: welcome::Welcomes::default(),
             clients: AtomicUsize::new(0),
+            pinned: pin::Pinned::default(),
             book: Mutex::default(),
             wanted: Arc::default(),
             failure: Notify::new(),

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::Pin;
+
 /// Upper bounds of the latency buckets, microseconds (the OpenTelemetry buckets and a few more).
 pub const BUCKETS_US: [u64; 13] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
@@ -98,8 +100,8 @@ pub struct Stats {
     pub idle_timeouts: Count,
     /// Clients that went away in the middle of something.
     pub abandoned: Count,
-    /// Sessions pinned to their server.
-    pub pins: Count,
+    /// Sessions pinned to their server, by place in [`Pin::ALL`].
+    pub pins: [Count; Pin::ALL.len()],
     /// Time clients waited (0 recorded when served at once).
     pub wait: Histogram,
     /// Time servers were assigned.
@@ -146,7 +148,7 @@ pub struct Totals {
     /// See [`Stats`].
     pub abandoned: u64,
     /// See [`Stats`].
-    pub pins: u64,
+    pub pins: [u64; Pin::ALL.len()],
     /// Bucket counts, not cumulative; the last is above every bound.
     pub wait: HistogramTotals,
     /// Bucket counts, not cumulative; the last is above every bound.
@@ -203,7 +205,9 @@ impl Totals {
             t.query_timeouts += s.query_timeouts.get();
             t.idle_timeouts += s.idle_timeouts.get();
             t.abandoned += s.abandoned.get();
-            t.pins += s.pins.get();
+            for (t, n) in t.pins.iter_mut().zip(&s.pins) {
+                *t += n.get();
+            }
             t.wait.add(&s.wait);
             t.checkout.add(&s.checkout);
             for (t, n) in t.connects.iter_mut().zip(&s.connects) {
@@ -215,7 +219,7 @@ impl Totals {
     }
 
     /// Every plain counter, for arithmetic on all of them.
-    fn counters(&mut self) -> [&mut u64; 17] {
+    fn counters(&mut self) -> [&mut u64; 16] {
         [
             &mut self.assignments,
             &mut self.transactions,
@@ -233,7 +237,6 @@ impl Totals {
             &mut self.query_timeouts,
             &mut self.idle_timeouts,
             &mut self.abandoned,
-            &mut self.pins,
         ]
     }
 
@@ -244,6 +247,9 @@ impl Totals {
             *t += *n;
         }
         for (t, n) in self.connects.iter_mut().zip(other.connects) {
+            *t += n;
+        }
+        for (t, n) in self.pins.iter_mut().zip(other.pins) {
             *t += n;
         }
         self.wait.merge(&other.wait);

@@ -73,17 +73,24 @@ pub fn fixed(name: &str) -> bool {
 
 /// Appends to `out` the SQL that makes a server with `from` one with `to`. One simple Query: all of it or nothing.
 ///
-/// `set_config` rather than SET: it takes list values (search_path) in the form of the startup packet.
+/// `set_config` rather than SET: it takes list values (search_path) in the form of the startup packet. A role is given
+/// up first and taken last: what a client set before SET ROLE, it need not be allowed to set afterwards.
 pub fn sync_sql(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
-    for (name, _) in from.iter().filter(|(n, _)| to.get(n).is_none()) {
+    if from == to {
+        return;
+    }
+    let role = |name: &str| ROLES.contains(&name);
+    let reset = |out: &mut Vec<u8>, name: &str| {
         out.extend_from_slice(b"RESET ");
         quote(out, b'"', name);
         out.push(b';');
-    }
-    let mut first = true;
-    for (name, value) in to.iter().filter(|(n, v)| from.get(n) != Some(*v)) {
-        out.extend_from_slice(if first { b"SELECT " } else { b"," });
-        first = false;
+    };
+    ROLES.iter().filter(|n| from.get(n).is_some()).for_each(|n| reset(out, n));
+    from.iter().filter(|(n, _)| !role(n) && to.get(n).is_none()).for_each(|(n, _)| reset(out, n));
+    let values = to.iter().filter(|(n, v)| !role(n) && from.get(n) != Some(*v));
+    let roles = ROLES.iter().filter_map(|n| Some((*n, to.get(n)?)));
+    for (i, (name, value)) in values.chain(roles).enumerate() {
+        out.extend_from_slice(if i == 0 { b"SELECT " } else { b"," });
         out.extend_from_slice(b"pg_catalog.set_config(");
         literal(out, name);
         out.push(b',');
@@ -91,6 +98,9 @@ pub fn sync_sql(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
         out.extend_from_slice(b",false)");
     }
 }
+
+/// In the order in which they are given up and taken: a new session authorization drops the role.
+const ROLES: [&str; 2] = ["session_authorization", "role"];
 
 /// `"name"`: custom parameters may be dotted, each part quoted.
 fn quote(out: &mut Vec<u8>, q: u8, text: &str) {
@@ -110,7 +120,7 @@ fn quote(out: &mut Vec<u8>, q: u8, text: &str) {
 }
 
 /// An escape string: means the same whatever `standard_conforming_strings` is.
-fn literal(out: &mut Vec<u8>, text: &str) {
+pub fn literal(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"E'");
     for b in text.bytes() {
         match b {
@@ -165,6 +175,19 @@ mod tests {
         assert_eq!(
             sql(&[("x", "1"), ("y", "1")], &[("y", "2")]),
             "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)"
+        );
+    }
+
+    #[test]
+    fn a_role_is_given_up_first_and_taken_last() {
+        assert_eq!(
+            sql(&[("role", "weak"), ("x", "1")], &[("role", "weak"), ("x", "2"), ("zero", "0")]),
+            "RESET \"role\";SELECT pg_catalog.set_config(E'x',E'2',false),pg_catalog.set_config(E'zero',E'0',false),\
+             pg_catalog.set_config(E'role',E'weak',false)"
+        );
+        assert_eq!(
+            sql(&[("session_authorization", "a"), ("x", "1")], &[]),
+            "RESET \"session_authorization\";RESET \"x\";"
         );
     }
 

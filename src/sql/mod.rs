@@ -19,6 +19,7 @@ mod shape_tables;
 mod shape_where;
 mod strings;
 mod tags;
+mod touched;
 mod types;
 mod words;
 
@@ -31,6 +32,7 @@ pub use kind::set_target;
 pub use normalize::{Normalised, display};
 pub use shape::{Column, Join, Limit, OnConflict, Shape, Table, shape, summary};
 pub use tags::{TagValue, Tags, VALUE_CAP, tags, tags_with};
+pub use touched::{hidden_parameters, touched_parameters};
 
 /// Version of the hash form. Published with every fingerprint; a change of any rule that moves an id bumps it.
 pub const FINGERPRINT_VERSION: u8 = 1;

@@ -34,6 +34,8 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// program_limit_exceeded.
     pub const LIMIT_EXCEEDED: &str = "54000";
+    /// configuration_limit_exceeded.
+    pub const CONFIGURATION_LIMIT: &str = "53400";
     /// internal_error.
     pub const INTERNAL: &str = "XX000";
 }

@@ -86,7 +86,7 @@ pub struct Entry {
     pub request: Request,
     /// Who asked.
     pub action: Action,
-    /// Parse and Close of a shared statement: its number; 0 otherwise.
+    /// Parse and Close of a shared statement: its number. A Query of pgsluice's own: which. 0 otherwise.
     pub statement: u32,
     /// Parse and Close: the client's registration that this made or ends; 0 for none.
     pub registration: u32,
@@ -240,9 +240,10 @@ impl Tracker {
         self.expected.iter().skip(1)
     }
 
-    /// Whether the request that is answered now is one of pgsluice's own SETs.
-    pub fn in_own_query(&self) -> bool {
-        self.head_is(Request::Query, Action::Skip)
+    /// Which of pgsluice's own queries is answered now (what its entry has as `statement`), if one is.
+    pub fn own_query(&self) -> Option<u32> {
+        let head = self.expected.front()?;
+        (head.request == Request::Query && head.action == Action::Skip).then_some(head.statement)
     }
 
     /// Whether a request was sent without Sync or Query behind it: its answers may never come by themselves.

@@ -9,7 +9,7 @@ use crate::client::{ClientInfo, ClientState, Process};
 use crate::config::ListenAddr;
 use crate::net::PeerAddr;
 use crate::net::clock::now_us;
-use crate::pool::Pool;
+use crate::pool::{Pin, Pool};
 use crate::server::{ServerInfo, ServerState};
 
 /// PgBouncer's columns, then ours.
@@ -119,7 +119,7 @@ fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
         proven.then_some(who.application),
         None::<u64>,
         c.id,
-        c.pinned(),
+        c.pinned().map(Pin::reason),
     ]
 }
 
@@ -167,7 +167,7 @@ fn server(pool: &Pool, s: &ServerInfo, holder: Option<&ClientInfo>, now: &Now) -
         s.application(),
         s.statements(),
         s.id,
-        holder.and_then(ClientInfo::pinned),
+        holder.and_then(ClientInfo::pinned).map(Pin::reason),
         transaction,
         transaction.map(|_| now.us.saturating_sub(s.tx_since_us())),
     ]
