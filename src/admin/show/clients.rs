@@ -88,6 +88,27 @@ pub(super) fn clients(process: &Process) -> Table {
     table
 }
 
+/// Who keeps a server between transactions, why and for how long, and what ends or avoids it.
+pub(super) fn pins(process: &Process) -> Table {
+    let mut table = Table::new("#id user database application_name link reason #seconds hint");
+    let now = now_us();
+    for c in process.clients.all() {
+        let Some(pin) = c.pinned() else { continue };
+        let who = c.who();
+        table.push(row![
+            c.id,
+            who.user,
+            who.database,
+            who.application,
+            server_ptr(c.server()),
+            pin.reason(),
+            now.saturating_sub(c.pinned_since_us()) / 1_000_000,
+            pin.hint(),
+        ]);
+    }
+    table
+}
+
 fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
     let state = c.state();
     let who = c.who();

@@ -15,12 +15,13 @@ use crate::wire::error::{ErrorFields, sqlstate};
 type Maker = fn(&Process) -> Table;
 
 /// What SHOW knows, besides HELP.
-const PLAIN: [(&str, Maker); 18] = [
+const PLAIN: [(&str, Maker); 19] = [
     ("CLIENTS", clients::clients),
     ("CONFIG", settings::config),
     ("DATABASES", pools::databases),
     ("LISTS", pools::lists),
     ("MEM", settings::mem),
+    ("PINS", clients::pins),
     ("POOLS", pools::pools),
     ("SERVERS", clients::servers),
     ("STATE", settings::state),
