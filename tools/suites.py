@@ -23,7 +23,7 @@ password = "django"
 
 [pool]
 pool_mode = "{mode}"
-pool_size = 20
+pool_size = {size}
 query_wait_timeout = "60s"
 """
 
@@ -42,8 +42,10 @@ def main(binary, directory, *names):
         postgres.psql("CREATE DATABASE django OWNER django")
         port, http_port = free_port(), free_port()
         config = servers.dir / "pgsluice.toml"
-        config.write_text(CONFIG.format(port=port, http_port=http_port, postgres=postgres.port,
-                                        mode=os.environ.get("POOL_MODE", "transaction")))
+        mode = os.environ.get("POOL_MODE", "transaction")
+        # A pool smaller than the clients, so that transactions of one client fall on several servers.
+        size = os.environ.get("POOL_SIZE", "5" if mode == "transaction" else "20")
+        config.write_text(CONFIG.format(port=port, http_port=http_port, postgres=postgres.port, mode=mode, size=size))
         servers.spawn("pgsluice", [pathlib.Path(binary).resolve(), "run", "--config", config], port=port)
         for suite in suites:
             print(f"== {suite}", flush=True)
