@@ -404,6 +404,40 @@ fn startup_parameters_hold_on_every_server_and_never_leak() {
     });
 }
 
+/// As many as a startup packet holds, more than PostgreSQL can be told in one SELECT: none is dropped.
+#[test]
+fn every_startup_parameter_of_a_full_packet_is_kept() {
+    let letters = || ('a'..='z').chain(['_']);
+    let short = letters().flat_map(|a| letters().map(move |b| format!("{a}.{b}")));
+    let long = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{c}.{b}"))));
+    let names: Vec<_> = short.chain(long).take(1_700).collect();
+    let mut parameters: Vec<_> = names.iter().map(|n| (n.as_str(), "")).collect();
+    for i in [64, 65, 1_699] {
+        parameters[i].1 = "x";
+    }
+    let login = [&[("user", "app"), ("database", DATABASE)], &parameters[..]].concat();
+    let direct = raw::startup(0x3_0000, &login).len();
+    assert!(direct < 10_000, "{direct}");
+    let cluster = cluster::shared();
+    for mode in ["transaction", "session"] {
+        let pooler = setup(1).env("PGSLUICE_POOL_MODE", mode).start();
+        for _ in 0..2 {
+            let addresses = [pooler.address(), cluster.address()];
+            for address in addresses {
+                let mut client = raw::Client::connect(address).unwrap();
+                client.login_with(PASSWORD, &login).unwrap();
+                let of = |i: usize| format!("current_setting('{}')", names[i]);
+                let sql = format!("SELECT {} || {} || {}", of(64), of(65), of(1_699));
+                assert_eq!(client.value(&sql), "xxx", "{mode}");
+                client.terminate();
+            }
+            let mut other = pooler.client("app");
+            assert_ne!(other.value(&format!("SELECT current_setting('{}', true)", names[1_699])), "x", "{mode}");
+            other.terminate();
+        }
+    }
+}
+
 #[test]
 fn a_reported_parameter_follows_its_client() {
     let pooler = setup(2).start();

@@ -159,6 +159,51 @@ fn a_module_says_what_it_is_for() {
     }
 }
 
+/// Fields that only look like a secret.
+const PRINTABLE: &[(&str, &str)] = &[
+    ("src/cli/mod.rs", "url: Option<String>"),    // of the health page
+    ("src/config/mod.rs", "value: String"),       // SHOW CONFIG: settings, of which none is a secret
+    ("src/insight/event.rs", "sql: &'a str"),     // literal-free
+    ("src/sql/shape.rs", "Op(Vec<u8>)"),          // an operator
+    ("src/wire/names.rs", "Statement(&'a [u8])"), // names
+    ("src/wire/names.rs", "Portal(&'a [u8])"),
+];
+
+/// `Debug` reaches logs and panics: what derives it holds no raw bytes, and no text under a name like these.
+#[test]
+fn what_derives_debug_holds_no_secret() {
+    let telling = ["password", "secret", "sql", "url", "literal", "parameters", "params", "value", "body", "proof"];
+    let raw = ["Vec<u8>", "[u8]>", "&'a [u8]", "Box<str>, Box<str>"];
+    let (mut seen, mut found) = (0, Vec::new());
+    for (name, text) in files("src", "rs") {
+        let code = code(&name, &text);
+        for (at, _) in code.match_indices("#[derive(") {
+            let item = &code[at..];
+            let (derives, item) = item.split_once(")]").unwrap();
+            let Some(begin) = item.find(['{', ';']).filter(|_| derives.contains("Debug")) else { continue };
+            let end = if item[begin..].starts_with(';') { begin } else { item.find("\n}").unwrap_or(item.len()) };
+            seen += 1;
+            for line in item[..end].lines() {
+                let field = line
+                    .trim()
+                    .trim_start_matches("pub(crate) ")
+                    .trim_start_matches("pub(super) ")
+                    .trim_start_matches("pub ");
+                let named = field.split_once(": ").is_some_and(|(n, ty)| {
+                    telling.contains(&n) && ["String", "str", "Raw"].iter().any(|t| ty.contains(t))
+                });
+                let known = PRINTABLE.iter().any(|(file, line)| *file == name && field.contains(line));
+                let raw = raw.iter().any(|r| field.contains(r));
+                if !known && (named || raw) {
+                    found.push(format!("{name}: {field}"));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "these derive Debug, which shows what they hold: {found:#?}");
+    assert!(seen > 50, "{seen} types looked at");
+}
+
 /// As cargo-fuzz would, without it.
 #[test]
 fn fuzz_corpora_hold() {

@@ -5,25 +5,37 @@ use std::sync::{Arc, Mutex};
 
 /// Parameters a server may report before we stop keeping them (PostgreSQL 18 reports 15).
 pub const MAX_REPORTED: usize = 64;
-/// Parameters one client may set.
-pub const MAX_PARAMS: usize = 64;
+/// Parameters one client may set: all that a startup packet can hold (a letter and two NULs each is the least), and
+/// those that servers report.
+pub const MAX_PARAMS: usize = crate::wire::startup::MAX_PACKET / 3 + MAX_REPORTED;
+/// Parameters set by one SELECT; PostgreSQL takes 1664 columns (MaxTupleAttributeNumber, htup_details.h).
+const PER_SELECT: usize = 1000;
 
 /// Parameter values by lower-case name (PostgreSQL compares names without case, guc.c).
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct ParamSet(BTreeMap<Box<str>, Box<str>>);
 
+/// Shows how many there are: values are the client's.
+impl std::fmt::Debug for ParamSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ParamSet({} ..)", self.0.len())
+    }
+}
+
 impl ParamSet {
-    /// From pairs; a later one of the same name wins, as in PostgreSQL.
+    /// From pairs; a later one of the same name wins, as in PostgreSQL. All are kept: a startup packet bounds them.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        ParamSet(pairs.into_iter().take(MAX_PARAMS).map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
+        ParamSet(pairs.into_iter().map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
     }
 
-    /// The same set with one value changed.
+    /// The same set with one value changed. Beyond [`MAX_PARAMS`], which a server would have to report more than
+    /// [`MAX_REPORTED`] for, nothing is added.
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut set = self.clone();
-        if set.0.len() < MAX_PARAMS || set.0.contains_key(name) {
-            set.0.insert(name.to_ascii_lowercase().into(), value.into());
+        let name = name.to_ascii_lowercase();
+        if set.0.len() < MAX_PARAMS || set.0.contains_key(&*name) {
+            set.0.insert(name.into(), value.into());
         }
         set
     }
@@ -80,10 +92,12 @@ pub fn sync_sql(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
         quote(out, b'"', name);
         out.push(b';');
     }
-    let mut first = true;
-    for (name, value) in to.iter().filter(|(n, v)| from.get(n) != Some(*v)) {
-        out.extend_from_slice(if first { b"SELECT " } else { b"," });
-        first = false;
+    for (i, (name, value)) in to.iter().filter(|(n, v)| from.get(n) != Some(*v)).enumerate() {
+        out.extend_from_slice(match (i, i % PER_SELECT) {
+            (0, _) => b"SELECT ",
+            (_, 0) => b";SELECT ",
+            _ => b",",
+        });
         out.extend_from_slice(b"pg_catalog.set_config(");
         literal(out, name);
         out.push(b',');
@@ -166,6 +180,25 @@ mod tests {
             sql(&[("x", "1"), ("y", "1")], &[("y", "2")]),
             "RESET \"x\";SELECT pg_catalog.set_config(E'y',E'2',false)"
         );
+    }
+
+    #[test]
+    fn all_that_a_packet_holds_is_kept_and_set_in_pieces() {
+        let names: Vec<_> = (0..MAX_PARAMS).map(|i| format!("a.p{i:05}")).collect();
+        let all: Vec<_> = names.iter().map(|n| (n.as_str(), "")).collect();
+        let set = ParamSet::from_pairs(all.iter().copied());
+        assert_eq!(set.iter().count(), MAX_PARAMS);
+        assert_eq!(set.with("A.P00000", "1").get("a.p00000"), Some("1"), "one of them changes");
+        assert!(set.with("b", "1").get("b").is_none());
+        let sql = sql(&[], &all);
+        let columns = |select: &str| select.matches("set_config").count();
+        assert!(sql.split(';').all(|s| s.starts_with("SELECT ") && columns(s) <= PER_SELECT));
+        assert_eq!(columns(&sql), MAX_PARAMS);
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        assert_eq!(format!("{:?}", ParamSet::from_pairs([("a", "hidden"), ("hidden", "b")])), "ParamSet(2 ..)");
     }
 
     #[test]
