@@ -152,6 +152,8 @@ pub struct PoolView {
     pub waiting: usize,
     /// How long the longest of them has waited, microseconds.
     pub longest_wait_us: u64,
+    /// How long the oldest transaction has been open, microseconds; `None` without any.
+    pub oldest_transaction_us: Option<u64>,
 }
 
 impl Pool {
@@ -306,6 +308,12 @@ impl Pool {
             login: book.connecting,
             waiting: book.waiting.len(),
             longest_wait_us: book.waiting.front().map_or(0, |(_, since)| now.saturating_sub(*since)),
+            oldest_transaction_us: book
+                .servers
+                .iter()
+                .filter_map(|s| s.transaction_us())
+                .min()
+                .map(|began| now.saturating_sub(began)),
         }
     }
 
