@@ -38,15 +38,6 @@ const BESIDE: &[(&str, &str)] = &[
 /// Most lines of a source file; above it a file wants to be two.
 const MAX_LINES: usize = 500;
 
-/// Files that are longer, with the length they may have at most.
-const LONG: &[(&str, usize)] = &[
-    ("src/insight/runs.rs", 520),
-    ("src/sql/lexer.rs", 530),
-    ("src/sql/tests/rows.rs", 800),
-    ("src/auth/tests.rs", 600),
-    ("src/insight/tests/scenarios.rs", 600),
-];
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -144,11 +135,7 @@ fn sources_are_ascii_and_not_too_long() {
         // Tests hold other characters on purpose, and one module draws itself in a comment.
         assert!(code(&name, &text).is_ascii(), "{name}: not ASCII");
         let lines = text.lines().count();
-        let most = LONG.iter().find(|(n, _)| *n == name).map_or(MAX_LINES, |(_, most)| *most);
-        assert!(lines <= most, "{name}: {lines} lines, {most} at most");
-    }
-    for (name, _) in LONG {
-        assert!(root().join(name).exists(), "{name} is gone: take it off the list");
+        assert!(lines <= MAX_LINES, "{name}: {lines} lines, {MAX_LINES} at most");
     }
 }
 
