@@ -429,6 +429,8 @@ fn every_startup_parameter_of_a_full_packet_is_kept() {
                 let of = |i: usize| format!("current_setting('{}')", names[i]);
                 let sql = format!("SELECT {} || {} || {}", of(64), of(65), of(1_699));
                 assert_eq!(client.value(&sql), "xxx", "{mode}");
+                client.simple("RESET ALL").unwrap();
+                assert_eq!(client.value(&sql), "xxx", "{mode}");
                 client.terminate();
             }
             let mut other = pooler.client("app");

@@ -10,10 +10,13 @@ pub const MAX_REPORTED: usize = 64;
 pub const MAX_PARAMS: usize = crate::wire::startup::MAX_PACKET / 3 + MAX_REPORTED;
 /// Parameters set by one SELECT; PostgreSQL takes 1664 columns (MaxTupleAttributeNumber, htup_details.h).
 const PER_SELECT: usize = 1000;
+/// No value of a parameter can hold it.
+const UNKNOWN: &str = "\0";
 
-/// Parameter values by lower-case name (PostgreSQL compares names without case, guc.c).
+/// Parameter values by lower-case name (PostgreSQL compares names without case, guc.c). Copies share names and values:
+/// a set may hold thousands, and each change makes a new one.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct ParamSet(BTreeMap<Box<str>, Box<str>>);
+pub struct ParamSet(BTreeMap<Arc<str>, Arc<str>>);
 
 /// Shows how many there are: values are the client's.
 impl std::fmt::Debug for ParamSet {
@@ -28,16 +31,21 @@ impl ParamSet {
         ParamSet(pairs.into_iter().map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
     }
 
-    /// The same set with one value changed. Beyond [`MAX_PARAMS`], which a server would have to report more than
-    /// [`MAX_REPORTED`] for, nothing is added.
+    /// The same set with one value changed; see [`Self::set`].
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut set = self.clone();
-        let name = name.to_ascii_lowercase();
-        if set.0.len() < MAX_PARAMS || set.0.contains_key(&*name) {
-            set.0.insert(name.into(), value.into());
-        }
+        set.set(name, value);
         set
+    }
+
+    /// Changes one value. At [`MAX_PARAMS`] no name is added: a client has brought a full packet and reset (or a server
+    /// reported) more than [`MAX_REPORTED`] others.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let name = name.to_ascii_lowercase();
+        if self.0.len() < MAX_PARAMS || self.0.contains_key(&*name) {
+            self.0.insert(name.into(), value.into());
+        }
     }
 
     /// The same set without one name.
@@ -48,10 +56,15 @@ impl ParamSet {
         set
     }
 
-    /// The same set with a value that no client can ask for: whatever the next one wants is set, or reset.
+    /// Gives `name` a value that no client can ask for: whatever the next one wants is set, or reset.
+    pub fn set_unknown(&mut self, name: &str) {
+        self.set(name, UNKNOWN);
+    }
+
+    /// Unknown values for all names of this set and of `other`.
     #[must_use]
-    pub fn with_unknown(&self, name: &str) -> Self {
-        self.with(name, "\0")
+    pub fn all_unknown(&self, other: &ParamSet) -> Self {
+        ParamSet::from_pairs(self.iter().chain(other.iter()).map(|(name, _)| (name, UNKNOWN)))
     }
 
     /// The value of a lower-case name.
@@ -208,7 +221,10 @@ mod tests {
 
     #[test]
     fn an_unknown_value_is_always_set_anew() {
-        let known = ParamSet::from_pairs([("a", "1"), ("b", "2")]).with_unknown("a");
+        let mut known = ParamSet::from_pairs([("a", "1"), ("b", "2")]);
+        known.set_unknown("A");
+        let both = ParamSet::from_pairs([("b", "2")]).all_unknown(&ParamSet::from_pairs([("a", "1")]));
+        assert_eq!((both.get("a"), both.get("b")), (known.get("a"), known.get("a")));
         for (to, sql) in [
             (vec![("a", "1"), ("b", "2")], "SELECT pg_catalog.set_config(E'a',E'1',false)"),
             (vec![("b", "2")], "RESET \"a\";"),
