@@ -2,8 +2,6 @@
 //!
 //! `lexing` is the analysis alone, to set the rest against. `cargo bench --bench detector`
 
-use std::time::Duration;
-
 use divan::{Bencher, black_box};
 use pgsluice::config::InsightConfig;
 use pgsluice::insight::{Begin, Insight, SessionInsight, TagSet, Text, Times, WorkerInsight};
@@ -31,21 +29,7 @@ fn text(number: usize, id: usize) -> String {
 
 /// A client that cycles through `kinds` statements, one literal each time.
 fn rig(kinds: usize) -> Rig {
-    let config = InsightConfig {
-        enabled: true,
-        min_count: 5,
-        min_count_low_confidence: 20,
-        max_period: 8,
-        idle_gap: Duration::from_millis(100),
-        write_loop_min: 20,
-        cooldown: Duration::from_secs(600),
-        slow_query: Duration::from_millis(500),
-        max_fingerprints: 5_000,
-        top_fingerprints: 100,
-        max_findings: 1_024,
-        id_tags: vec![],
-    };
-    let insight = Insight::new(&config);
+    let insight = Insight::new(&InsightConfig::default());
     let mut analyzer = Analyzer::new([1, 2]);
     let mut statements = Vec::new();
     for id in 0..64 {

@@ -19,7 +19,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use pgsluice::config::InsightConfig;
 use pgsluice::insight::{Begin, BurstEvent, Confidence, Insight, Kind, SessionInsight, TagSet, Text, Times};
@@ -89,23 +88,6 @@ fn open(path: &str) -> Fallible<Box<dyn Read>> {
     }
     let child = Command::new("gzip").args(["-dc", path]).stdout(Stdio::piped()).spawn()?;
     Ok(Box::new(child.stdout.ok_or("gzip has no output")?))
-}
-
-fn config() -> InsightConfig {
-    InsightConfig {
-        enabled: true,
-        min_count: 5,
-        min_count_low_confidence: 20,
-        max_period: 8,
-        idle_gap: Duration::from_millis(100),
-        write_loop_min: 20,
-        cooldown: Duration::from_secs(600),
-        slow_query: Duration::from_millis(500),
-        max_fingerprints: 5_000,
-        top_fingerprints: 100,
-        max_findings: 1_024,
-        id_tags: vec![],
-    }
 }
 
 fn line(burst: &BurstEvent<'_>, texts: &Texts) -> String {
@@ -245,7 +227,7 @@ fn main() -> Fallible<()> {
     let (findings, bursts, mut units) =
         (Mutex::new(create("findings.jsonl")?), Mutex::new(create("bursts.jsonl")?), create("units.jsonl")?);
     let least = if options.low { Confidence::Low } else { Confidence::Medium };
-    let insight = Insight::new(&config());
+    let insight = Insight::new(&InsightConfig::default());
     let texts = Texts::default();
     let known = Arc::clone(&texts);
     insight.set_burst_sink(Box::new(move |burst| {

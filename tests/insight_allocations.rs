@@ -3,7 +3,6 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use pgsluice::config::InsightConfig;
 use pgsluice::insight::{Begin, Insight, SessionInsight, TagSet, Text, Times};
@@ -33,22 +32,8 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_known_statement_allocates_nothing() {
-    let config = InsightConfig {
-        enabled: true,
-        min_count: 5,
-        min_count_low_confidence: 20,
-        max_period: 8,
-        idle_gap: Duration::from_millis(100),
-        write_loop_min: 20,
-        cooldown: Duration::from_secs(600),
-        slow_query: Duration::from_millis(500),
-        max_fingerprints: 5_000,
-        top_fingerprints: 100,
-        max_findings: 1_024,
-        id_tags: vec![],
-    };
     let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
-    let insight = Insight::new(&config);
+    let insight = Insight::new(&InsightConfig::default());
     let mut worker = insight.worker();
     let mut session = SessionInsight::new(insight.database("shop"));
     session.set_application("counted");

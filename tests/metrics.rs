@@ -122,6 +122,33 @@ fn what_is_exposed_is_what_is_documented() {
 }
 
 #[test]
+fn the_oldest_transaction_is_told() {
+    let cluster = Cluster::start(&[]);
+    let pooler = Setup::url(&cluster, "app").env("PGSLUICE_POOL_SIZE", "3").start();
+    let oldest = || pooler.metric("pgsluice_oldest_transaction_start_timestamp_seconds", &["database=\"app\""]);
+    let unix = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let becomes = |what: &str, is: &dyn Fn(f64) -> bool| wait_for(what, || is(oldest()).then_some(oldest()));
+    let (mut first, mut second) = (pooler.client("app"), pooler.client("app"));
+    first.simple("SELECT 1").unwrap();
+    becomes("none", &|at| at == 0.0);
+    let before = unix();
+    first.simple("BEGIN").unwrap();
+    let between = unix();
+    second.simple("BEGIN").unwrap();
+    first.simple("SELECT 1").unwrap();
+    // The clocks that are compared round differently.
+    let slack = 0.01;
+    becomes("the first", &|at| at >= before - slack && at <= between + slack);
+    first.simple("COMMIT").unwrap();
+    becomes("the second", &|at| at >= between - slack && at <= unix() + slack);
+    // A client that vanishes is rolled back, and its server is as good as new.
+    drop(second);
+    becomes("none again", &|at| at == 0.0);
+    first.simple("SELECT 1").unwrap();
+    becomes("none still", &|at| at == 0.0);
+}
+
+#[test]
 fn numbers_are_what_happened() {
     let cluster = Cluster::start(&[]);
     let pooler = Setup::url(&cluster, "app").env("PGSLUICE_POOL_SIZE", "1").start();

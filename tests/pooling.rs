@@ -143,6 +143,92 @@ fn clients_with_equal_parameters_do_not_pass_a_session_server_round_for_ever() {
     });
 }
 
+/// Clients of different parameters share two servers: whoever leaves, and however, the next in line gets on.
+#[test]
+fn clients_of_all_parameters_come_and_go_in_session_pooling() {
+    let cluster = Cluster::start(&[]);
+    let pooler = Setup::url(&cluster, "app")
+        .env("PGSLUICE_POOL_SIZE", "2")
+        .env("PGSLUICE_POOL_MODE", "session")
+        .env("PGSLUICE_WORKERS", "2")
+        .start();
+    std::thread::scope(|scope| {
+        for number in 0..8u64 {
+            let (pooler, cluster) = (&pooler, &cluster);
+            scope.spawn(move || {
+                let mut random = Random::new(seed() ^ (number << 32));
+                for round in 0..12 {
+                    let mark = format!("{}", random.below(3));
+                    let mut client = open(pooler, &[("options", &format!("-c pool.mark={mark}"))]);
+                    assert_eq!(client.value("SHOW pool.mark"), mark, "{number}/{round}");
+                    match random.below(5) {
+                        // The server is closed instead of given back.
+                        0 => {
+                            let pid = client.value("SELECT pg_backend_pid()").parse().unwrap();
+                            cluster.kill_backend(pid);
+                            assert!(client.read_to_end().is_ok());
+                        }
+                        // It is drained and cleaned first.
+                        1 => client.send(&raw::query("SELECT pg_sleep(5)")).unwrap(),
+                        2 => client.reset(),
+                        3 => drop(client),
+                        _ => client.terminate(),
+                    }
+                }
+            });
+        }
+    });
+    let two = || (cluster.backends(DATABASE) <= 2).then_some(());
+    wait_for("no more servers than pool_size", two);
+    assert_eq!(open(&pooler, &[("options", "-c pool.mark=last")]).value("SHOW pool.mark"), "last");
+}
+
+/// A place that becomes free wakes who waits, who opens the server that it needs: none is opened that nobody can use.
+#[test]
+fn a_session_server_that_is_lost_makes_room_for_the_next_client() {
+    let cluster = Cluster::start(&[]);
+    let pooler =
+        Setup::url(&cluster, "app").env("PGSLUICE_POOL_SIZE", "2").env("PGSLUICE_POOL_MODE", "session").start();
+    let opened = || pooler.metric("pgsluice_server_connects_total", &["result=\"ok\""]);
+    wait_for("the first server", || (opened() == 1.0).then_some(()));
+    let with = |mark: &str| open(&pooler, &[("options", &format!("-c pool.mark={mark}"))]);
+    let mut first = with("1");
+    let second = with("2");
+    assert_eq!(opened(), 3.0);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| with("3").value("SHOW pool.mark"));
+        wait_for("a waiting client", || (pooler.metric("pgsluice_pool_waiting_clients", &[]) == 1.0).then_some(()));
+        let pid = first.value("SELECT pg_backend_pid()").parse().unwrap();
+        cluster.kill_backend(pid);
+        assert_eq!(waiter.join().unwrap(), "3");
+    });
+    assert_eq!(opened(), 4.0, "the waiting client's alone");
+    second.terminate();
+}
+
+/// Servers opened ahead of need are of use to clients like the last one.
+#[test]
+fn min_pool_size_keeps_session_servers_as_clients_want_them() {
+    let cluster = Cluster::start(&[]);
+    let toml = format!(
+        "[pool]\npool_mode = \"session\"\npool_size = 3\nmin_pool_size = 2\n\
+         [databases.app]\nhost = \"127.0.0.1\"\nport = {}\n[users.app]\npassword = \"{PASSWORD}\"\n",
+        cluster.port()
+    );
+    let pooler = Setup::toml(&toml).start();
+    let opened = || pooler.metric("pgsluice_server_connects_total", &["result=\"ok\""]);
+    wait_for("min_pool_size", || (opened() == 2.0).then_some(()));
+    let like_it = [("options", "-c pool.mark=1")];
+    let mut client = open(&pooler, &like_it);
+    // Makes the pool close its servers; PostgreSQL refuses it.
+    client.simple("DROP DATABASE app").unwrap_err();
+    client.terminate();
+    wait_for("min_pool_size again", || (cluster.backends(DATABASE) == 2 && opened() == 5.0).then_some(()));
+    let (mut one, mut two) = (open(&pooler, &like_it), open(&pooler, &like_it));
+    assert_eq!((one.value("SHOW pool.mark"), two.value("SHOW pool.mark")), ("1".to_owned(), "1".to_owned()));
+    assert_eq!(opened(), 5.0);
+}
+
 // === Waiting in vain ===
 
 #[test]
@@ -316,6 +402,42 @@ fn startup_parameters_hold_on_every_server_and_never_leak() {
             });
         }
     });
+}
+
+/// As many as a startup packet holds, more than PostgreSQL can be told in one SELECT: none is dropped.
+#[test]
+fn every_startup_parameter_of_a_full_packet_is_kept() {
+    let letters = || ('a'..='z').chain(['_']);
+    let short = letters().flat_map(|a| letters().map(move |b| format!("{a}.{b}")));
+    let long = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{c}.{b}"))));
+    let names: Vec<_> = short.chain(long).take(1_700).collect();
+    let mut parameters: Vec<_> = names.iter().map(|n| (n.as_str(), "")).collect();
+    for i in [64, 65, 1_699] {
+        parameters[i].1 = "x";
+    }
+    let login = [&[("user", "app"), ("database", DATABASE)], &parameters[..]].concat();
+    let direct = raw::startup(0x3_0000, &login).len();
+    assert!(direct < 10_000, "{direct}");
+    let cluster = cluster::shared();
+    for mode in ["transaction", "session"] {
+        let pooler = setup(1).env("PGSLUICE_POOL_MODE", mode).start();
+        for _ in 0..2 {
+            let addresses = [pooler.address(), cluster.address()];
+            for address in addresses {
+                let mut client = raw::Client::connect(address).unwrap();
+                client.login_with(PASSWORD, &login).unwrap();
+                let of = |i: usize| format!("current_setting('{}')", names[i]);
+                let sql = format!("SELECT {} || {} || {}", of(64), of(65), of(1_699));
+                assert_eq!(client.value(&sql), "xxx", "{mode}");
+                client.simple("RESET ALL").unwrap();
+                assert_eq!(client.value(&sql), "xxx", "{mode}");
+                client.terminate();
+            }
+            let mut other = pooler.client("app");
+            assert_ne!(other.value(&format!("SELECT current_setting('{}', true)", names[1_699])), "x", "{mode}");
+            other.terminate();
+        }
+    }
 }
 
 #[test]
@@ -560,6 +682,19 @@ fn wrong_logins_get_postgresqls_codes() {
         let error = pooler.try_client(user, password, database).err().unwrap();
         assert_eq!(error.code(), code, "{user} {database}: {error}");
     }
+}
+
+/// A login that fails for every client alike is told at once, and is not tried again without a pause.
+#[test]
+fn a_login_that_no_client_can_mend_backs_off() {
+    let cluster = Cluster::start(&[]);
+    cluster.psql("REVOKE CONNECT ON DATABASE app FROM PUBLIC, app");
+    let pooler = Setup::url(&cluster, "app").start();
+    let began = Instant::now();
+    let error = pooler.try_client("app", PASSWORD, DATABASE).err().unwrap();
+    assert_eq!(error.code(), "42501", "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(pooler.metric("pgsluice_server_connects_total", &["result=\"error\""]) < 20.0);
 }
 
 #[test]

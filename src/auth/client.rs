@@ -11,8 +11,8 @@ use crate::config::AuthMethod;
 /// Longest password message (`PG_MAX_AUTH_TOKEN_LENGTH`, `src/include/libpq/auth.h`; cloud tokens are long).
 pub const MAX_PASSWORD_MESSAGE: usize = 65_535;
 
-/// What to tell the client next.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What to tell the client next. `Debug` shows the kind only.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Logged in: AuthenticationOk.
     Ok,
@@ -34,6 +34,20 @@ pub enum Ask {
     SaslFinal(Vec<u8>),
     /// Wrong password or unknown user, which look the same: 28P01, `password authentication failed for user "..."`.
     Refused,
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ask::Ok => "Ok",
+            Ask::Cleartext => "Cleartext",
+            Ask::Md5 { .. } => "Md5(..)",
+            Ask::Sasl { .. } => "Sasl",
+            Ask::SaslContinue(_) => "SaslContinue(..)",
+            Ask::SaslFinal(_) => "SaslFinal(..)",
+            Ask::Refused => "Refused",
+        })
+    }
 }
 
 /// One login of one client. `Send + 'static`: may be moved to a blocking thread for an expensive step.

@@ -131,6 +131,14 @@ fn an_unknown_user_sees_what_a_wrong_password_sees() {
     }
 }
 
+#[test]
+fn debug_shows_no_part_of_an_exchange() {
+    let asks = [Ask::Md5 { salt: *b"hide" }, Ask::SaslContinue(b"hide".to_vec()), Ask::SaslFinal(b"hide".to_vec())];
+    assert_eq!(format!("{asks:?}"), "[Md5(..), SaslContinue(..), SaslFinal(..)]");
+    let (auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("hidden"))).unwrap();
+    assert!(!format!("{auth:?}").contains("hidden"));
+}
+
 /// `r=...,s=<salt>,i=<n>` of a fresh exchange.
 fn server_first(context: &Arc<AuthContext>, user: &str, stored: Option<&Secret>) -> String {
     let (mut auth, _) = ClientAuth::start(context.clone(), AuthMethod::ScramSha256, user, stored).unwrap();

@@ -269,12 +269,11 @@ impl Session {
         for name in &self.resets.names {
             if &**name == "all" {
                 params = (*self.startup).clone();
-                let names: Vec<String> = known.iter().chain(self.startup.iter()).map(|(n, _)| n.to_owned()).collect();
-                known = names.iter().fold(known, |k, n| k.with_unknown(n));
+                known = known.all_unknown(&self.startup);
             } else {
-                known = known.with_unknown(name);
+                known.set_unknown(name);
                 if let Some(value) = self.startup.get(name) {
-                    params = params.with(name, value);
+                    params.set(name, value);
                 }
             }
         }

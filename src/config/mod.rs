@@ -284,6 +284,13 @@ pub struct InsightConfig {
     pub id_tags: Vec<String>,
 }
 
+/// As of a configuration that says nothing.
+impl Default for InsightConfig {
+    fn default() -> InsightConfig {
+        build::defaults().insight
+    }
+}
+
 /// Log settings.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LogConfig {

@@ -1,4 +1,5 @@
-//! The configuration as written: every setting optional, nothing checked but the form of each value.
+//! The configuration as written: every setting optional, nothing checked but the form of each value. No `Debug`: there
+//! are passwords in it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use super::{AuthMethod, ListenAddr, LogLevel, PoolMode};
 macro_rules! section {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, Deserialize)]
+        #[derive(Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub(super) struct $name {
             $($(#[$field_meta])* pub(super) $field: Option<Read<$type>>,)*
@@ -146,7 +147,7 @@ pool_settings! {
 }
 
 /// The sections of a file; `General` is read from the same table's loose keys.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Raw {
     #[serde(skip)]

@@ -29,7 +29,7 @@ pub(super) trait Value: Sized {
 }
 
 /// The bridge from serde to [`Value`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Read<T>(pub(super) T);
 
 impl<'de, T: Value> Deserialize<'de> for Read<T> {

@@ -104,6 +104,8 @@ families! {
         "Attempts to open a server connection: ok, auth, refused, timeout, error.");
     SERVER_CONNECT = histogram("pgsluice_server_connect_seconds", &["database"],
         "Time to open and authenticate a server connection.");
+    OLDEST_TRANSACTION_START = gauge("pgsluice_oldest_transaction_start_timestamp_seconds", &["database"],
+        "Unix time at which the oldest open transaction (or statement outside of one) began; 0 if none is open.");
     CLIENT_CONNECTIONS = gauge("pgsluice_client_connections", &["database", "state"],
         "Client connections: idle, active (a query runs), in_transaction (idle in one), waiting, login (database unproven: other).");
     CLIENT_CONNECTIONS_MAX = gauge("pgsluice_client_connections_max", &[],

@@ -55,6 +55,7 @@ impl Shown {
         self.view.login += v.login;
         self.view.waiting += v.waiting;
         self.view.longest_wait_us = self.view.longest_wait_us.max(v.longest_wait_us);
+        self.view.oldest_transaction_us = self.view.oldest_transaction_us.max(v.oldest_transaction_us);
         self.max += pool.settings.pool_size;
         self.in_transaction += pool.idle_in_transaction();
         self.clients.idle += clients.idle;
@@ -128,8 +129,7 @@ fn pool(page: &mut Page, labels: &[&str; 2], shown: &Shown) {
     }
     page.gauge(&f::POOL_CONNECTIONS_MAX, labels, shown.max as f64);
     page.gauge(&f::POOL_WAITING_CLIENTS, labels, v.waiting as f64);
-    let began = if v.waiting == 0 { 0.0 } else { unix() - v.longest_wait_us as f64 / 1e6 };
-    page.gauge(&f::POOL_LONGEST_WAIT_START, labels, began);
+    page.gauge(&f::POOL_LONGEST_WAIT_START, labels, began((v.waiting > 0).then_some(v.longest_wait_us)));
     page.gauge(&f::POOL_PINNED_CLIENTS, labels, shown.clients.pinned as f64);
     page.histogram(&f::POOL_WAIT, labels, &t.wait);
     page.histogram(&f::POOL_CHECKOUT, labels, &t.checkout);
@@ -168,6 +168,7 @@ fn databases(page: &mut Page, pools: &BTreeMap<(Arc<str>, Arc<str>), Shown>) {
         let sum = databases.entry(database).or_default();
         sum.totals.merge(&shown.totals);
         sum.in_transaction += shown.in_transaction;
+        sum.view.oldest_transaction_us = sum.view.oldest_transaction_us.max(shown.view.oldest_transaction_us);
         sum.clients.idle += shown.clients.idle;
         sum.clients.active += shown.clients.active;
         sum.clients.waiting += shown.clients.waiting;
@@ -177,6 +178,7 @@ fn databases(page: &mut Page, pools: &BTreeMap<(Arc<str>, Arc<str>), Shown>) {
             page.counter(&f::SERVER_CONNECTS, &[database, result], n);
         }
         page.histogram(&f::SERVER_CONNECT, &[database], &shown.totals.connect);
+        page.gauge(&f::OLDEST_TRANSACTION_START, &[database], began(shown.view.oldest_transaction_us));
         let c = shown.clients;
         // Looked at one after the other: a client may have moved in between.
         let in_transaction = shown.in_transaction.min(c.active);
@@ -211,6 +213,11 @@ fn process(page: &mut Page, process: &Process) {
             page.gauge(family, &[], n as f64);
         }
     }
+}
+
+/// Unix time of what began this many microseconds ago; 0 for nothing.
+fn began(ago_us: Option<u64>) -> f64 {
+    ago_us.map_or(0.0, |us| unix() - us as f64 / 1e6)
 }
 
 /// Seconds since the epoch.

@@ -1,7 +1,7 @@
 //! One burst as the log and a sink see it. Everything in it is literal-free.
 
 use super::judge::{Confidence, Kind, Severity};
-use super::runs::Run;
+use super::run::Run;
 use crate::sql::Fingerprint;
 
 /// One burst, as handed to the log (target `pgsluice::burst`) and to a sink. Holds no literal.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::advice::Relation;
 use super::judge::{Confidence, Kind, Severity};
 use super::report::Origin;
-use super::runs::Parent;
+use super::run::Parent;
 use super::stats::BURST;
 
 /// One cause, seen in one or more bursts.

@@ -1,6 +1,6 @@
 //! What a run is: kind, confidence, cost and severity.
 
-use super::runs::{Parent, Run};
+use super::run::{Parent, Run};
 use crate::config::InsightConfig;
 use crate::sql::{Operation, flag};
 

@@ -4,7 +4,7 @@
 //!  client session ── begin / complete / ready ──> SessionInsight ─┐
 //!                                                                  ├─> WorkerInsight (one per thread, no locks)
 //!  unit.rs   which statements belong together (boundaries)         │      table.rs  counters per fingerprint
-//!  watch.rs, runs.rs   repeats of one statement inside a unit      │      stats.rs  histograms per database
+//!  watch.rs, runs.rs, run.rs   repeats inside a unit               │      stats.rs  histograms per database
 //!  judge.rs  what a run is: kind, confidence, cost, severity  <────┘
 //!  report.rs cool-down, the log line; findings.rs, event.rs; advice.rs and wording.rs Django's words
 //!  publish.rs ranking, top-K series; render.rs and page.rs Prometheus text; views.rs what the console and JSON show
@@ -24,6 +24,7 @@ mod publish;
 mod registry;
 mod render;
 mod report;
+mod run;
 mod runs;
 mod session;
 mod stats;

@@ -9,7 +9,7 @@ use super::event::{BurstEvent, evidence, log_burst};
 use super::findings::{Burst, Finding, count, finding_key};
 use super::judge::{self, Confidence, Context, Kind, Severity, Verdict};
 use super::publish::MAX_FINDING_SERIES;
-use super::runs::{Parent, Run};
+use super::run::{Parent, Run};
 use super::{Insight, lock, wording};
 use crate::sql::Fingerprint;
 

@@ -3,6 +3,7 @@
 //! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
 //! and remembers the SELECT whose row count explains it best.
 
+use super::run::{Around, Event, Parent, Run, SPREAD};
 use super::stats;
 use super::watch::Marks;
 use crate::sql::{Operation, flag};
@@ -11,211 +12,10 @@ use crate::sql::{Operation, flag};
 pub(crate) const SLOTS: usize = 48;
 /// Closed runs kept until the unit is judged.
 const MAX_CLOSED: usize = 64;
-/// A parent is looked for this many statements before the loop began.
-const PARENT_REACH: u32 = 32;
 /// Runs of three or more that are worth judging are kept when their slot is taken.
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
 const LEAD: u32 = 3;
-/// Spreads the bits of a hash (2^64 divided by the golden ratio).
-const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-/// How exact a multiple of the parent's rows must be.
-const MULTIPLE: f32 = 0.05;
-
-/// One completed statement as the detector sees it. Times in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Event {
-    pub(crate) fingerprint: u64,
-    pub(crate) literals: u64,
-    pub(crate) operation: Operation,
-    pub(crate) flags: u16,
-    pub(crate) max_list: u16,
-    pub(crate) rows: u64,
-    pub(crate) duration: u64,
-    pub(crate) wait: u64,
-    pub(crate) pipelined: bool,
-    pub(crate) started: u64,
-    pub(crate) ended: u64,
-}
-
-/// The SELECT that explains a loop: it returned about as many rows as the loop has turns.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Parent {
-    pub(crate) fingerprint: u64,
-    pub(crate) rows: u64,
-    pub(crate) n: u32,
-    /// Number of its first execution among the unit's statements.
-    pub(crate) first: u32,
-    /// No SELECT explains how often it was executed itself: it begins a loop each time.
-    pub(crate) outermost: bool,
-    /// No pause of the client between it and the loop.
-    pub(crate) adjacent: bool,
-    /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
-    pub(crate) score: f32,
-}
-
-/// One statement's repeats.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    pub(crate) fingerprint: u64,
-    pub(crate) operation: Operation,
-    pub(crate) flags: u16,
-    pub(crate) n: u32,
-    /// Numbers of the first and last execution among the unit's statements.
-    pub(crate) first: u32,
-    pub(crate) last: u32,
-    pub(crate) rows: u64,
-    /// Exact repeats with no write in between.
-    pub(crate) dup: u32,
-    /// Executions with a list longer than one.
-    pub(crate) lists: u32,
-    pub(crate) piped: u32,
-    /// Executions at most the configured period after the one before.
-    pub(crate) near: u32,
-    /// Executions that a pause of the client parted from the one before.
-    pub(crate) paused: u32,
-    /// Number of the pause before the first and before the last execution.
-    pub(crate) pause_first: u32,
-    pub(crate) pause_seen: u32,
-    /// Executions since the last pause, and most executions between two pauses.
-    since_pause: u32,
-    pub(crate) streak: u32,
-    /// Executions that a write parted from the one before.
-    pub(crate) written: u32,
-    write_seen: u32,
-    /// Executions that taking work off a queue (SKIP LOCKED, NOWAIT) parted from the one before.
-    pub(crate) claimed: u32,
-    claim_seen: u32,
-    /// Executions that the client hesitated before, or before another statement since the one before.
-    pub(crate) hesitant: u32,
-    hesitation_seen: u32,
-    /// Most executions in one transaction; in the one last seen; its number.
-    pub(crate) held: u32,
-    held_now: u32,
-    transaction_seen: u32,
-    /// Statements since the last pause when the run began.
-    lead: u32,
-    /// Executions that returned nothing.
-    pub(crate) empty: u32,
-    pub(crate) duration: u64,
-    pub(crate) duration_max: u64,
-    pub(crate) wait: u64,
-    pub(crate) wait_max: u64,
-    first_literals: u64,
-    bitmap: u64,
-    pub(crate) several: bool,
-    pub(crate) started: u64,
-    pub(crate) ended: u64,
-    pub(crate) parent: Option<Parent>,
-}
-
-impl Run {
-    fn start(event: &Event, at: u32, marks: Marks, writes: u32, claims: u32, lead: u32) -> Self {
-        Self {
-            fingerprint: event.fingerprint,
-            operation: event.operation,
-            flags: event.flags,
-            n: 0,
-            first: at,
-            last: at,
-            rows: 0,
-            dup: 0,
-            lists: 0,
-            piped: 0,
-            near: 0,
-            paused: 0,
-            pause_first: marks.pauses,
-            pause_seen: marks.pauses,
-            since_pause: 0,
-            streak: 0,
-            written: 0,
-            write_seen: writes,
-            claimed: 0,
-            claim_seen: claims,
-            hesitant: 0,
-            hesitation_seen: marks.hesitations,
-            held: 0,
-            held_now: 0,
-            transaction_seen: 0,
-            lead,
-            empty: 0,
-            duration: 0,
-            duration_max: 0,
-            wait: 0,
-            wait_max: 0,
-            first_literals: event.literals,
-            bitmap: 0,
-            several: false,
-            started: event.started,
-            ended: event.ended,
-            parent: None,
-        }
-    }
-
-    /// Number of different sets of literals: exact for one, an estimate (linear counting) above.
-    pub(crate) fn distinct(&self) -> u32 {
-        if !self.several {
-            return 1;
-        }
-        let zeros = self.bitmap.count_zeros();
-        if zeros == 0 {
-            return self.n;
-        }
-        let estimate = -64.0 * (f64::from(zeros) / 64.0).ln();
-        (estimate.round() as u32).clamp(2, self.n.max(2))
-    }
-
-    /// A loop that turned without hesitation, after at least one turn's worth of other statements since the client
-    /// paused. Requests asked back to back begin with a hesitation each, or fill all the time between two pauses.
-    pub(crate) fn is_swift(&self) -> bool {
-        let turns = (self.n - 1).max(1);
-        self.hesitant * 4 <= turns && self.paused == 0 && self.lead * turns >= self.last - self.first
-    }
-
-    /// Work taken off a queue one piece at a time: fewer than `least` executions to a piece.
-    pub(crate) fn is_claimed_work(&self, least: u32) -> bool {
-        self.claimed > 0 && self.n < least * (self.claimed + 1)
-    }
-
-    /// The client's time between two executions, when nothing else is asked in between, in microseconds.
-    pub(crate) fn pace(&self) -> u64 {
-        let gaps = u64::from(self.n.saturating_sub(1).max(1));
-        (self.ended - self.started).saturating_sub(self.duration + self.wait) / gaps
-    }
-
-    /// How many requests ran together in these executions, as far as the parent's own repeats tell.
-    pub(crate) fn requests(&self, least: u32) -> u32 {
-        self.parent
-            .filter(|parent| parent.outermost && parent.n > 1 && self.n >= parent.n * least)
-            .map_or(1, |parent| parent.n)
-    }
-
-    /// How far this run's count is from what the rows of `rows` would explain.
-    fn distance(n: u32, rows: u64) -> f32 {
-        let ratio = n as f32 / rows as f32;
-        if ratio < 1.0 {
-            return -0.5 * ratio.ln();
-        }
-        // Several foreign keys to one table multiply the count; with few rows any count is near a multiple.
-        let multiple = [2.0f32, 3.0].iter().map(|m| (ratio / m).ln().abs()).fold(f32::MAX, f32::min);
-        let single = ratio.ln().abs();
-        if rows >= 5 && multiple <= MULTIPLE { single.min(multiple) } else { single }
-    }
-
-    /// Whether `parent`'s rows may have been looped over by this run; the distance if so.
-    fn explained_by(&self, parent: &Run) -> Option<f32> {
-        let outside = parent.n * 2 <= self.n;
-        // A nested loop: the outer run's rows, summed, are the inner run's count.
-        let nested = parent.rows.abs_diff(u64::from(self.n)) * 32 <= parent.rows;
-        let apt = parent.operation == Operation::Select
-            && parent.flags & flag::NO_FROM == 0
-            && parent.rows >= 2
-            && parent.rows * 5 >= u64::from(parent.n) * 6
-            && parent.first < self.first
-            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
-        (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
-    }
-}
 
 /// The runs of one unit of work.
 pub(crate) struct Runs {
@@ -329,47 +129,15 @@ impl Runs {
             self.claims += 1;
         }
         let dup = self.repeated(event);
+        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead: at - self.segment };
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
-            None => self.open(event, at, marks),
+            None => self.open(event, &around),
         };
-        let (pauses, writes, claims) = (marks.pauses, self.writes, self.claims);
         let run = &mut self.runs[slot];
-        run.near += u32::from(run.n > 0 && at - run.last <= max_period);
-        if run.pause_seen != pauses {
-            run.paused += 1;
-            run.since_pause = 0;
-            run.pause_seen = pauses;
-        }
-        run.since_pause += 1;
-        run.streak = run.streak.max(run.since_pause);
-        run.written += u32::from(run.write_seen != writes && run.n > 0);
-        run.write_seen = writes;
-        run.claimed += u32::from(run.claim_seen != claims && run.n > 0);
-        run.claim_seen = claims;
-        run.hesitant += u32::from(run.hesitation_seen != marks.hesitations && run.n > 0);
-        run.hesitation_seen = marks.hesitations;
-        if marks.transaction != 0 {
-            let same = run.transaction_seen == marks.transaction;
-            run.held_now = if same { run.held_now + 1 } else { 1 };
-            run.held = run.held.max(run.held_now);
-        }
-        run.transaction_seen = marks.transaction;
-        run.n += 1;
-        run.last = at;
-        self.lasts[slot] = at;
-        run.rows += event.rows;
+        run.add(event, &around, max_period);
         run.dup += u32::from(dup);
-        run.lists += u32::from(event.max_list > 1);
-        run.piped += u32::from(event.pipelined);
-        run.empty += u32::from(event.rows == 0);
-        run.duration += event.duration;
-        run.duration_max = run.duration_max.max(event.duration);
-        run.wait += event.wait;
-        run.wait_max = run.wait_max.max(event.wait);
-        run.several |= event.literals != run.first_literals;
-        run.bitmap |= 1 << (event.literals.wrapping_mul(SPREAD) >> 58);
-        run.ended = event.ended;
+        self.lasts[slot] = at;
         if run.n >= 4 && run.n.is_power_of_two() {
             self.link(slot);
         }
@@ -401,8 +169,8 @@ impl Runs {
         Some(slot)
     }
 
-    fn open(&mut self, event: &Event, at: u32, marks: Marks) -> usize {
-        let run = Run::start(event, at, marks, self.writes, self.claims, at - self.segment);
+    fn open(&mut self, event: &Event, around: &Around) -> usize {
+        let run = Run::start(event, around);
         let slot = if self.runs.len() < SLOTS {
             self.runs.push(run);
             self.runs.len() - 1

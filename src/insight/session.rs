@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::runs::{Event, is_transparent};
+use super::run::Event;
+use super::runs::is_transparent;
 use super::stats::{BYTES, LATENCY_US, ROWS, operation_index};
 use super::table::bump;
 use super::unit::{Boundary, Pending, Unit, is_marker};

@@ -1,7 +1,8 @@
 //! What a unit of work remembers of its statements: the first few as they are, all of them as runs once a loop is
 //! possible. Most requests are short; a thousand sessions that asked one thing each hold no memory beyond their units.
 
-use super::runs::{Event, Runs};
+use super::run::Event;
+use super::runs::Runs;
 use crate::sql::Operation;
 
 /// Statements kept as they are; with one more, runs are made of them.

@@ -8,10 +8,9 @@ use std::task::{Context, Poll};
 
 use deadpool::unmanaged::Object;
 
-use super::{Pool, Pooled, Slot, keeper};
-use crate::config::PoolMode;
+use super::{Pool, Pooled, keeper};
 use crate::net::clock::now_us;
-use crate::server::{ParamSet, Server, ServerState, clean, connect};
+use crate::server::{ParamSet, Server, ServerState, clean};
 use crate::wire::ErrorFields;
 
 /// Idle servers looked at for one of this worker's own before one of another worker's is taken.
@@ -86,6 +85,13 @@ impl Checkout {
         Ok((self, error))
     }
 
+    /// The place that its client has got (session pooling).
+    pub(super) fn set_place(&mut self, place: Option<tokio::sync::OwnedSemaphorePermit>) {
+        if let Some(pooled) = &mut self.pooled {
+            pooled.slot.place = place;
+        }
+    }
+
     /// The pool it came from.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -105,7 +111,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Pool {
-    /// A server for `client` without waiting, when an idle one is there. `startup` matters in session mode only.
+    /// A server for `client` without waiting, when an idle one is there. Not in session pooling, where not any will do.
     pub fn try_checkout(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64) -> Option<Checkout> {
         let mut foreign: [Option<Object<Box<Pooled>>>; LOCAL_TRIES] = [const { None }; LOCAL_TRIES];
         let mut looked = 0;
@@ -125,7 +131,7 @@ impl Pool {
     }
 
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
-    fn accept(
+    pub(super) fn accept(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         pooled: Box<Pooled>,
@@ -150,7 +156,7 @@ impl Pool {
         Some(self.hand_over(pooled, client, now))
     }
 
-    fn hand_over(self: &Arc<Self>, pooled: Box<Pooled>, client: u64, now: u64) -> Checkout {
+    pub(super) fn hand_over(self: &Arc<Self>, pooled: Box<Pooled>, client: u64, now: u64) -> Checkout {
         pooled.server.info.set_state(ServerState::Active, client, now);
         self.stats[pooled.server.worker].assignments.add(1);
         Checkout { pooled: Some(pooled), pool: Arc::clone(self), taken_us: now }
@@ -167,12 +173,12 @@ impl Pool {
         client: u64,
         startup: &Arc<ParamSet>,
     ) -> Result<Checkout, CheckoutError> {
-        if self.settings.pool_mode == PoolMode::Session {
+        keeper::ensure(self);
+        if self.session_mode() {
             return self.checkout_session(worker, client, startup).await;
         }
-        keeper::ensure(self);
         loop {
-            let object = self.wait_in_line().await?;
+            let object = self.wait_in_line(self.idle.get()).await?;
             let mut taken = Some(Object::take(object));
             let accepted =
                 poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
@@ -182,13 +188,22 @@ impl Pool {
         }
     }
 
-    /// The next idle server, first come, first served.
-    async fn wait_in_line(self: &Arc<Self>) -> Result<Object<Box<Pooled>>, CheckoutError> {
+    /// What `get` gives (first come, first served), unless servers cannot be opened. Counted as waiting meanwhile.
+    pub(super) async fn wait_in_line<T, E>(
+        self: &Arc<Self>,
+        get: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CheckoutError> {
         let id = self.next_waiter.fetch_add(1, Relaxed);
         self.book().waiting.push_back((id, now_us()));
         let _waiting = Waiting { pool: self, id };
         self.wanted.notify_one();
-        let mut get = std::pin::pin!(self.idle.get());
+        let mut get = std::pin::pin!(async {
+            match get.await {
+                Ok(got) => got,
+                // Closed, which neither the idle list nor the places ever are.
+                Err(_) => std::future::pending().await,
+            }
+        });
         loop {
             let mut failed = std::pin::pin!(self.failure.notified());
             failed.as_mut().enable();
@@ -196,104 +211,15 @@ impl Pool {
             if let Some(e) = self.failing() {
                 return Err(CheckoutError::Failed(e.fields(&self.target)));
             }
-            let object = poll_fn(|cx| {
-                if let Poll::Ready(object) = get.as_mut().poll(cx) {
-                    return Poll::Ready(object.ok());
+            let got = poll_fn(|cx| {
+                if let Poll::Ready(got) = get.as_mut().poll(cx) {
+                    return Poll::Ready(Some(got));
                 }
                 failed.as_mut().poll(cx).map(|()| None)
             })
             .await;
-            if let Some(object) = object {
-                return Ok(object);
-            }
-        }
-    }
-
-    /// Session mode: the server was opened with exactly the client's startup parameters, so that RESET returns to
-    /// them and nothing of another client shows. Opens one itself when there is room.
-    async fn checkout_session(
-        self: &Arc<Self>,
-        worker: usize,
-        client: u64,
-        startup: &Arc<ParamSet>,
-    ) -> Result<Checkout, CheckoutError> {
-        keeper::ensure(self);
-        loop {
-            let found = poll_fn(|cx| Poll::Ready(self.idle_with(cx, worker, client, startup))).await;
-            if let Some(c) = found {
-                return Ok(c);
-            }
-            if let Some(slot) = self.reserve() {
-                return self.open_for(slot, worker, client, startup).await;
-            }
-            // An idle server with other parameters makes room; else wait for one to come back.
-            let other = match self.idle.try_remove() {
-                Ok(other) => other,
-                Err(_) => Object::take(self.wait_in_line().await?),
-            };
-            if Arc::ptr_eq(&other.server.startup, startup) {
-                // Taken as it is: put back, it would go to the next in line, who would do the same.
-                let mut other = Some(other);
-                match poll_fn(|cx| Poll::Ready(other.take().and_then(|o| self.accept(cx, o, worker, client)))).await {
-                    Some(c) => return Ok(c),
-                    None => continue,
-                }
-            }
-            let Pooled { server, mut slot } = *other;
-            if let Some(info) = slot.info.take() {
-                self.book().servers.retain(|s| !Arc::ptr_eq(s, &info));
-            }
-            drop(server);
-            return self.open_for(slot, worker, client, startup).await;
-        }
-    }
-
-    fn idle_with(
-        self: &Arc<Self>,
-        cx: &mut Context<'_>,
-        worker: usize,
-        client: u64,
-        startup: &Arc<ParamSet>,
-    ) -> Option<Checkout> {
-        let mut others = Vec::new();
-        let mut found = None;
-        while found.is_none() {
-            let Ok(object) = self.idle.try_get() else { break };
-            if Arc::ptr_eq(&object.server.startup, startup) {
-                found = self.accept(cx, Object::take(object), worker, client);
-            } else {
-                others.push(object);
-            }
-        }
-        // In the order they came, so that the last used stays on top.
-        others.into_iter().rev().for_each(drop);
-        found
-    }
-
-    async fn open_for(
-        self: &Arc<Self>,
-        slot: Slot,
-        worker: usize,
-        client: u64,
-        startup: &Arc<ParamSet>,
-    ) -> Result<Checkout, CheckoutError> {
-        if let Some(e) = self.failing() {
-            return Err(CheckoutError::Failed(e.fields(&self.target)));
-        }
-        let connecting = Connecting::new(self);
-        let began = now_us();
-        let result = connect::connect(&self.target, startup, &self.shared.auth, worker).await;
-        drop(connecting);
-        self.count_connect(worker, began, result.as_ref().map(|_| ()));
-        match result {
-            Ok(server) => {
-                let pooled = self.enroll(slot, server);
-                Ok(self.hand_over(pooled, client, now_us()))
-            }
-            Err(e) => {
-                drop(slot);
-                self.note_failure(&e);
-                Err(CheckoutError::Failed(e.fields(&self.target)))
+            if let Some(got) = got {
+                return Ok(got);
             }
         }
     }

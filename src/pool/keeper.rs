@@ -1,5 +1,5 @@
-//! The task of each pool that decides how many servers exist: opens them for waiters (several at once), keeps
-//! `min_pool_size`, closes the old and the idle.
+//! The task of each pool that decides how many servers exist: opens them for waiters (several at once; not in session
+//! pooling), keeps `min_pool_size`, closes the old and the idle.
 //!
 //! It holds its pool weakly: a pool that nobody uses ends its keeper.
 
@@ -37,6 +37,7 @@ async fn run(pool: Weak<Pool>) {
 impl Pool {
     /// Opens as many servers as waiters want and limits allow. Returns when to look again.
     fn open_wanted(self: &Arc<Self>) -> Duration {
+        let session = self.session_mode();
         loop {
             let slot = {
                 let book = self.book();
@@ -44,7 +45,9 @@ impl Pool {
                 let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
                 let floor = self.settings.min_pool_size.max(usize::from(self.warming()));
-                let wanted = book.waiting.len().max(floor.saturating_sub(open));
+                // In session pooling a waiting client opens its own: see `session`.
+                let waiting = if session { 0 } else { book.waiting.len() };
+                let wanted = waiting.max(floor.saturating_sub(open));
                 if wanted == 0 {
                     return TICK;
                 }
@@ -55,7 +58,7 @@ impl Pool {
                     return TICK;
                 }
                 drop(book);
-                self.reserve()
+                if session { self.reserve_with_place() } else { self.reserve() }
             };
             let Some(slot) = slot else { return TICK };
             self.open_in_background(slot);
@@ -68,13 +71,8 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let worker = crate::net::worker_id();
             let began = now_us();
-            let result = connect::connect(
-                &pool.target,
-                &pool.shared.params.intern(ParamSet::default()),
-                &pool.shared.auth,
-                worker,
-            )
-            .await;
+            let startup = pool.startup();
+            let result = connect::connect(&pool.target, &startup, &pool.shared.auth, worker).await;
             drop(connecting);
             pool.count_connect(worker, began, result.as_ref().map(|_| ()));
             match result {
@@ -84,17 +82,29 @@ impl Pool {
                 }
                 Err(e) => {
                     drop(slot);
-                    pool.note_failure(&e);
+                    if e.is_callers_fault() && !startup.is_empty() {
+                        // Taken from a client, and no longer accepted: without it next time.
+                        pool.book().startup = Arc::default();
+                    } else {
+                        pool.note_failure(&e);
+                    }
                 }
             }
             pool.wanted.notify_one();
         });
     }
 
+    /// What to open a server with: in session pooling as the last client had it, as the next one probably will.
+    fn startup(&self) -> Arc<ParamSet> {
+        let wanted = if self.session_mode() { (*self.book().startup).clone() } else { ParamSet::default() };
+        self.shared.params.intern(wanted)
+    }
+
     /// Closes idle servers that are too old, or idle for too long above `min_pool_size`.
     fn retire(self: &Arc<Self>) {
         let now = now_us();
         let idle_us = self.settings.server_idle_timeout.as_micros() as u64;
+        let _alone = self.sift();
         let mut spare = self.book().open.saturating_sub(self.settings.min_pool_size);
         let mut kept = Vec::new();
         while let Ok(pooled) = self.idle.try_get() {
@@ -108,7 +118,7 @@ impl Pool {
                 kept.push(pooled);
             }
         }
-        // Dropping puts them back; in reverse, so that the last used stays on top.
+        // Dropping puts them back, still sifting; in reverse, so that the last used stays on top.
         kept.into_iter().rev().for_each(drop);
     }
 }

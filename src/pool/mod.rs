@@ -2,7 +2,8 @@
 //!
 //! `deadpool::unmanaged` is the idle list (last in, first out) and the FIFO of waiters; how many servers exist is
 //! decided here and by the [`keeper`]. A [`Checkout`] owns its server: dropping one without [`Checkout::release`]
-//! closes the connection, so that a panic or a forgotten path can never pool a server in doubt.
+//! closes the connection, so that a panic or a forgotten path can never pool a server in doubt. Session pooling has
+//! rules of its own, in `session.rs`.
 
 pub mod checkout;
 pub mod holders;
@@ -10,6 +11,7 @@ pub mod keeper;
 pub mod period;
 pub mod pin;
 pub mod registry;
+mod session;
 pub mod stats;
 pub mod welcome;
 
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use deadpool::unmanaged;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use checkout::{Checkout, CheckoutError};
 pub use pin::Pin;
@@ -26,9 +28,9 @@ pub use registry::{Pools, Unknown};
 pub use stats::{Histogram, Stats};
 
 use crate::auth::AuthContext;
-use crate::config::PoolSettings;
+use crate::config::{PoolMode, PoolSettings};
 use crate::net::clock::now_us;
-use crate::server::{ConnectError, Params, Server, ServerInfo, StatementCache, Target};
+use crate::server::{ConnectError, ParamSet, Params, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
 pub struct Shared {
@@ -64,6 +66,10 @@ pub struct Pool {
     pub pinned: pin::Pinned,
     idle: unmanaged::Pool<Box<Pooled>>,
     book: Mutex<Book>,
+    /// Session pooling: one permit for each server that may be other than idle; see [`session`].
+    places: Arc<Semaphore>,
+    /// Held while idle servers are looked through, and are out of the list for moments.
+    sifting: Mutex<()>,
     /// Wakes the keeper.
     wanted: Arc<Notify>,
     /// Wakes waiters to look at a failure.
@@ -85,6 +91,8 @@ pub(crate) struct Pooled {
 pub(crate) struct Slot {
     pool: Weak<Pool>,
     info: Option<Arc<ServerInfo>>,
+    /// Session pooling: given up when the server is idle, or (the last field) no longer counted.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Slot {
@@ -114,6 +122,8 @@ struct Book {
     waiting: VecDeque<(u64, u64)>,
     /// The last attempt failed.
     failure: Option<Failure>,
+    /// Session pooling: what the last server given to a client was opened with.
+    startup: Arc<ParamSet>,
 }
 
 /// A failed attempt to connect.
@@ -146,6 +156,8 @@ pub struct PoolView {
     pub waiting: usize,
     /// How long the longest of them has waited, microseconds.
     pub longest_wait_us: u64,
+    /// How long the oldest transaction has been open, microseconds; `None` without any.
+    pub oldest_transaction_us: Option<u64>,
 }
 
 impl Pool {
@@ -155,6 +167,8 @@ impl Pool {
             database: database.into(),
             user: user.into(),
             idle: unmanaged::Pool::new(settings.pool_size.max(1)),
+            places: Arc::new(Semaphore::new(settings.pool_size.max(1))),
+            sifting: Mutex::default(),
             settings,
             target,
             stats: (0..shared.workers).map(|_| Stats::default()).collect(),
@@ -176,14 +190,19 @@ impl Pool {
         self.book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes a place for a new server, when there is one and no back-off runs.
+    /// Nobody else looks through the idle servers while it is held.
+    fn sift(&self) -> MutexGuard<'_, ()> {
+        self.sifting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Room in `pool_size` for a new server, when there is any.
     fn reserve(self: &Arc<Self>) -> Option<Slot> {
         let mut book = self.book();
         if book.open >= self.settings.pool_size {
             return None;
         }
         book.open += 1;
-        Some(Slot { pool: Arc::downgrade(self), info: None })
+        Some(Slot { pool: Arc::downgrade(self), info: None, place: None })
     }
 
     /// A place and a connection become a pooled server.
@@ -228,9 +247,6 @@ impl Pool {
 
     /// Notes a failed connect and tells waiters, unless open servers may still serve them.
     fn note_failure(&self, error: &ConnectError) {
-        if error.is_callers_fault() {
-            return;
-        }
         let longest = (self.settings.server_login_retry.as_micros() as u64).max(FIRST_PAUSE_US);
         let mut book = self.book();
         let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
@@ -275,6 +291,8 @@ impl Pool {
     fn put_idle(&self, mut pooled: Box<Pooled>, now: u64) {
         pooled.server.idle_since_us = now;
         pooled.server.info.set_state(crate::server::ServerState::Idle, 0, now);
+        // Given up at the end: whoever gets it finds the server.
+        let _place = pooled.slot.place.take();
         if self.idle.try_add(pooled).is_err() {
             // Closed, or shrunk by a reload: the connection goes.
             tracing::debug!(target: "pgsluice::pool", database = %self.database, "no room for a server in its pool");
@@ -295,6 +313,12 @@ impl Pool {
             login: book.connecting,
             waiting: book.waiting.len(),
             longest_wait_us: book.waiting.front().map_or(0, |(_, since)| now.saturating_sub(*since)),
+            oldest_transaction_us: book
+                .servers
+                .iter()
+                .filter_map(|s| s.transaction_us())
+                .min()
+                .map(|began| now.saturating_sub(began)),
         }
     }
 
@@ -303,6 +327,10 @@ impl Pool {
         let idle =
             |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
         self.book().servers.iter().filter(idle).count()
+    }
+
+    fn session_mode(&self) -> bool {
+        self.settings.pool_mode == PoolMode::Session
     }
 
     /// Its open servers.
@@ -330,6 +358,7 @@ impl Pool {
         for s in self.servers() {
             s.need_close();
         }
+        let _alone = self.sift();
         while let Ok(idle) = self.idle.try_remove() {
             drop(idle);
         }

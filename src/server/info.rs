@@ -45,6 +45,7 @@ pub struct ServerInfo {
     state: AtomicU8,
     tx: AtomicU8,
     tx_since_us: AtomicU64,
+    begun_us: AtomicU64,
     client: AtomicU64,
     since_us: AtomicU64,
     statements: AtomicU32,
@@ -63,12 +64,21 @@ impl ServerInfo {
         self.state.store(state as u8, Relaxed);
         self.client.store(client, Relaxed);
         self.since_us.store(now_us, Relaxed);
+        if state == ServerState::Idle {
+            // A transaction that its client left was rolled back with nobody noting it.
+            self.set_tx(b'I', now_us);
+        }
     }
 
     /// Notes what it does for its client: `Q` a request is running, else the status byte of ReadyForQuery.
     pub fn set_tx(&self, status: u8, now_us: u64) {
         self.tx.store(status, Relaxed);
         self.tx_since_us.store(now_us, Relaxed);
+        if status == b'I' {
+            self.begun_us.store(0, Relaxed);
+        } else if self.begun_us.load(Relaxed) == 0 {
+            self.begun_us.store(now_us, Relaxed);
+        }
     }
 
     /// State.
@@ -84,6 +94,11 @@ impl ServerInfo {
     /// Since when [`Self::tx`] (monotonic microseconds).
     pub fn tx_since_us(&self) -> u64 {
         self.tx_since_us.load(Relaxed)
+    }
+
+    /// When its transaction, or the statement that runs outside of one, began (monotonic microseconds).
+    pub fn transaction_us(&self) -> Option<u64> {
+        Some(self.begun_us.load(Relaxed)).filter(|us| *us > 0)
     }
 
     /// Number of the client that holds it; 0 for none.

@@ -5,27 +5,47 @@ use std::sync::{Arc, Mutex};
 
 /// Parameters a server may report before we stop keeping them (PostgreSQL 18 reports 15).
 pub const MAX_REPORTED: usize = 64;
-/// Parameters one client may set.
-pub const MAX_PARAMS: usize = 64;
+/// Parameters one client may set: all that a startup packet can hold (a letter and two NULs each is the least), and
+/// those that servers report.
+pub const MAX_PARAMS: usize = crate::wire::startup::MAX_PACKET / 3 + MAX_REPORTED;
+/// Parameters set by one SELECT; PostgreSQL takes 1664 columns (MaxTupleAttributeNumber, htup_details.h).
+const PER_SELECT: usize = 1000;
+/// No value of a parameter can hold it.
+const UNKNOWN: &str = "\0";
 
-/// Parameter values by lower-case name (PostgreSQL compares names without case, guc.c).
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct ParamSet(BTreeMap<Box<str>, Box<str>>);
+/// Parameter values by lower-case name (PostgreSQL compares names without case, guc.c). Copies share names and values:
+/// a set may hold thousands, and each change makes a new one.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct ParamSet(BTreeMap<Arc<str>, Arc<str>>);
+
+/// Shows how many there are: values are the client's.
+impl std::fmt::Debug for ParamSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ParamSet({} ..)", self.0.len())
+    }
+}
 
 impl ParamSet {
-    /// From pairs; a later one of the same name wins, as in PostgreSQL.
+    /// From pairs; a later one of the same name wins, as in PostgreSQL. All are kept: a startup packet bounds them.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        ParamSet(pairs.into_iter().take(MAX_PARAMS).map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
+        ParamSet(pairs.into_iter().map(|(k, v)| (k.to_ascii_lowercase().into(), v.into())).collect())
     }
 
-    /// The same set with one value changed.
+    /// The same set with one value changed; see [`Self::set`].
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut set = self.clone();
-        if set.0.len() < MAX_PARAMS || set.0.contains_key(name) {
-            set.0.insert(name.to_ascii_lowercase().into(), value.into());
-        }
+        set.set(name, value);
         set
+    }
+
+    /// Changes one value. At [`MAX_PARAMS`] no name is added: a client has brought a full packet and reset (or a server
+    /// reported) more than [`MAX_REPORTED`] others.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let name = name.to_ascii_lowercase();
+        if self.0.len() < MAX_PARAMS || self.0.contains_key(&*name) {
+            self.0.insert(name.into(), value.into());
+        }
     }
 
     /// The same set without one name.
@@ -36,10 +56,15 @@ impl ParamSet {
         set
     }
 
-    /// The same set with a value that no client can ask for: whatever the next one wants is set, or reset.
+    /// Gives `name` a value that no client can ask for: whatever the next one wants is set, or reset.
+    pub fn set_unknown(&mut self, name: &str) {
+        self.set(name, UNKNOWN);
+    }
+
+    /// Unknown values for all names of this set and of `other`.
     #[must_use]
-    pub fn with_unknown(&self, name: &str) -> Self {
-        self.with(name, "\0")
+    pub fn all_unknown(&self, other: &ParamSet) -> Self {
+        ParamSet::from_pairs(self.iter().chain(other.iter()).map(|(name, _)| (name, UNKNOWN)))
     }
 
     /// The value of a lower-case name.
@@ -90,7 +115,11 @@ pub fn sync_sql(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
     let values = to.iter().filter(|(n, v)| !role(n) && from.get(n) != Some(*v));
     let roles = ROLES.iter().filter_map(|n| Some((*n, to.get(n)?)));
     for (i, (name, value)) in values.chain(roles).enumerate() {
-        out.extend_from_slice(if i == 0 { b"SELECT " } else { b"," });
+        out.extend_from_slice(match (i, i % PER_SELECT) {
+            (0, _) => b"SELECT ",
+            (_, 0) => b";SELECT ",
+            _ => b",",
+        });
         out.extend_from_slice(b"pg_catalog.set_config(");
         literal(out, name);
         out.push(b',');
@@ -192,13 +221,35 @@ mod tests {
     }
 
     #[test]
+    fn all_that_a_packet_holds_is_kept_and_set_in_pieces() {
+        let names: Vec<_> = (0..MAX_PARAMS).map(|i| format!("a.p{i:05}")).collect();
+        let all: Vec<_> = names.iter().map(|n| (n.as_str(), "")).collect();
+        let set = ParamSet::from_pairs(all.iter().copied());
+        assert_eq!(set.iter().count(), MAX_PARAMS);
+        assert_eq!(set.with("A.P00000", "1").get("a.p00000"), Some("1"), "one of them changes");
+        assert!(set.with("b", "1").get("b").is_none());
+        let sql = sql(&[], &all);
+        let columns = |select: &str| select.matches("set_config").count();
+        assert!(sql.split(';').all(|s| s.starts_with("SELECT ") && columns(s) <= PER_SELECT));
+        assert_eq!(columns(&sql), MAX_PARAMS);
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        assert_eq!(format!("{:?}", ParamSet::from_pairs([("a", "hidden"), ("hidden", "b")])), "ParamSet(2 ..)");
+    }
+
+    #[test]
     fn values_cannot_end_their_literal() {
         assert_eq!(sql(&[], &[("x", r"a'b\")]), r"SELECT pg_catalog.set_config(E'x',E'a\'b\\',false)");
     }
 
     #[test]
     fn an_unknown_value_is_always_set_anew() {
-        let known = ParamSet::from_pairs([("a", "1"), ("b", "2")]).with_unknown("a");
+        let mut known = ParamSet::from_pairs([("a", "1"), ("b", "2")]);
+        known.set_unknown("A");
+        let both = ParamSet::from_pairs([("b", "2")]).all_unknown(&ParamSet::from_pairs([("a", "1")]));
+        assert_eq!((both.get("a"), both.get("b")), (known.get("a"), known.get("a")));
         for (to, sql) in [
             (vec![("a", "1"), ("b", "2")], "SELECT pg_catalog.set_config(E'a',E'1',false)"),
             (vec![("b", "2")], "RESET \"a\";"),

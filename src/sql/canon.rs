@@ -268,7 +268,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
     /// A literal of any kind: the placeholder in the form, its bytes in the keyed hash.
     #[inline(always)]
     pub(super) fn literal(&mut self, token: Token) {
-        self.lits = self.keyed.absorb(self.lits, self.lx.bytes(&token));
+        self.lits = self.keyed.absorb_at(self.lits, self.lx.text(), token.start, token.end);
         self.last_true = token.word == Word::True;
         if self.prev == Word::Op && self.range_op && self.seen_where {
             self.facts.flags |= flag::RANGE;

@@ -166,14 +166,34 @@ impl Keyed {
     /// One literal more; its length takes part, so `('a','bc')` is not `('ab','c')`.
     #[inline]
     pub(super) fn absorb(self, acc: u64, bytes: &[u8]) -> u64 {
-        let mut a = fold(acc ^ (bytes.len() as u64), self.key[1]);
-        let mut i = 0;
-        while bytes.len() - i > 16 {
-            a = fold(a ^ load8(bytes, i), self.key[1] ^ load8(bytes, i + 8));
+        self.absorb_at(acc, bytes, 0, bytes.len())
+    }
+
+    /// [`Self::absorb`] of `src[start..end]`. With the text around it a short literal is loaded at once.
+    #[inline(always)]
+    pub(super) fn absorb_at(self, acc: u64, src: &[u8], start: usize, end: usize) -> u64 {
+        let mut a = fold(acc ^ ((end - start) as u64), self.key[1]);
+        let mut i = start;
+        while end - i > 16 {
+            a = fold(a ^ load8(src, i), self.key[1] ^ load8(src, i + 8));
             i += 16;
         }
-        let rest = bytes.len() - i;
-        let (lo, hi) = (keep(load8(bytes, i), rest), if rest > 8 { keep(load8(bytes, i + 8), rest - 8) } else { 0 });
+        let rest = end - i;
+        let (lo, hi) = (keep(load8(src, i), rest), if rest > 8 { keep(load8(src, i + 8), rest - 8) } else { 0 });
         fold(a ^ lo ^ self.key[0], self.key[1] ^ hi.rotate_left(32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_counts_the_same_wherever_it_stands() {
+        let keyed = Keyed::new([3, 4]);
+        let text: Vec<u8> = (0..60).collect();
+        for (start, end) in (0..=60).flat_map(|end| (0..=end).map(move |start| (start, end))) {
+            assert_eq!(keyed.absorb_at(5, &text, start, end), keyed.absorb(5, &text[start..end]), "{start}..{end}");
+        }
     }
 }

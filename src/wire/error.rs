@@ -65,8 +65,9 @@ impl Severity {
     }
 }
 
-/// What pgsluice tells a client. Never holds SQL, parameters or secrets.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What pgsluice tells a client. What it says itself never holds SQL, parameters or secrets; a server's own words, passed
+/// on, may: `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ErrorFields {
     /// Severity.
     pub severity: Severity,
@@ -78,6 +79,15 @@ pub struct ErrorFields {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl std::fmt::Debug for ErrorFields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ErrorFields")
+            .field("severity", &self.severity)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ErrorFields {
@@ -129,4 +139,15 @@ pub fn code(body: &[u8]) -> [u8; 5] {
 /// Whether an ErrorResponse ends the connection (FATAL or PANIC in the untranslated field `V`, or `S` before 9.6).
 pub fn is_fatal(body: &[u8]) -> bool {
     matches!(field(body, b'V').or_else(|| field(body, b'S')), Some(b"FATAL" | b"PANIC"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_words() {
+        let fields = ErrorFields::error(sqlstate::PROTOCOL_VIOLATION, "hidden").detail("hidden").hint("hidden");
+        assert_eq!(format!("{fields:?}"), r#"ErrorFields { severity: Error, code: "08P01", .. }"#);
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Source: protocol-message-formats and PostgreSQL's ProcessStartupPacket (backend_startup.c), limits included.
 
+use std::fmt;
+
 use super::cursor::Cursor;
 
 /// Longest startup packet taken (MAX_STARTUP_PACKET_LENGTH, libpq/pqcomm.h).
@@ -11,8 +13,8 @@ const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 
-/// A first packet.
-#[derive(Debug, PartialEq, Eq)]
+/// A first packet. `Debug` shows the kind only.
+#[derive(PartialEq, Eq)]
 pub enum First {
     /// SSLRequest.
     Ssl,
@@ -29,8 +31,8 @@ pub enum First {
     Startup(Startup),
 }
 
-/// A StartupMessage.
-#[derive(Debug, PartialEq, Eq, Default)]
+/// A StartupMessage. `Debug` shows no name and no value.
+#[derive(PartialEq, Eq, Default)]
 pub struct Startup {
     /// Minor version of protocol 3.
     pub minor: u16,
@@ -46,8 +48,8 @@ pub struct Startup {
     pub unknown_options: Vec<String>,
 }
 
-/// Why a first packet is refused. The text is for the client.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a first packet is refused. The text is for the client, and no other: it may hold what the client sent.
+#[derive(PartialEq, Eq, thiserror::Error)]
 pub enum StartupError {
     /// The length cannot be.
     #[error("invalid length of startup packet")]
@@ -67,6 +69,39 @@ pub enum StartupError {
     /// `options` cannot be read.
     #[error("invalid command-line argument for server process: {0}")]
     Options(String),
+}
+
+impl fmt::Debug for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            First::Ssl => f.write_str("Ssl"),
+            First::GssEnc => f.write_str("GssEnc"),
+            First::Cancel { .. } => f.write_str("Cancel(..)"),
+            First::Startup(s) => s.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Startup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Startup")
+            .field("minor", &self.minor)
+            .field("parameters", &self.parameters.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StartupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StartupError::Length => "Length",
+            StartupError::Version(..) => "Version(..)",
+            StartupError::Layout => "Layout",
+            StartupError::NoUser => "NoUser",
+            StartupError::Encoding => "Encoding",
+            StartupError::Options(_) => "Options(..)",
+        })
+    }
 }
 
 /// Bytes of the packet at the front of `buf`, length word included; `None` until four bytes are there.
@@ -246,6 +281,17 @@ mod tests {
             Ok(First::Cancel { pid: 5, secret: vec![1, 2, 3, 4] })
         );
         assert_eq!(read(&packet(CANCEL, &[0, 0, 0, 5, 1])), Err(StartupError::Length));
+    }
+
+    #[test]
+    fn debug_shows_nothing_that_was_sent() {
+        let body = b"user\0hidden\0database\0hidden\0password\0hidden\0options\0-c hidden.hidden=hidden\0_pq_.hidden\0hidden\0\0";
+        let cancel = packet(CANCEL, &[b"\0\0\0\x05".as_slice(), b"hidden"].concat());
+        let bad = packet(0x3_0000, b"user\0a\0options\0hidden\0\0");
+        for packet in [packet(0x3_0000, body), cancel, bad] {
+            let shown = format!("{:?}", read(&packet));
+            assert!(!shown.contains("hidden") && !shown.contains("104"), "{shown}");
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ mod secrecy;
 mod units;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::*;
 use crate::sql::{Analyzer, LexSettings, RawSql};
@@ -16,18 +15,10 @@ pub(super) const LEX: LexSettings = LexSettings { standard_conforming_strings: S
 
 pub(super) fn config() -> InsightConfig {
     InsightConfig {
-        enabled: true,
-        min_count: 5,
-        min_count_low_confidence: 20,
-        max_period: 8,
-        idle_gap: Duration::from_millis(100),
-        write_loop_min: 20,
-        cooldown: Duration::from_secs(600),
-        slow_query: Duration::from_millis(500),
         max_fingerprints: 500,
-        top_fingerprints: 100,
         max_findings: 50,
         id_tags: vec!["tenant_job".into()],
+        ..InsightConfig::default()
     }
 }
 
