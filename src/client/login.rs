@@ -10,6 +10,7 @@ use super::registry::{ClientState, Place, Who};
 use super::session::{Resets, Session, farewell};
 use super::{Worker, observe};
 use crate::auth::{self, ClientAuth};
+use crate::cancel::LONG_SECRET;
 use crate::config::{AuthMethod, ListenAddr, PoolMode};
 use crate::insight::SessionInsight;
 use crate::net::clock::now_us;
@@ -68,27 +69,20 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
     let mut io = Io { socket, buf: Vec::new() };
-    let login = async {
-        match Box::pin(login(&w, &mut io, &place)).await {
-            Err(Failed::Told(result, fields)) => {
-                w.process.clients.count_login(result, 0);
-                io.say(|out| control::error(out, &fields)).await;
-                None
-            }
-            Err(Failed::Silent) => None,
-            Ok(ready) => Some(ready),
-        }
+    let ready = match within(limit, Box::pin(login(&w, &mut io, &place))).await {
+        Ok(Greeted::Console { admin }) => Ok(Ready::Console { admin }),
+        // Its wait for a server has a limit of its own.
+        Ok(Greeted::Client(startup)) => Box::pin(welcome(&w, &mut io, &place, startup)).await,
+        Err(failed) => Err(failed),
     };
-    let ready = if limit.is_zero() { Ok(login.await) } else { tokio::time::timeout(limit, Box::pin(login)).await };
     match ready {
-        Ok(None) => Outcome::Done,
-        Err(_) => {
-            w.process.clients.count_login(TIMEOUT, 0);
-            let fields = ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout");
+        Err(Failed::Silent) => Outcome::Done,
+        Err(Failed::Told(result, fields)) => {
+            w.process.clients.count_login(result, 0);
             let _ = tokio::time::timeout(Duration::from_secs(1), io.say(|out| control::error(out, &fields))).await;
             Outcome::Done
         }
-        Ok(Some(ready)) => {
+        Ok(ready) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
                 Ready::Console { admin } => {
@@ -101,6 +95,21 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
             }
         }
     }
+}
+
+/// `client_login_timeout` for a part of the login; zero is none.
+async fn within<T>(limit: Duration, part: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    if limit.is_zero() {
+        return part.await;
+    }
+    let late = |_| Failed::Told(TIMEOUT, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"));
+    tokio::time::timeout(limit, part).await.map_err(late)?
+}
+
+/// Who has proven to be who it says.
+enum Greeted {
+    Console { admin: bool },
+    Client(Startup),
 }
 
 enum Ready {
@@ -162,15 +171,16 @@ impl Io {
     }
 }
 
-async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
+async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Failed> {
     let s = first_packets(w, io).await?;
     place.info.set_who(Who {
         user: s.user.clone(),
         database: s.database.clone(),
         application: parameter(&s, "application_name"),
     });
-    if s.minor > 0 || !s.unknown_options.is_empty() {
-        io.say(|out| control::negotiate(out, s.unknown_options.clone())).await;
+    if s.minor > startup::NEWEST_MINOR || !s.unknown_options.is_empty() {
+        let minor = s.minor.min(startup::NEWEST_MINOR);
+        io.say(|out| control::negotiate(out, minor, s.unknown_options.clone())).await;
     }
     let console = CONSOLE.contains(&s.database.as_str());
     if w.process.draining.load(Relaxed) && !console {
@@ -194,7 +204,7 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Fail
     if console {
         return welcome_console(w, io, place, &s).await;
     }
-    welcome(w, io, place, s).await
+    Ok(Greeted::Client(s))
 }
 
 fn parameter(s: &Startup, name: &str) -> String {
@@ -286,7 +296,7 @@ fn refused(s: &Startup, method: AuthMethod) -> Failed {
     Failed::Told(AUTH, ErrorFields::fatal(code, message))
 }
 
-async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Ready, Failed> {
+async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Greeted, Failed> {
     let admin = w.process.config.admin_users.contains(&s.user);
     if !admin && !w.process.config.stats_users.contains(&s.user) {
         return Err(Failed::Told(
@@ -296,7 +306,9 @@ async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup
         ));
     }
     place.info.set_state(ClientState::Active, 0, now_us());
-    let secret: [u8; 8] = auth::random().map_err(|_| Failed::Silent)?;
+    let pid: [u8; 4] = auth::random().map_err(|_| Failed::Silent)?;
+    let secret: [u8; LONG_SECRET] = auth::random().map_err(|_| Failed::Silent)?;
+    let secret = if s.minor >= 2 { &secret[..] } else { &secret[..4] };
     io.say(|out| {
         control::authentication(out, &control::Ask::Ok);
         let version = concat!(env!("CARGO_PKG_VERSION"), "/pgsluice");
@@ -312,12 +324,11 @@ async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup
         ] {
             control::parameter_status(out, n.as_bytes(), v.as_bytes());
         }
-        let [a, b, c, d, ..] = secret;
-        control::backend_key(out, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff, u32::from_be_bytes([d, c, b, a]));
+        control::backend_key(out, u32::from_be_bytes(pid) & 0x7fff_ffff, secret);
         control::ready(out, TxStatus::Idle);
     })
     .await;
-    Ok(Ready::Console { admin })
+    Ok(Greeted::Console { admin })
 }
 
 async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Result<Ready, Failed> {
@@ -332,9 +343,13 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         .shared()
         .params
         .intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
-    let (reported, server) = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
+    let (reported, server) = tokio::select! {
+        reported = reported(w, &pool, place, &startup) => reported.map_err(|fields| Failed::Told(ERROR, fields))?,
+        () = io.socket.closed() => return Err(Failed::Silent),
+    };
     // In session pooling the process id a client is told is its backend's: pg_backend_pid() agrees with it.
-    let registration = w.process.cancels.register(server.as_ref().map(|s| s.key.pid())).map_err(|_| Failed::Silent)?;
+    let pid = server.as_ref().map(|s| s.key.pid());
+    let registration = w.process.cancels.register(pid, s.minor >= 2).map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
@@ -345,9 +360,10 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         };
         control::parameter_status(&mut out, name, &value);
     }
-    control::backend_key(&mut out, registration.key.pid, registration.key.secret);
+    control::backend_key(&mut out, registration.key.pid, &registration.secret());
     control::ready(&mut out, TxStatus::Idle);
-    io.socket.send_all(&out).await.map_err(|_| Failed::Silent)?;
+    let limit = w.process.config.timeouts.client_login_timeout;
+    within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await?;
     place.info.set_state(ClientState::Idle, 0, now_us());
     Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
 }
@@ -457,6 +473,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         cut_short: false,
         resets: Resets::default(),
         restoring: false,
+        leaving: false,
         server_fatal: false,
         answered: 0,
         begun: 0,

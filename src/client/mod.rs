@@ -12,12 +12,14 @@
 //! | [`pins`] | what ties a client to its server |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
+//! | [`leave`] | clients that go while something is under way |
 //! | [`alarm`] | deadlines, swept once in a while |
 //! | [`registry`] | who is connected |
 
 mod ahead;
 pub mod alarm;
 pub mod inbound;
+pub mod leave;
 pub mod login;
 pub mod observe;
 pub mod outbound;

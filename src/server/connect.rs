@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::{InMessage, ParamSet, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply};
 use crate::net::Socket;
-use crate::net::dial::dial;
+use crate::net::dial::{Reached, dial};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
 use crate::wire::tag::{backend, frontend};
 use crate::wire::{Frame, Tracker, control, frame};
@@ -124,14 +124,14 @@ async fn login(
     auth: &Arc<AuthContext>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let socket = dial(&target.host, target.port).await?;
+    let (socket, reached) = dial(&target.host, target.port).await?;
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
     let mut out = Vec::new();
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
     control::startup(&mut out, names.into_iter().chain(startup.iter()));
     io.socket.send_all(&out).await?;
     authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
-    welcome(io, target, startup, worker).await
+    welcome(io, reached, startup, worker).await
 }
 
 async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), ConnectError> {
@@ -175,7 +175,7 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
 
 async fn welcome(
     mut io: Messages,
-    target: &Target,
+    reached: Reached,
     startup: &Arc<ParamSet>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
@@ -209,7 +209,7 @@ async fn welcome(
         socket: io.socket,
         worker,
         info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix)),
-        key: Arc::new(ServerKey::new(target.host.clone(), target.port, key.0, key.1)),
+        key: Arc::new(ServerKey::new(reached, key.0, key.1)),
         tracker: Tracker::new(),
         statements: ServerStatements::default(),
         startup: Arc::clone(startup),

@@ -7,6 +7,9 @@ use super::cursor::Cursor;
 /// Longest startup packet taken (MAX_STARTUP_PACKET_LENGTH, libpq/pqcomm.h).
 pub const MAX_PACKET: usize = 10_000;
 
+/// Newest minor version of protocol 3 that clients may speak; what it adds to 3.0 are longer cancel keys.
+pub const NEWEST_MINOR: u16 = 2;
+
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
