@@ -8,19 +8,21 @@ use std::time::Duration;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::session::{Resets, Session, farewell};
-use super::{Worker, observe};
-use crate::auth::{self, ClientAuth};
-use crate::cancel::LONG_SECRET;
-use crate::config::{AuthMethod, ListenAddr, PoolMode};
+use super::replication::{self, Link};
+use super::{Worker, observe, prove};
+use crate::auth;
+use crate::cancel::{LONG_SECRET, Registration};
+use crate::config::{ListenAddr, PoolMode};
 use crate::insight::SessionInsight;
 use crate::net::clock::now_us;
 use crate::net::{PeerAddr, Socket};
+use crate::pool::replication::Dedicated;
 use crate::pool::welcome::Reported;
 use crate::pool::{Checkout, CheckoutError, Pool, Unknown};
 use crate::server::{self, InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::startup::{self, First, Startup};
+use crate::wire::startup::{self, First, Replication, Startup};
 use crate::wire::tag::frontend;
 use crate::wire::{Frame, HEADER, TxStatus, control};
 
@@ -51,17 +53,17 @@ pub enum Outcome {
 }
 
 /// Why a login failed; the client has been told.
-enum Failed {
+pub(super) enum Failed {
     /// By place in [`super::registry::LOGIN_RESULTS`], with what to say.
     Told(usize, ErrorFields),
     /// The client went away, or it was a cancel request.
     Silent,
 }
 
-const AUTH: usize = 1;
+pub(super) const AUTH: usize = 1;
 const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
-const ERROR: usize = 4;
+pub(super) const ERROR: usize = 4;
 
 /// Takes one accepted connection through its login.
 pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
@@ -92,6 +94,12 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
                     let (session, server) = session(w, io, place, *login);
                     Outcome::Session(Box::new(session), server)
                 }
+                Ready::Replication(opened) => {
+                    let (dedicated, registration) = *opened;
+                    let Io { socket, buf: input } = io;
+                    Box::pin(Link { w, socket, place, registration, dedicated, input }.run()).await;
+                    Outcome::Done
+                }
             }
         }
     }
@@ -115,19 +123,20 @@ enum Greeted {
 enum Ready {
     Console { admin: bool },
     Session(Box<LoggedIn>),
+    Replication(Box<(Dedicated, Registration)>),
 }
 
 struct LoggedIn {
     pool: Arc<Pool>,
     startup: Arc<ParamSet>,
-    registration: crate::cancel::Registration,
+    registration: Registration,
     reported: Arc<Reported>,
     /// Session pooling: the server of this session.
     server: Option<Checkout>,
 }
 
 /// The socket and what has been read too much, while messages are few and small.
-struct Io {
+pub(super) struct Io {
     socket: Socket,
     buf: Vec<u8>,
 }
@@ -143,14 +152,14 @@ impl Io {
         Ok(())
     }
 
-    async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
         write(&mut out);
         let _ = self.socket.send_all(&out).await;
     }
 
     /// The body of the next `p` message.
-    async fn password(&mut self) -> Result<Vec<u8>, Failed> {
+    pub(super) async fn password(&mut self) -> Result<Vec<u8>, Failed> {
         loop {
             let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
             if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
@@ -193,14 +202,7 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Fa
                 .hint("Raise max_client_conn, or close idle connections."),
         ));
     }
-    if s.replication.is_some() {
-        return Err(Failed::Told(
-            REFUSED,
-            ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
-                .hint("Connect replication directly to PostgreSQL."),
-        ));
-    }
-    authenticate(w, io, &s).await?;
+    prove::authenticate(w, io, &s).await?;
     if console {
         return welcome_console(w, io, place, &s).await;
     }
@@ -224,7 +226,7 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
             }
         };
         let packet: Vec<u8> = io.buf.drain(..len).collect();
-        match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
+        match startup::read(&packet).map_err(|e| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string())))? {
             First::Ssl if !ssl => ssl = true,
             First::GssEnc if !gss => gss = true,
             First::Ssl | First::GssEnc => {
@@ -243,57 +245,6 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
         }
         io.socket.send_all(b"N").await.map_err(|_| Failed::Silent)?;
     }
-}
-
-async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
-    let method = w.process.config.auth.method;
-    let secret = w.process.config.auth.users.get(&s.user);
-    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
-    let (mut machine, mut ask) =
-        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
-    loop {
-        let message = match &ask {
-            auth::Ask::Ok => control::Ask::Ok,
-            auth::Ask::Cleartext => control::Ask::Cleartext,
-            auth::Ask::Md5 { salt } => control::Ask::Md5(*salt),
-            auth::Ask::Sasl { mechanisms } => control::Ask::Sasl(mechanisms),
-            auth::Ask::SaslContinue(d) => control::Ask::SaslContinue(d),
-            auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
-            auth::Ask::Refused => return Err(refused(s, method)),
-        };
-        match ask {
-            // AuthenticationOk goes out with the welcome.
-            auth::Ask::Ok => return Ok(()),
-            auth::Ask::SaslFinal(_) => {
-                io.say(|out| control::authentication(out, &message)).await;
-                return Ok(());
-            }
-            _ => io.say(|out| control::authentication(out, &message)).await,
-        }
-        let body = io.password().await?;
-        let answer;
-        if machine.is_expensive(&body) {
-            (machine, answer) = tokio::task::spawn_blocking(move || {
-                let answer = machine.on_response(&body);
-                (machine, answer)
-            })
-            .await
-            .map_err(|_| Failed::Silent)?;
-        } else {
-            answer = machine.on_response(&body);
-        }
-        ask = answer.map_err(|e| internal(&e))?;
-    }
-}
-
-fn refused(s: &Startup, method: AuthMethod) -> Failed {
-    tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
-    let (code, message) = if method == AuthMethod::Trust {
-        (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
-    } else {
-        (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
-    };
-    Failed::Told(AUTH, ErrorFields::fatal(code, message))
 }
 
 async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Greeted, Failed> {
@@ -331,7 +282,33 @@ async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup
     Ok(Greeted::Console { admin })
 }
 
+/// A replication client: its server connection stands when it is welcomed.
+async fn welcome_replication(
+    w: &Rc<Worker>,
+    io: &mut Io,
+    place: &Place,
+    s: &Startup,
+    kind: Replication,
+) -> Result<Ready, Failed> {
+    let dedicated = tokio::select! {
+        opened = replication::open(w, place, s, kind) => opened.map_err(|fields| Failed::Told(ERROR, fields))?,
+        () = io.socket.closed() => return Err(Failed::Silent),
+    };
+    let pid = dedicated.server.key.pid();
+    let registration = w.process.cancels.register(Some(pid), s.minor >= 2).map_err(|_| Failed::Silent)?;
+    let mut out = Vec::with_capacity(512);
+    control::authentication(&mut out, &control::Ask::Ok);
+    for (name, value) in &dedicated.server.reported {
+        control::parameter_status(&mut out, name, value);
+    }
+    finish(w, io, out, &registration).await?;
+    Ok(Ready::Replication(Box::new((dedicated, registration))))
+}
+
 async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Result<Ready, Failed> {
+    if let Some(kind) = s.replication {
+        return welcome_replication(w, io, place, &s, kind).await;
+    }
     let pool = w.process.pools.get(&s.database, &s.user).map_err(|e| match e {
         Unknown::Database => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
             .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
@@ -360,12 +337,17 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         };
         control::parameter_status(&mut out, name, &value);
     }
+    finish(w, io, out, &registration).await?;
+    place.info.set_state(ClientState::Idle, 0, now_us());
+    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
+}
+
+/// The end of the welcome, and all of it sent.
+async fn finish(w: &Rc<Worker>, io: &mut Io, mut out: Vec<u8>, registration: &Registration) -> Result<(), Failed> {
     control::backend_key(&mut out, registration.key.pid, &registration.secret());
     control::ready(&mut out, TxStatus::Idle);
     let limit = w.process.config.timeouts.client_login_timeout;
-    within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await?;
-    place.info.set_state(ClientState::Idle, 0, now_us());
-    Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
+    within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await
 }
 
 /// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).

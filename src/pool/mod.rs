@@ -9,6 +9,7 @@ pub mod holders;
 pub mod keeper;
 pub mod period;
 pub mod registry;
+pub mod replication;
 pub mod stats;
 pub mod welcome;
 
@@ -106,6 +107,8 @@ struct Book {
     connecting: usize,
     /// Open servers.
     servers: Vec<Arc<ServerInfo>>,
+    /// Servers of replication clients, which are beside these, with the word for their kind.
+    replication: Vec<(Arc<ServerInfo>, &'static str)>,
     /// Waiting clients: number, since (monotonic microseconds).
     waiting: VecDeque<(u64, u64)>,
     /// The last attempt failed.
@@ -283,7 +286,7 @@ impl Pool {
         let book = self.book();
         let count = |state| book.servers.iter().filter(|s| s.state() == state).count();
         PoolView {
-            active: count(S::Active),
+            active: count(S::Active) + book.replication.len(),
             idle: count(S::Idle),
             tested: count(S::Tested),
             being_canceled: count(S::BeingCanceled),

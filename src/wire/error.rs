@@ -34,6 +34,8 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// program_limit_exceeded.
     pub const LIMIT_EXCEEDED: &str = "54000";
+    /// invalid_parameter_value.
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
     /// internal_error.
     pub const INTERNAL: &str = "XX000";
 }
