@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::cluster::{self, DATABASE, PASSWORD};
+use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
 use support::{raw, wait_for};
 
@@ -405,4 +405,51 @@ fn clients_of_protocol_3_2_get_long_cancel_keys() {
     assert!(client.is_silent(Duration::from_millis(100)), "a part of the key is no key");
     cancel(&pooler, &(pid, secret));
     assert_eq!(client.answer().unwrap_err().code(), "57014");
+}
+
+// === What is said at login ===
+
+/// NoticeResponses of a login: severity, code, text.
+fn notices(address: std::net::SocketAddr, parameters: &[(&str, &str)]) -> Vec<String> {
+    let mut client = raw::Client::connect(address).unwrap();
+    client.send_startup(&[&[("user", "app"), ("database", DATABASE)], parameters].concat()).unwrap();
+    client.authenticate("app", PASSWORD).unwrap();
+    let messages = client.read_until(b'Z').unwrap();
+    assert_eq!(client.value("SELECT 1"), "1", "and nothing more with the first query");
+    let tell = |m: &raw::Message| [b'S', b'C', b'M'].map(|f| m.field(f).unwrap()).join(" ");
+    messages.iter().filter(|m| m.tag == b'N').map(tell).collect()
+}
+
+#[test]
+fn notices_of_the_login_are_the_servers() {
+    let cluster = Cluster::start(&[]);
+    // What a server says by itself at every login: the collation of its database has another version.
+    let talkative = cluster.version() >= 15;
+    if talkative {
+        cluster.psql("UPDATE pg_database SET datcollversion = 'old' WHERE datname = 'app'");
+    }
+    let long = "n".repeat(65);
+    let accents = "\u{e9}".repeat(33);
+    let sets: [&[(&str, &str)]; 7] = [
+        &[],
+        &[("application_name", &long)],
+        &[("application_name", &accents)],
+        &[("application_name", &long[..63])],
+        &[("application_name", &long), ("options", "-c client_min_messages=warning")],
+        &[("application_name", &long), ("options", "-c client_min_messages=error")],
+        &[("application_name", &long), ("options", "-c work_mem=5MB -c client_min_messages=notice")],
+    ];
+    for mode in ["transaction", "session"] {
+        let pooler = Setup::url(&cluster, "app").env("PGSLUICE_POOL_MODE", mode).start();
+        let mut said = 0;
+        for parameters in sets {
+            // By what is asked of a server, and by what is known.
+            for _ in 0..2 {
+                let direct = notices(cluster.address(), parameters);
+                said += direct.len();
+                assert_eq!(notices(pooler.address(), parameters), direct, "{mode} {parameters:?}");
+            }
+        }
+        assert!(said > 0);
+    }
 }

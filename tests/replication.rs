@@ -107,7 +107,7 @@ fn changes_stream_as_they_are_made() {
     output(&mut recvlogical(&["--create-slot", "-P", "test_decoding"]));
     let mut receiver = recvlogical(&["--start", "-n", "-f", "-", "-F", "0"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(receiver.stdout.take().unwrap()).lines().map(Result::unwrap);
-    for n in 0..20 {
+    for n in 0..5 {
         client.simple(&format!("INSERT INTO streamed SELECT {n} FROM generate_series(1, 300)")).unwrap();
         let wanted = format!("table public.streamed: INSERT: n[integer]:{n}");
         assert_eq!(lines.by_ref().filter(|l| *l == wanted).take(300).count(), 300);

@@ -9,7 +9,7 @@ use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::session::{Resets, Session, farewell};
 use super::replication::{self, Link};
-use super::{Worker, observe, prove};
+use super::{Worker, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
 use crate::config::{ListenAddr, PoolMode};
@@ -298,6 +298,7 @@ async fn welcome_replication(
     let registration = w.process.cancels.register(Some(pid), s.minor >= 2).map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
+    notices::put(&mut out, &dedicated.server.notices, &dedicated.server.startup);
     for (name, value) in &dedicated.server.reported {
         control::parameter_status(&mut out, name, value);
     }
@@ -329,6 +330,7 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
     let registration = w.process.cancels.register(pid, s.minor >= 2).map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
+    notices::greet(&mut out, &pool, &startup, server.as_deref());
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
     for (name, value) in reported.iter() {
         let value = match application {

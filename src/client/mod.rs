@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
 //! | [`prove`] | the exchange that proves who a client is |
+//! | [`notices`] | what a server says at a login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
@@ -23,6 +24,7 @@ pub mod alarm;
 pub mod inbound;
 pub mod leave;
 pub mod login;
+mod notices;
 pub mod observe;
 pub mod outbound;
 pub mod pins;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::connect::{ConnectError, Messages, fields_of};
-use super::{ParamSet, Server, ServerKey, note};
+use super::{ParamSet, Server, ServerKey, keep_notice, note};
 use crate::net::Socket;
 use crate::wire::tag::{backend, frontend};
 use crate::wire::tracker::{Action, Entry, Request, Tracker};
@@ -162,6 +162,7 @@ type Heard = (Server, Option<ErrorFields>);
 /// Digests messages until the tracker says that nothing is owed.
 async fn hear(mut server: Server) -> Result<Heard, CleanError> {
     let mut error = None;
+    server.said.clear();
     let rest = server.input.take();
     let mut io = Messages::new(server.socket, rest.as_ref().map_or(&[], |l| l.filled()));
     loop {
@@ -178,6 +179,7 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
                 note(&mut server.reported, name, value);
                 follow(&mut server.params, name, value);
             }
+            backend::NOTICE => keep_notice(&mut server.said, &body),
             backend::ERROR if error.is_none() => error = Some(fields_of(&body, Severity::Fatal)),
             _ => {}
         }

@@ -179,7 +179,7 @@ async fn welcome(
     startup: &Arc<ParamSet>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let mut reported = Vec::new();
+    let (mut reported, mut notices) = (Vec::new(), Vec::new());
     let mut key = (0, vec![0; 4]);
     loop {
         let (tag, body) = io.next().await?;
@@ -197,7 +197,7 @@ async fn welcome(
             }
             backend::READY_FOR_QUERY => break,
             backend::ERROR => return Err(refused(&body)),
-            backend::NOTICE => {}
+            backend::NOTICE => super::keep_notice(&mut notices, &body),
             _ => return Err(ConnectError::Protocol("unexpected message during login")),
         }
     }
@@ -215,6 +215,8 @@ async fn welcome(
         startup: Arc::clone(startup),
         params: Arc::default(),
         reported,
+        notices,
+        said: Vec::new(),
         unsent: Vec::new(),
         input: None,
         in_message: InMessage::default(),

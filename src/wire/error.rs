@@ -34,6 +34,8 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// program_limit_exceeded.
     pub const LIMIT_EXCEEDED: &str = "54000";
+    /// name_too_long.
+    pub const NAME_TOO_LONG: &str = "42622";
     /// invalid_parameter_value.
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
     /// internal_error.
