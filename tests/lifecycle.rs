@@ -337,7 +337,9 @@ fn a_request_that_waits_is_cancelled_and_its_session_lives() {
 /// Many clients take turns on one server, all of them cancelling what they ask; some never do, and are never hit.
 #[test]
 fn cancels_on_a_server_that_goes_from_hand_to_hand_hit_nobody_else() {
-    let pooler = setup(1).start();
+    // Its own, for its log.
+    let cluster = Cluster::start(&[]);
+    let pooler = Setup::url(&cluster, "app").env("PGSLUICE_POOL_SIZE", "1").start();
     let stop = AtomicBool::new(false);
     let (asked, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -359,7 +361,12 @@ fn cancels_on_a_server_that_goes_from_hand_to_hand_hit_nobody_else() {
                     let key = client.key.clone().unwrap();
                     for round in 0..150 {
                         let nonce = format!("a{number}.{round}");
-                        client.send(&raw::query(&format!("SELECT '{nonce}' FROM pg_sleep(0.0003)"))).unwrap();
+                        // Some are cancelled at the server, some while they wait, some too late.
+                        let seconds = if round % 3 == 0 { 0.01 } else { 0.0003 };
+                        client.send(&raw::query(&format!("SELECT '{nonce}' FROM pg_sleep({seconds})"))).unwrap();
+                        if round % 3 == 0 {
+                            let _ = client.is_silent(Duration::from_millis(1 + round % 9));
+                        }
                         cancel(pooler, &key);
                         match client.answer() {
                             Ok(rows) => assert_eq!(raw::text(&rows), nonce),
@@ -377,8 +384,10 @@ fn cancels_on_a_server_that_goes_from_hand_to_hand_hit_nobody_else() {
         assert_eq!(failed, 0);
     });
     let (asked, hits) = (asked.into_inner(), hits.into_inner());
-    eprintln!("{hits} of 600 cancels hit, {asked} queries beside them");
-    assert!(hits > 0 && asked > 0, "nothing was proved: {hits} hits, {asked} beside them");
+    let log = cluster.log();
+    let at_server = log.matches("canceling statement due to user request").count();
+    eprintln!("{hits} of 600 cancels hit, {at_server} of them at the server; {asked} queries beside them");
+    assert!(hits > at_server && at_server > 0 && asked > 0, "nothing was proved: {hits}, {at_server}, {asked}");
 }
 
 #[test]

@@ -161,3 +161,53 @@ impl Cancels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::dial::Reached;
+
+    fn server() -> Arc<ServerKey> {
+        Arc::new(ServerKey::new(Reached::Unix("/nowhere".into()), 1, vec![0; 4]))
+    }
+
+    #[test]
+    fn a_cancel_while_waiting_is_told_once_and_to_its_own_wait() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let slot = CancelSlot::default();
+        assert!(slot.mark().is_none(), "idle: nothing to cancel");
+        assert!(!slot.wait(&mut cx));
+        assert!(slot.mark().is_none(), "no server to tell");
+        assert!(slot.wait(&mut cx));
+        slot.clear();
+        assert!(!slot.wait(&mut cx), "the next wait knows nothing of it");
+        // Between the last look and the server.
+        assert!(slot.mark().is_none());
+        let key = server();
+        assert!(slot.set(&key));
+        slot.clear();
+        assert!(!slot.set(&key));
+        let mark = slot.mark().unwrap();
+        assert!(key.being_canceled());
+        drop(mark);
+        assert!(!key.being_canceled());
+    }
+
+    #[test]
+    fn a_long_key_is_known_by_all_of_it() {
+        let cancels = Arc::new(Cancels::default());
+        for (long, bytes) in [(false, 4), (true, LONG_SECRET)] {
+            let registration = cancels.register(Some(7), long).unwrap();
+            let secret = registration.secret();
+            assert_eq!(secret.len(), bytes);
+            let slot = cancels.slots.get(&registration.key).unwrap();
+            assert!(slot.has_rest(&secret[4..]));
+            for i in 4..bytes {
+                let mut wrong = secret.clone();
+                wrong[i] ^= 0x80;
+                assert!(!slot.has_rest(&wrong[4..]), "byte {i}");
+            }
+            assert!(!slot.has_rest(&[&secret[4..], b"x"].concat()) && (!long || !slot.has_rest(&[])));
+        }
+    }
+}

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
-use super::session::{Resets, Session, farewell};
 use super::replication::{self, Link};
+use super::session::{Resets, Session, farewell};
 use super::{Worker, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
@@ -226,7 +226,9 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
             }
         };
         let packet: Vec<u8> = io.buf.drain(..len).collect();
-        match startup::read(&packet).map_err(|e| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string())))? {
+        match startup::read(&packet)
+            .map_err(|e| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string())))?
+        {
             First::Ssl if !ssl => ssl = true,
             First::GssEnc if !gss => gss = true,
             First::Ssl | First::GssEnc => {

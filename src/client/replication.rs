@@ -61,11 +61,10 @@ fn pool(w: &Rc<Worker>, s: &Startup, kind: Replication) -> Result<Arc<Pool>, Err
         (found, _) => found,
     };
     found.map_err(|e| match e {
-        Unknown::Database => ErrorFields::fatal(
-            sqlstate::NO_SUCH_DATABASE,
-            format!("database \"{}\" does not exist", s.database),
-        )
-        .hint("Name a database that pgsluice knows: it leads to the server."),
+        Unknown::Database => {
+            ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
+                .hint("Name a database that pgsluice knows: it leads to the server.")
+        }
         Unknown::TooMany => ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use"),
     })
 }
@@ -153,7 +152,11 @@ impl Relay {
             match (went, came) {
                 (Poll::Pending, Poll::Pending) => {
                     let may_end = self.steps.between() && self.up.held.is_none() && self.down.held.is_none();
-                    return if self.alarm.draining() && may_end { Poll::Ready(Some(farewell())) } else { Poll::Pending };
+                    return if self.alarm.draining() && may_end {
+                        Poll::Ready(Some(farewell()))
+                    } else {
+                        Poll::Pending
+                    };
                 }
                 // Each side hears of the other's end as it would directly: its connection is closed.
                 (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(None),

@@ -166,7 +166,9 @@ impl Session {
                 tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");
                 Some(
                     ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
-                        .detail("The transaction that ran has been lost.")
+                        .detail(
+                            "An open transaction is lost; a statement that ran outside of one may have been completed.",
+                        )
                         .hint("Connect again; pgsluice opens new server connections by itself."),
                 )
             }

@@ -77,7 +77,10 @@ impl Welcomes {
     /// Whether servers report this parameter (lower-case name).
     pub fn reports(&self, name: &str) -> bool {
         self.known.lock().is_ok_and(|known| {
-            known.values().next().is_some_and(|k| k.reported.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
+            known
+                .values()
+                .next()
+                .is_some_and(|k| k.reported.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
         })
     }
 }

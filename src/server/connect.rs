@@ -16,6 +16,9 @@ use crate::wire::{Frame, Tracker, control, frame};
 /// Longest message taken during login (an ErrorResponse or a SASL challenge).
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
+/// Longest ErrorResponse in answer to a startup packet (MAX_ERRLEN, fe-connect.c).
+const MAX_FIRST_ERROR: u32 = 30_000;
+
 /// A server to log in to.
 #[derive(Clone)]
 pub struct Target {
@@ -130,6 +133,7 @@ async fn login(
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
     control::startup(&mut out, names.into_iter().chain(startup.iter()));
     io.socket.send_all(&out).await?;
+    io.forked().await?;
     authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
     welcome(io, reached, startup, worker).await
 }
@@ -277,12 +281,35 @@ impl Messages {
             }
             self.buf.drain(..self.at);
             self.at = 0;
-            let mut chunk = [0u8; 2048];
-            let n = self.socket.recv(&mut chunk).await?;
-            if n == 0 {
-                return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
-            }
-            self.buf.extend_from_slice(&chunk[..n]);
+            self.fill().await?;
         }
+    }
+
+    async fn fill(&mut self) -> Result<(), ConnectError> {
+        let mut chunk = [0u8; 2048];
+        let n = self.socket.recv(&mut chunk).await?;
+        if n == 0 {
+            return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
+        }
+        self.buf.extend_from_slice(&chunk[..n]);
+        Ok(())
+    }
+
+    /// Waits for the first answer, and takes the one that is no message: a postmaster that cannot fork says `E` and a
+    /// text, as in protocol 2 (report_fork_failure_to_client, postmaster.c). Told, as libpq does (fe-connect.c), by a
+    /// length that cannot be.
+    async fn forked(&mut self) -> Result<(), ConnectError> {
+        loop {
+            match *self.buf {
+                [backend::ERROR, a, b, c, d, ..] if u32::from_be_bytes([a, b, c, d]) > MAX_FIRST_ERROR => break,
+                [backend::ERROR, ..] if self.buf.len() < frame::HEADER => self.fill().await?,
+                [] => self.fill().await?,
+                _ => return Ok(()),
+            }
+        }
+        while !self.buf.contains(&0) && self.buf.len() < MAX_LOGIN_MESSAGE && self.fill().await.is_ok() {}
+        let text = self.buf[1..].split(|b| *b == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text).trim_end().to_owned();
+        Err(ConnectError::Refused(ErrorFields::fatal(sqlstate::INSUFFICIENT_RESOURCES, text)))
     }
 }

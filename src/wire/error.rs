@@ -6,6 +6,8 @@ use super::cursor::Cursor;
 pub mod sqlstate {
     /// too_many_connections: pool wait timed out, or a limit was reached.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// insufficient_resources.
+    pub const INSUFFICIENT_RESOURCES: &str = "53000";
     /// admin_shutdown: pgsluice is draining.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     /// cannot_connect_now: the database is unavailable.

@@ -292,7 +292,8 @@ mod tests {
     #[test]
     fn replication_is_read_as_postgresql_reads_it() {
         let read = |value: &str| {
-            let First::Startup(s) = read(&packet(0x3_0000, format!("user\0a\0replication\0{value}\0\0").as_bytes()))? else {
+            let First::Startup(s) = read(&packet(0x3_0000, format!("user\0a\0replication\0{value}\0\0").as_bytes()))?
+            else {
                 panic!("not a startup")
             };
             Ok::<_, StartupError>(s.replication)
