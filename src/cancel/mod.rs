@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_cancel_while_waiting_is_told_once_and_to_its_own_wait() {
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let slot = CancelSlot::default();
         assert!(slot.mark().is_none(), "idle: nothing to cancel");
-        assert!(!slot.wait(&mut cx));
+        assert!(!slot.wait(&cx));
         assert!(slot.mark().is_none(), "no server to tell");
-        assert!(slot.wait(&mut cx));
+        assert!(slot.wait(&cx));
         slot.clear();
-        assert!(!slot.wait(&mut cx), "the next wait knows nothing of it");
+        assert!(!slot.wait(&cx), "the next wait knows nothing of it");
         // Between the last look and the server.
         assert!(slot.mark().is_none());
         let key = server();

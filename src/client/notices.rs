@@ -21,7 +21,8 @@ pub(super) fn greet(out: &mut Vec<u8>, pool: &Pool, startup: &ParamSet, server: 
         && name.len() > MAX_IDENTIFIER
         && !quiet(startup)
     {
-        let cut = &name[..name.floor_char_boundary(MAX_IDENTIFIER)];
+        let end = (0..=MAX_IDENTIFIER).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+        let cut = &name[..end];
         let message = format!("identifier \"{name}\" will be truncated to \"{cut}\"");
         let fields = ErrorFields::error(sqlstate::NAME_TOO_LONG, message);
         control::error(out, &ErrorFields { severity: Severity::Notice, ..fields });

@@ -111,12 +111,12 @@ mod tests {
         let key = Arc::new(ServerKey::new(reached, 7, vec![1, 2, 3, 4]));
         let mark = key.mark();
         let hear = async {
-            let (stream, _) = listener.accept().await.unwrap();
+            let stream = listener.accept().await.unwrap().0.into_std().unwrap();
+            let socket = crate::net::Socket::new(stream.into()).unwrap();
             let mut packet = [0; 16];
             let mut n = 0;
             while n < packet.len() {
-                stream.readable().await.unwrap();
-                n += stream.try_read(&mut packet[n..]).unwrap_or(0);
+                n += socket.recv(&mut packet[n..]).await.unwrap();
             }
             assert_eq!(packet[8..], [0, 0, 0, 7, 1, 2, 3, 4]);
             assert!(key.being_canceled());
