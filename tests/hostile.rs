@@ -86,6 +86,11 @@ fn newer_protocols_and_unknown_options_are_negotiated() {
         // PostgreSQL answers with the whole number, libpq's older documentation with the minor part.
         assert!(message.body.starts_with(&spoken.to_be_bytes()), "{message:?}");
         assert_eq!(has(&message.body, "_pq_.unheard_of"), named);
+        if cluster::shared().version() >= 18 {
+            let mut direct = raw::Client::connect(cluster::shared().address()).unwrap();
+            direct.send(&raw::startup(version, &parameters)).unwrap();
+            assert_eq!(message, direct.read().unwrap(), "as PostgreSQL 18 answers");
+        }
         assert_eq!(client.read().unwrap().tag, b'R', "and it goes on");
     }
 }

@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
-use support::{raw, wait_for};
+use support::{raw, skip, wait_for};
 
 fn setup(pool_size: usize) -> Setup {
     Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", &pool_size.to_string())
@@ -414,6 +415,26 @@ fn clients_of_protocol_3_2_get_long_cancel_keys() {
     assert!(client.is_silent(Duration::from_millis(100)), "a part of the key is no key");
     cancel(&pooler, &(pid, secret));
     assert_eq!(client.answer().unwrap_err().code(), "57014");
+}
+
+#[test]
+fn libpq_18_speaks_protocol_3_2() {
+    if cluster::shared().version() < 18 {
+        return skip("psql is older than 18: max_protocol_version is not known to it");
+    }
+    let pooler = setup(1).start();
+    for version in ["3.0", "3.2", "latest"] {
+        let mut psql = Command::new(cluster::shared().program("psql"));
+        psql.env_clear().env("PGPASSWORD", PASSWORD).env("LC_ALL", "C").stdin(Stdio::null()).arg("-AtX");
+        psql.args(["-c", "\\conninfo", "-c", "SELECT 'answered'"]).arg(format!(
+            "host=127.0.0.1 port={} user=app dbname={DATABASE} min_protocol_version={version} max_protocol_version={version}",
+            pooler.port()
+        ));
+        let output = psql.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let spoken = if version == "3.0" { "Protocol Version|3.0" } else { "Protocol Version|3.2" };
+        assert!(output.status.success() && text.contains(spoken) && text.contains("answered"), "{version}: {output:?}");
+    }
 }
 
 // === What is said at login ===

@@ -150,6 +150,7 @@ fn too_many_connections_is_the_servers_own_error_and_sessions_survive_it() {
     let expected = direct(&cluster).err().unwrap().to_string();
     assert!(expected.contains("FATAL 53300"), "{expected}");
     assert_eq!(pooler.try_client("app", PASSWORD, DATABASE).err().unwrap().to_string(), expected);
+    assert_eq!(pooler.metric("pgsluice_pool_timeouts_total", &["reason=\"connect\""]), 1.0);
     taken.pop();
     let mut client = wait_for("a login", || pooler.try_client("app", PASSWORD, DATABASE).ok());
     let gone = pid(&mut client);

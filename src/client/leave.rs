@@ -18,12 +18,12 @@ impl Session {
         if !matches!(result, Err(Stop::Terminate)) {
             return result;
         }
+        self.leaving = true;
         // What needs no server's answer is no reason to stay.
         self.flush_fakes(server)?;
         if server.tracker.answered() && server.unsent.is_empty() {
             return result;
         }
-        self.leaving = true;
         // Nobody reads what stands behind Terminate.
         if let Some(input) = self.input.take() {
             self.w.buffers.give_back(input);

@@ -379,7 +379,10 @@ async fn reported(
     let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
     let server = match server {
         Ok(Ok(server)) => server,
-        Ok(Err(CheckoutError::Failed(fields))) => return Err(fields),
+        Ok(Err(CheckoutError::Failed(fields))) => {
+            pool.stats[w.id].connect_failures.add(1);
+            return Err(fields);
+        }
         Err(_) => {
             pool.stats[w.id].wait_timeouts.add(1);
             let (detail, hint) = pool.holders();
@@ -391,6 +394,9 @@ async fn reported(
     if session {
         return Ok((Arc::new(server.reported.clone()), Some(server)));
     }
+    let mut server = server;
+    // What it said to others is not for this client.
+    server.said.clear();
     let mut sql = Vec::new();
     server::params::sync_sql(&server.params, &key, &mut sql);
     if sql.is_empty() {

@@ -11,6 +11,10 @@ use crate::wire::control;
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::startup::Startup;
 
+/// Asks until the client has proven who it is.
+///
+/// # Errors
+/// It has not, or it went away.
 pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
     let method = w.process.config.auth.method;
     let secret = w.process.config.auth.users.get(&s.user);

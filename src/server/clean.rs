@@ -78,6 +78,7 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
         server.params = Arc::new(ParamSet::default());
         server.dirty = false;
     }
+    server.said.clear();
     if server.dirty || server.tracker.status() != TxStatus::Idle || server.tracker.tainted() {
         return Err(CleanError::Failed("state was left behind".to_owned()));
     }

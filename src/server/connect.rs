@@ -131,7 +131,8 @@ async fn login(
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
     let mut out = Vec::new();
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
-    control::startup(&mut out, names.into_iter().chain(startup.iter()));
+    // Ours last: of two with one name the last counts.
+    control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
     io.forked().await?;
     authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;

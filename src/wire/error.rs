@@ -38,6 +38,8 @@ pub mod sqlstate {
     pub const LIMIT_EXCEEDED: &str = "54000";
     /// name_too_long.
     pub const NAME_TOO_LONG: &str = "42622";
+    /// undefined_object.
+    pub const UNDEFINED_OBJECT: &str = "42704";
     /// invalid_parameter_value.
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
     /// internal_error.

@@ -80,6 +80,10 @@ pub enum StartupError {
     /// `replication` is none of its values.
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     Replication(String),
+    /// A setting with the name of what is no setting, in another spelling or within `options`. Names are compared without
+    /// case later on: it must not become the user or database of a server's login.
+    #[error("unrecognized configuration parameter \"{0}\"")]
+    Reserved(String),
     /// `options` cannot be read.
     #[error("invalid command-line argument for server process: {0}")]
     Options(String),
@@ -90,6 +94,7 @@ impl StartupError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
             StartupError::Replication(_) => sqlstate::INVALID_PARAMETER_VALUE,
+            StartupError::Reserved(_) => sqlstate::UNDEFINED_OBJECT,
             _ => sqlstate::PROTOCOL_VIOLATION,
         }
     }
@@ -160,10 +165,19 @@ fn read_startup(minor: u16, mut c: Cursor<'_>) -> Result<Startup, StartupError> 
     if s.user.is_empty() {
         return Err(StartupError::NoUser);
     }
+    if let Some((name, _)) = s.parameters.iter().find(|(name, _)| reserved(name)) {
+        return Err(StartupError::Reserved(name.clone()));
+    }
     if s.database.is_empty() {
         s.database.clone_from(&s.user);
     }
     Ok(s)
+}
+
+/// Names of a startup packet that are no settings (ProcessStartupPacket).
+fn reserved(name: &str) -> bool {
+    ["user", "database", "replication", "options"].iter().any(|r| name.eq_ignore_ascii_case(r))
+        || name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("_pq_."))
 }
 
 /// As PostgreSQL reads it: `database`, or a boolean in any of its spellings (parse_bool_with_len, bool.c).
