@@ -71,19 +71,26 @@ fn encryption_is_refused_and_nothing_may_stand_behind_the_request() {
 #[test]
 fn newer_protocols_and_unknown_options_are_negotiated() {
     let pooler = start();
-    for (version, options, named) in [
-        (196_610, vec![], false),
-        (196_608, vec![("_pq_.unheard_of", "1")], true),
-        (196_708, vec![("_pq_.unheard_of", "1")], true),
+    for (version, options, spoken) in [
+        (196_611, vec![], 196_610u32),
+        (196_608, vec![("_pq_.unheard_of", "1")], 196_608),
+        (196_610, vec![("_pq_.unheard_of", "1")], 196_610),
+        (196_708, vec![("_pq_.unheard_of", "1")], 196_610),
     ] {
+        let named = !options.is_empty();
         let mut client = raw::Client::connect(pooler.address()).unwrap();
         let parameters = [vec![("user", "app"), ("database", DATABASE)], options].concat();
         client.send(&raw::startup(version, &parameters)).unwrap();
         let message = client.read().unwrap();
         assert_eq!(message.tag, b'v', "NegotiateProtocolVersion first");
-        // PostgreSQL answers with the whole number (3.0 here), libpq's older documentation with the minor part.
-        assert!(message.body.starts_with(&196_608u32.to_be_bytes()), "{message:?}");
+        // PostgreSQL answers with the whole number, libpq's older documentation with the minor part.
+        assert!(message.body.starts_with(&spoken.to_be_bytes()), "{message:?}");
         assert_eq!(has(&message.body, "_pq_.unheard_of"), named);
+        if cluster::shared().version() >= 18 {
+            let mut direct = raw::Client::connect(cluster::shared().address()).unwrap();
+            direct.send(&raw::startup(version, &parameters)).unwrap();
+            assert_eq!(message, direct.read().unwrap(), "as PostgreSQL 18 answers");
+        }
         assert_eq!(client.read().unwrap().tag, b'R', "and it goes on");
     }
 }

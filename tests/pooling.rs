@@ -697,6 +697,35 @@ fn a_login_that_no_client_can_mend_backs_off() {
     assert!(pooler.metric("pgsluice_server_connects_total", &["result=\"error\""]) < 20.0);
 }
 
+/// What stands in the startup packet to the server is not for clients to write, by whatever way.
+#[test]
+fn nobody_becomes_somebody_else_by_a_startup_parameter() {
+    let cluster = cluster::shared();
+    for mode in ["session", "transaction"] {
+        let pooler = setup(2).env("PGSLUICE_POOL_MODE", mode).start();
+        for (name, value) in [
+            ("options", "-c user=postgres"),
+            ("options", "--USER=postgres"),
+            ("USER", "postgres"),
+            ("Database", "postgres"),
+            ("options", "-c database=postgres"),
+            ("options", "-c replication=database"),
+            ("Replication", "database"),
+            ("options", "-c options=x"),
+        ] {
+            let login = |address| {
+                let mut client = raw::Client::connect(address).unwrap();
+                let all = [("user", "app"), ("database", DATABASE), (name, value)];
+                match client.login_with(PASSWORD, &all) {
+                    Ok(()) => panic!("logged in as {} with {name}={value}", client.value("SELECT current_user")),
+                    Err(e) => e.to_string(),
+                }
+            };
+            assert_eq!(login(pooler.address()), login(cluster.address()), "{mode}: {name}={value}");
+        }
+    }
+}
+
 #[test]
 fn every_method_on_both_sides_and_a_unix_socket_to_the_server() {
     let cluster = cluster::shared();

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
+use super::replication::{self, Link};
 use super::session::{Resets, Session, farewell};
-use super::{Worker, observe};
-use crate::auth::{self, ClientAuth};
-use crate::config::{AuthMethod, ListenAddr, PoolMode};
+use super::{Worker, notices, observe, prove};
+use crate::auth;
+use crate::cancel::{LONG_SECRET, Registration};
+use crate::config::{ListenAddr, PoolMode};
 use crate::insight::SessionInsight;
 use crate::net::clock::now_us;
 use crate::net::{PeerAddr, Socket};
+use crate::pool::replication::Dedicated;
 use crate::pool::welcome::Reported;
 use crate::pool::{Checkout, CheckoutError, Pool, Unknown};
 use crate::server::{self, InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::startup::{self, First, Startup};
+use crate::wire::startup::{self, First, Replication, Startup};
 use crate::wire::tag::frontend;
 use crate::wire::{Frame, HEADER, TxStatus, control};
 
@@ -50,17 +53,17 @@ pub enum Outcome {
 }
 
 /// Why a login failed; the client has been told.
-enum Failed {
+pub(super) enum Failed {
     /// By place in [`super::registry::LOGIN_RESULTS`], with what to say.
     Told(usize, ErrorFields),
     /// The client went away, or it was a cancel request.
     Silent,
 }
 
-const AUTH: usize = 1;
+pub(super) const AUTH: usize = 1;
 const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
-const ERROR: usize = 4;
+pub(super) const ERROR: usize = 4;
 
 /// Takes one accepted connection through its login.
 pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
@@ -68,27 +71,20 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
     let mut io = Io { socket, buf: Vec::new() };
-    let login = async {
-        match Box::pin(login(&w, &mut io, &place)).await {
-            Err(Failed::Told(result, fields)) => {
-                w.process.clients.count_login(result, 0);
-                io.say(|out| control::error(out, &fields)).await;
-                None
-            }
-            Err(Failed::Silent) => None,
-            Ok(ready) => Some(ready),
-        }
+    let ready = match within(limit, Box::pin(login(&w, &mut io, &place))).await {
+        Ok(Greeted::Console { admin }) => Ok(Ready::Console { admin }),
+        // Its wait for a server has a limit of its own.
+        Ok(Greeted::Client(startup)) => Box::pin(welcome(&w, &mut io, &place, startup)).await,
+        Err(failed) => Err(failed),
     };
-    let ready = if limit.is_zero() { Ok(login.await) } else { tokio::time::timeout(limit, Box::pin(login)).await };
     match ready {
-        Ok(None) => Outcome::Done,
-        Err(_) => {
-            w.process.clients.count_login(TIMEOUT, 0);
-            let fields = ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout");
+        Err(Failed::Silent) => Outcome::Done,
+        Err(Failed::Told(result, fields)) => {
+            w.process.clients.count_login(result, 0);
             let _ = tokio::time::timeout(Duration::from_secs(1), io.say(|out| control::error(out, &fields))).await;
             Outcome::Done
         }
-        Ok(Some(ready)) => {
+        Ok(ready) => {
             w.process.clients.count_login(0, now_us() - began);
             match ready {
                 Ready::Console { admin } => {
@@ -98,27 +94,49 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
                     let (session, server) = session(w, io, place, *login);
                     Outcome::Session(Box::new(session), server)
                 }
+                Ready::Replication(opened) => {
+                    let (dedicated, registration) = *opened;
+                    let Io { socket, buf: input } = io;
+                    Box::pin(Link { w, socket, place, registration, dedicated, input }.run()).await;
+                    Outcome::Done
+                }
             }
         }
     }
 }
 
+/// `client_login_timeout` for a part of the login; zero is none.
+async fn within<T>(limit: Duration, part: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    if limit.is_zero() {
+        return part.await;
+    }
+    let late = |_| Failed::Told(TIMEOUT, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"));
+    tokio::time::timeout(limit, part).await.map_err(late)?
+}
+
+/// Who has proven to be who it says.
+enum Greeted {
+    Console { admin: bool },
+    Client(Startup),
+}
+
 enum Ready {
     Console { admin: bool },
     Session(Box<LoggedIn>),
+    Replication(Box<(Dedicated, Registration)>),
 }
 
 struct LoggedIn {
     pool: Arc<Pool>,
     startup: Arc<ParamSet>,
-    registration: crate::cancel::Registration,
+    registration: Registration,
     reported: Arc<Reported>,
     /// Session pooling: the server of this session.
     server: Option<Checkout>,
 }
 
 /// The socket and what has been read too much, while messages are few and small.
-struct Io {
+pub(super) struct Io {
     socket: Socket,
     buf: Vec<u8>,
 }
@@ -134,14 +152,14 @@ impl Io {
         Ok(())
     }
 
-    async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
         write(&mut out);
         let _ = self.socket.send_all(&out).await;
     }
 
     /// The body of the next `p` message.
-    async fn password(&mut self) -> Result<Vec<u8>, Failed> {
+    pub(super) async fn password(&mut self) -> Result<Vec<u8>, Failed> {
         loop {
             let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
             if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
@@ -162,15 +180,16 @@ impl Io {
     }
 }
 
-async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
+async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Failed> {
     let s = first_packets(w, io).await?;
     place.info.set_who(Who {
         user: s.user.clone(),
         database: s.database.clone(),
         application: parameter(&s, "application_name"),
     });
-    if s.minor > 0 || !s.unknown_options.is_empty() {
-        io.say(|out| control::negotiate(out, s.unknown_options.clone())).await;
+    if s.minor > startup::NEWEST_MINOR || !s.unknown_options.is_empty() {
+        let minor = s.minor.min(startup::NEWEST_MINOR);
+        io.say(|out| control::negotiate(out, minor, s.unknown_options.clone())).await;
     }
     let console = CONSOLE.contains(&s.database.as_str());
     if w.process.draining.load(Relaxed) && !console {
@@ -183,18 +202,11 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Fail
                 .hint("Raise max_client_conn, or close idle connections."),
         ));
     }
-    if s.replication.is_some() {
-        return Err(Failed::Told(
-            REFUSED,
-            ErrorFields::fatal(sqlstate::NOT_SUPPORTED, "replication connections are not supported by pgsluice yet")
-                .hint("Connect replication directly to PostgreSQL."),
-        ));
-    }
-    authenticate(w, io, &s).await?;
+    prove::authenticate(w, io, &s).await?;
     if console {
         return welcome_console(w, io, place, &s).await;
     }
-    welcome(w, io, place, s).await
+    Ok(Greeted::Client(s))
 }
 
 fn parameter(s: &Startup, name: &str) -> String {
@@ -214,7 +226,9 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
             }
         };
         let packet: Vec<u8> = io.buf.drain(..len).collect();
-        match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
+        match startup::read(&packet)
+            .map_err(|e| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string())))?
+        {
             First::Ssl if !ssl => ssl = true,
             First::GssEnc if !gss => gss = true,
             First::Ssl | First::GssEnc => {
@@ -235,58 +249,7 @@ async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
     }
 }
 
-async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
-    let method = w.process.config.auth.method;
-    let secret = w.process.config.auth.users.get(&s.user);
-    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
-    let (mut machine, mut ask) =
-        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
-    loop {
-        let message = match &ask {
-            auth::Ask::Ok => control::Ask::Ok,
-            auth::Ask::Cleartext => control::Ask::Cleartext,
-            auth::Ask::Md5 { salt } => control::Ask::Md5(*salt),
-            auth::Ask::Sasl { mechanisms } => control::Ask::Sasl(mechanisms),
-            auth::Ask::SaslContinue(d) => control::Ask::SaslContinue(d),
-            auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
-            auth::Ask::Refused => return Err(refused(s, method)),
-        };
-        match ask {
-            // AuthenticationOk goes out with the welcome.
-            auth::Ask::Ok => return Ok(()),
-            auth::Ask::SaslFinal(_) => {
-                io.say(|out| control::authentication(out, &message)).await;
-                return Ok(());
-            }
-            _ => io.say(|out| control::authentication(out, &message)).await,
-        }
-        let body = io.password().await?;
-        let answer;
-        if machine.is_expensive(&body) {
-            (machine, answer) = tokio::task::spawn_blocking(move || {
-                let answer = machine.on_response(&body);
-                (machine, answer)
-            })
-            .await
-            .map_err(|_| Failed::Silent)?;
-        } else {
-            answer = machine.on_response(&body);
-        }
-        ask = answer.map_err(|e| internal(&e))?;
-    }
-}
-
-fn refused(s: &Startup, method: AuthMethod) -> Failed {
-    tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
-    let (code, message) = if method == AuthMethod::Trust {
-        (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
-    } else {
-        (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
-    };
-    Failed::Told(AUTH, ErrorFields::fatal(code, message))
-}
-
-async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Ready, Failed> {
+async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Greeted, Failed> {
     let admin = w.process.config.admin_users.contains(&s.user);
     if !admin && !w.process.config.stats_users.contains(&s.user) {
         return Err(Failed::Told(
@@ -296,7 +259,9 @@ async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup
         ));
     }
     place.info.set_state(ClientState::Active, 0, now_us());
-    let secret: [u8; 8] = auth::random().map_err(|_| Failed::Silent)?;
+    let pid: [u8; 4] = auth::random().map_err(|_| Failed::Silent)?;
+    let secret: [u8; LONG_SECRET] = auth::random().map_err(|_| Failed::Silent)?;
+    let secret = if s.minor >= 2 { &secret[..] } else { &secret[..4] };
     io.say(|out| {
         control::authentication(out, &control::Ask::Ok);
         let version = concat!(env!("CARGO_PKG_VERSION"), "/pgsluice");
@@ -312,15 +277,41 @@ async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup
         ] {
             control::parameter_status(out, n.as_bytes(), v.as_bytes());
         }
-        let [a, b, c, d, ..] = secret;
-        control::backend_key(out, u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff, u32::from_be_bytes([d, c, b, a]));
+        control::backend_key(out, u32::from_be_bytes(pid) & 0x7fff_ffff, secret);
         control::ready(out, TxStatus::Idle);
     })
     .await;
-    Ok(Ready::Console { admin })
+    Ok(Greeted::Console { admin })
+}
+
+/// A replication client: its server connection stands when it is welcomed.
+async fn welcome_replication(
+    w: &Rc<Worker>,
+    io: &mut Io,
+    place: &Place,
+    s: &Startup,
+    kind: Replication,
+) -> Result<Ready, Failed> {
+    let dedicated = tokio::select! {
+        opened = replication::open(w, place, s, kind) => opened.map_err(|fields| Failed::Told(ERROR, fields))?,
+        () = io.socket.closed() => return Err(Failed::Silent),
+    };
+    let pid = dedicated.server.key.pid();
+    let registration = w.process.cancels.register(Some(pid), s.minor >= 2).map_err(|_| Failed::Silent)?;
+    let mut out = Vec::with_capacity(512);
+    control::authentication(&mut out, &control::Ask::Ok);
+    notices::put(&mut out, &dedicated.server.notices, &dedicated.server.startup);
+    for (name, value) in &dedicated.server.reported {
+        control::parameter_status(&mut out, name, value);
+    }
+    finish(w, io, out, &registration).await?;
+    Ok(Ready::Replication(Box::new((dedicated, registration))))
 }
 
 async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Result<Ready, Failed> {
+    if let Some(kind) = s.replication {
+        return welcome_replication(w, io, place, &s, kind).await;
+    }
     let pool = w.process.pools.get(&s.database, &s.user).map_err(|e| match e {
         Unknown::Database => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
             .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
@@ -332,11 +323,16 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         .shared()
         .params
         .intern(ParamSet::from_pairs(s.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
-    let (reported, server) = reported(w, &pool, place, &startup).await.map_err(|fields| Failed::Told(ERROR, fields))?;
+    let (reported, server) = tokio::select! {
+        reported = reported(w, &pool, place, &startup) => reported.map_err(|fields| Failed::Told(ERROR, fields))?,
+        () = io.socket.closed() => return Err(Failed::Silent),
+    };
     // In session pooling the process id a client is told is its backend's: pg_backend_pid() agrees with it.
-    let registration = w.process.cancels.register(server.as_ref().map(|s| s.key.pid())).map_err(|_| Failed::Silent)?;
+    let pid = server.as_ref().map(|s| s.key.pid());
+    let registration = w.process.cancels.register(pid, s.minor >= 2).map_err(|_| Failed::Silent)?;
     let mut out = Vec::with_capacity(512);
     control::authentication(&mut out, &control::Ask::Ok);
+    notices::greet(&mut out, &pool, &startup, server.as_deref());
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
     for (name, value) in reported.iter() {
         let value = match application {
@@ -345,11 +341,17 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
         };
         control::parameter_status(&mut out, name, &value);
     }
-    control::backend_key(&mut out, registration.key.pid, registration.key.secret);
-    control::ready(&mut out, TxStatus::Idle);
-    io.socket.send_all(&out).await.map_err(|_| Failed::Silent)?;
+    finish(w, io, out, &registration).await?;
     place.info.set_state(ClientState::Idle, 0, now_us());
     Ok(Ready::Session(Box::new(LoggedIn { pool, startup, registration, reported, server })))
+}
+
+/// The end of the welcome, and all of it sent.
+async fn finish(w: &Rc<Worker>, io: &mut Io, mut out: Vec<u8>, registration: &Registration) -> Result<(), Failed> {
+    control::backend_key(&mut out, registration.key.pid, &registration.secret());
+    control::ready(&mut out, TxStatus::Idle);
+    let limit = w.process.config.timeouts.client_login_timeout;
+    within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await
 }
 
 /// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
@@ -377,7 +379,10 @@ async fn reported(
     let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
     let server = match server {
         Ok(Ok(server)) => server,
-        Ok(Err(CheckoutError::Failed(fields))) => return Err(fields),
+        Ok(Err(CheckoutError::Failed(fields))) => {
+            pool.stats[w.id].connect_failures.add(1);
+            return Err(fields);
+        }
         Err(_) => {
             pool.stats[w.id].wait_timeouts.add(1);
             let (detail, hint) = pool.holders();
@@ -389,6 +394,9 @@ async fn reported(
     if session {
         return Ok((Arc::new(server.reported.clone()), Some(server)));
     }
+    let mut server = server;
+    // What it said to others is not for this client.
+    server.said.clear();
     let mut sql = Vec::new();
     server::params::sync_sql(&server.params, &key, &mut sql);
     if sql.is_empty() {
@@ -457,6 +465,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         cut_short: false,
         resets: Resets::default(),
         restoring: false,
+        leaving: false,
         server_fatal: false,
         answered: 0,
         begun: 0,

@@ -3,6 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
+//! | [`prove`] | the exchange that proves who a client is |
+//! | [`notices`] | what a server says at a login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
@@ -13,21 +15,27 @@
 //! | [`probe`] | asking the server what a client has left in its session |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
+//! | [`leave`] | clients that go while something is under way |
+//! | [`replication`] | clients that replicate |
 //! | [`alarm`] | deadlines, swept once in a while |
 //! | [`registry`] | who is connected |
 
 mod ahead;
 pub mod alarm;
 pub mod inbound;
+pub mod leave;
 pub mod login;
+mod notices;
 pub mod observe;
 pub mod outbound;
 pub mod pins;
 pub mod plan;
 mod probe;
+pub mod prove;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
+pub mod replication;
 pub mod session;
 pub mod statements;
 mod texts;

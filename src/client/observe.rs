@@ -183,7 +183,7 @@ impl Notes<'_> {
             return;
         }
         if statement.flags & flag::UNLEXED != 0 || opaque(statement, text) {
-            sql::hidden_parameters(text, |name| self.pins.ties().touched.add(name));
+            sql::hidden_parameters(text, |name| self.pins.ties().touched.add(name, false));
             self.execute_watched();
             return self.pins.saw_opaque();
         }
@@ -231,7 +231,7 @@ impl Notes<'_> {
 
     fn execute_watched(&mut self) {
         for name in self.pins.watched(false) {
-            self.pins.ties().touched.add(&name);
+            self.pins.ties().touched.add(&name, false);
         }
         for name in self.pins.watched(true) {
             self.reset(&name);
@@ -252,7 +252,7 @@ impl Notes<'_> {
                 (false, true) => self.reset(name),
                 // Its report tells the value.
                 (false, false) if self.welcomes.reports(name) && !params::fixed(name) => {}
-                (false, false) => self.pins.ties().touched.add(name),
+                (false, false) => self.pins.ties().touched.add(name, false),
             }
         }
         if !named {
@@ -264,9 +264,9 @@ impl Notes<'_> {
         self.resets.note(name);
         let touched = &mut self.pins.ties().touched;
         if name == "all" {
-            self.params.iter().for_each(|(n, _)| touched.add(n));
+            self.params.iter().for_each(|(n, _)| touched.add(n, true));
         } else {
-            touched.add(name);
+            touched.add(name, true);
         }
     }
 

@@ -300,7 +300,7 @@ impl Session {
             self.unsent.extend_from_slice(bytes);
             return Ok(());
         }
-        let sent = self.socket.try_send(bytes).map_err(|_| Stop::ClientGone)?;
+        let sent = self.try_send_client(bytes)?;
         if sent < bytes.len() {
             self.unsent.extend_from_slice(&bytes[sent..]);
         }

@@ -22,23 +22,35 @@ pub(super) const ASKABLE: u8 =
 /// Parameters that a transaction may have changed.
 #[derive(Default)]
 pub(super) struct Touched {
-    /// Lower-case names.
-    pub(super) names: Vec<Box<str>>,
+    /// Lower-case names, and whether the last to touch it was a RESET: it leaves a custom parameter empty, not unset.
+    pub(super) names: Vec<(Box<str>, bool)>,
     /// And perhaps any other.
     pub(super) all: bool,
+    /// These too perhaps by a RESET.
+    all_reset: bool,
 }
 
 impl Touched {
-    /// Notes a lower-case name.
-    pub(super) fn add(&mut self, name: &str) {
-        if self.names.iter().any(|n| **n == *name) {
-            return;
-        }
-        if self.names.len() < MAX_NAMES {
-            self.names.push(name.into());
+    /// Notes a lower-case name that was set, or reset.
+    pub(super) fn add(&mut self, name: &str, reset: bool) {
+        if let Some((_, r)) = self.names.iter_mut().find(|(n, _)| **n == *name) {
+            *r = reset;
+        } else if self.names.len() < MAX_NAMES {
+            self.names.push((name.into(), reset));
         } else {
             self.all = true;
+            self.all_reset |= reset;
         }
+    }
+
+    /// Whether the parameter was asked for by name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|(n, _)| **n == *name)
+    }
+
+    /// Whether a RESET may have been the last to touch it.
+    pub(super) fn was_reset(&self, name: &str) -> bool {
+        self.names.iter().find(|(n, _)| **n == *name).map_or(self.all_reset, |(_, reset)| *reset)
     }
 
     pub(super) fn is_empty(&self) -> bool {

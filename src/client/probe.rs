@@ -74,24 +74,24 @@ impl Question {
             params::literal(out, name);
             out.extend_from_slice(b", true))");
         };
-        self.touched.names.iter().filter(|n| !listed(n)).for_each(|n| single(n));
+        self.touched.names.iter().filter(|(n, _)| !listed(n)).for_each(|(n, _)| single(n));
         if self.touched.all {
             for name in ["role", "session_authorization"].into_iter().chain(known.iter().map(|(n, _)| n)) {
-                if !listed(name) && !self.touched.names.iter().any(|n| **n == *name) {
+                if !listed(name) && !self.touched.has(name) {
                     single(name);
                 }
             }
         }
         out.extend_from_slice(b") s(n, v)");
-        if self.touched.all || self.touched.names.iter().any(|n| listed(n)) {
+        if self.touched.all || self.touched.names.iter().any(|(n, _)| listed(n)) {
             out.extend_from_slice(
                 b" UNION ALL SELECT pg_catalog.lower(name), setting FROM pg_catalog.pg_settings \
                   WHERE source OPERATOR(pg_catalog.=) 'session'",
             );
         }
-        if !self.touched.all && self.touched.names.iter().any(|n| listed(n)) {
+        if !self.touched.all && self.touched.names.iter().any(|(n, _)| listed(n)) {
             out.extend_from_slice(b" AND pg_catalog.lower(name) OPERATOR(pg_catalog.=) ANY (ARRAY[''");
-            for name in self.touched.names.iter().filter(|n| listed(n)) {
+            for (name, _) in self.touched.names.iter().filter(|(n, _)| listed(n)) {
                 out.push(b',');
                 params::literal(out, name);
             }
@@ -188,7 +188,7 @@ impl Session {
         if question.touched.is_empty() {
             return true;
         }
-        let mut asked: Vec<&str> = question.touched.names.iter().map(|n| &**n).collect();
+        let mut asked: Vec<&str> = question.touched.names.iter().map(|(n, _)| &**n).collect();
         let known: Vec<Box<str>> = self.params.iter().map(|(n, _)| n.into()).collect();
         if question.touched.all {
             asked.extend(question.values.iter().map(|(n, _)| &**n));
@@ -197,11 +197,14 @@ impl Session {
         let (mut wish, mut there) = ((*self.params).clone(), (*server.params).clone());
         for name in asked.into_iter().filter(|n| !params::fixed(n) || *n == "session_authorization") {
             let value = question.values.iter().find(|(n, _)| **n == *name).map(|(_, v)| &**v);
-            // Not set: no role, the role of the login, a custom parameter that a rollback has left without a value.
+            // Not set: no role, the role of the login, a custom parameter that a RESET or a rollback has left empty.
             let value = value.filter(|v| match name {
                 "role" => *v != "none",
                 "session_authorization" => *v != self.pool.target.user,
-                _ => !(v.is_empty() && name.contains('.') && wish.get(name).is_none()),
+                _ if v.is_empty() && name.contains('.') => {
+                    wish.get(name).is_some() && !question.touched.was_reset(name)
+                }
+                _ => true,
             });
             match value.or(self.startup.get(name)) {
                 Some(v) => wish = wish.with(name, v),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::alarm::Reason;
 use super::plan::Plan;
 use super::registry::ClientState;
-use super::session::{Session, Stop, farewell};
+use super::session::{Session, Stop, canceled, farewell};
 use crate::net::buffer::SIZE;
 use crate::net::clock::now_us;
 use crate::pool::Checkout;
@@ -25,12 +25,19 @@ impl Session {
     /// Relays until the server has been given back.
     pub(super) async fn linked(&mut self, mut server: Checkout) -> Result<(), Stop> {
         let now = self.server_us;
-        self.registration.slot.set(&server.key);
+        if self.registration.slot.set(&server.key) {
+            // Cancelled at the last moment of its wait: the server has not heard of it.
+            self.registration.slot.clear();
+            server.release(now_us());
+            self.refuse(&canceled());
+            return Ok(());
+        }
         self.place.info.set_state(ClientState::Active, server.info.id, now);
         self.request_us = now;
         self.transaction_us = now;
         self.server_fatal = false;
         let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
+        let first = self.unless_leaving(first, &mut server);
         self.set_alarm(&server, now);
         let mut slot = Some(server);
         let result = match first {
@@ -74,6 +81,9 @@ impl Session {
                 return Poll::Ready(Ok(()));
             }
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
+            if self.leaving && server.tracker.answered() && server.unsent.is_empty() {
+                return Poll::Ready(Err(Stop::Terminate));
+            }
             self.ask_what_is_left(server)?;
             let mut moved = poll_flush_server(server, cx)?;
             let client_takes = self.poll_flush_client(cx)?.is_ready();
@@ -86,7 +96,7 @@ impl Session {
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
             // What pgsluice answers itself waits in `unsent`: bounded, because then the client is not read.
             // What the client says next may need parameters that depend on what is being asked.
-            let waits = self.held || self.pins.asking();
+            let waits = self.held || self.pins.asking() || self.leaving;
             if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !waits {
                 moved |= self.poll_client(server, cx)?;
             }
@@ -139,6 +149,9 @@ impl Session {
         } else if let Some(server) = slot.as_mut() {
             self.ask_what_is_left(server)?;
             self.set_alarm(server, now);
+            if self.leaving {
+                self.finish_for(server)?;
+            }
         }
         let sent = self.send_client(plan.bytes(input.filled()));
         input.consume(used);
@@ -166,7 +179,8 @@ impl Session {
                 self.transaction_us = now;
             }
         }
-        self.forward_client(server, now)?;
+        let forwarded = self.forward_client(server, now);
+        self.unless_leaving(forwarded, server)?;
         self.flush_fakes(server)?;
         self.set_alarm(server, now);
         Ok(true)

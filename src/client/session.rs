@@ -109,6 +109,8 @@ pub struct Session {
     pub(super) restoring: bool,
     /// The client has got a part of a message whose rest is lost: nothing may stand behind it.
     pub(super) cut_short: bool,
+    /// It said Terminate with answers owed: it is read no more, and the session ends when all is answered.
+    pub(super) leaving: bool,
     /// The server announced its end (FATAL): the client has been told.
     pub(super) server_fatal: bool,
     /// Bytes answered to the statement that runs.
@@ -167,7 +169,9 @@ impl Session {
                 tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");
                 Some(
                     ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly")
-                        .detail("The transaction that ran has been lost.")
+                        .detail(
+                            "An open transaction is lost; a statement that ran outside of one may have been completed.",
+                        )
                         .hint("Connect again; pgsluice opens new server connections by itself."),
                 )
             }
@@ -228,6 +232,9 @@ impl Session {
     /// Waits until the client sends something that needs a server.
     async fn idle(&mut self) -> Result<(), Stop> {
         loop {
+            if self.leaving {
+                return Err(Stop::Terminate);
+            }
             if self.needs_server()? {
                 return Ok(());
             }
@@ -300,7 +307,7 @@ impl Session {
                 Poll::Ready(Err(_)) => return Err(Stop::ClientGone),
                 Poll::Ready(Ok(())) => {}
             }
-            let n = self.socket.try_send(&self.unsent).map_err(|_| Stop::ClientGone)?;
+            let n = self.try_send_client(&self.unsent)?;
             self.unsent.drain(..n);
             if self.unsent.is_empty() {
                 self.socket.written();
@@ -308,6 +315,15 @@ impl Session {
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Sends what the client's socket takes. A client that said goodbye may have closed it: to it, all is sent.
+    pub(super) fn try_send_client(&self, bytes: &[u8]) -> Result<usize, Stop> {
+        match self.socket.try_send(bytes) {
+            Ok(n) => Ok(n),
+            Err(_) if self.leaving => Ok(bytes.len()),
+            Err(_) => Err(Stop::ClientGone),
+        }
     }
 
     /// A server: at once when one is idle, else after waiting in line. `None` when the client has been refused.
@@ -332,23 +348,35 @@ impl Session {
         let pool = Arc::clone(&self.pool);
         let startup = Arc::clone(&self.startup);
         let mut checkout = Box::pin(pool.checkout(self.w.id, self.place.info.id, &startup));
+        let mut gone = false;
         let got = poll_fn(|cx| {
             self.alarm.listen(cx);
-            if let Poll::Ready(r) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(Ok(Some(r)));
+            if self.registration.slot.wait(cx) {
+                return Poll::Ready(Ok(Waited::Canceled));
             }
-            if let Poll::Ready(r) = self.socket.poll_readable(cx)
-                && (r.is_err() || self.socket.peer_closed())
-            {
-                return Poll::Ready(Err(Stop::ClientGone));
+            if let Poll::Ready(r) = checkout.as_mut().poll(cx) {
+                return Poll::Ready(Ok(Waited::Server(r)));
+            }
+            // The answer to a request refused before this one.
+            let _ = self.poll_flush_client(cx)?;
+            if !gone && self.socket.poll_closed(cx).is_ready() {
+                // What it asked for before its goodbye is done without it.
+                gone = self.said_terminate();
+                if !gone {
+                    return Poll::Ready(Err(Stop::ClientGone));
+                }
+                self.unsent.clear();
             }
             match self.alarm.rang(now_us()) {
-                Some(_) => Poll::Ready(Ok(None)),
+                Some(_) => Poll::Ready(Ok(Waited::InVain)),
                 None => Poll::Pending,
             }
         })
         .await?;
         drop(checkout);
+        if !matches!(got, Waited::Server(Ok(_))) {
+            self.registration.slot.clear();
+        }
         let now = now_us();
         self.alarm.clear();
         self.place.info.set_state(ClientState::Idle, 0, now);
@@ -357,13 +385,17 @@ impl Session {
         self.server_us = now;
         self.input = self.input.take().map(|i| i.expand(&self.w.buffers));
         match got {
-            Some(Ok(c)) => Ok(Some(c)),
-            Some(Err(CheckoutError::Failed(fields))) => {
+            Waited::Server(Ok(c)) => Ok(Some(c)),
+            Waited::Server(Err(CheckoutError::Failed(fields))) => {
                 self.stats().connect_failures.add(1);
                 self.refuse_failed(fields)?;
                 Ok(None)
             }
-            None => {
+            Waited::Canceled => {
+                self.refuse(&canceled());
+                Ok(None)
+            }
+            Waited::InVain => {
                 self.stats().wait_timeouts.add(1);
                 self.refuse(&self.wait_timed_out(now - since));
                 Ok(None)
@@ -378,6 +410,20 @@ impl Session {
             .detail(format!("Waited {:.1} s for a server connection. {detail}", waited_us as f64 / 1e6))
             .hint(hint)
     }
+}
+
+/// How the wait for a server ended.
+enum Waited {
+    Server(Result<Checkout, CheckoutError>),
+    /// `query_wait_timeout`.
+    InVain,
+    /// The client sent a cancel request.
+    Canceled,
+}
+
+/// As PostgreSQL says it (postgres.c, ProcessInterrupts), when a request is cancelled before a server was there.
+pub(super) fn canceled() -> ErrorFields {
+    ErrorFields::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
 /// What clients are told when pgsluice ends.

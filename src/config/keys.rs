@@ -107,7 +107,8 @@ pub const KEYS: &[Key] = &[
         "Users who may only look (SHOW) on the console. The user of `DATABASE_URL` is one when neither \
          `admin_users` nor `stats_users` is set."),
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
-        "A client must have logged in within this time."),
+        "A client must have logged in within this time. The wait for a server connection is not counted: it has \
+         `query_wait_timeout`."),
     key(General, "client_idle_timeout", "0s", true, |c| format_duration(c.timeouts.client_idle_timeout),
         "A client that sends nothing outside a transaction for this long is disconnected; 0 is never, which is \
          right for persistent Django connections."),

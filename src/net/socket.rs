@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -20,6 +21,8 @@ pub struct Socket {
     fd: AsyncFd<OwnedFd>,
     /// Present only while a write is blocked.
     writable: Option<Box<AsyncFd<OwnedFd>>>,
+    /// [`Self::poll_closed`] took the reactor's word that bytes are there: ask the kernel instead.
+    unread: AtomicBool,
 }
 
 fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
@@ -43,7 +46,7 @@ impl Socket {
     /// Those of `fcntl` and the reactor.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Socket { fd: register(fd, Interest::READABLE)?, writable: None })
+        Ok(Socket { fd: register(fd, Interest::READABLE)?, writable: None, unread: AtomicBool::new(false) })
     }
 
     /// Registers with the current runtime instead of the one it was made on (two `epoll_ctl`).
@@ -56,6 +59,11 @@ impl Socket {
 
     /// Reads once into `buf`, which must not be empty. `Ok(0)` is the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.unread.load(Relaxed)
+            && let Some(received) = self.recv_unread(buf)
+        {
+            return Poll::Ready(received);
+        }
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::empty()) {
@@ -70,6 +78,48 @@ impl Socket {
                 Err(e) => return Poll::Ready(Err(e.into())),
             }
         }
+    }
+
+    /// Reads what [`Self::poll_closed`] passed over; `None` when it was nothing, and the reactor will tell.
+    #[cold]
+    fn recv_unread(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        loop {
+            match rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::empty()) {
+                Ok((_, n)) => {
+                    self.unread.store(n == buf.len(), Relaxed);
+                    return Some(Ok(n));
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.unread.store(false, Relaxed);
+                    return None;
+                }
+                Err(e) => return Some(Err(e.into())),
+            }
+        }
+    }
+
+    /// Waits until the peer has closed its side or is gone, whatever bytes are still to be read before that.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Ok(mut guard) = ready!(self.fd.poll_read_ready(cx)) else { return Poll::Ready(()) };
+            if guard.ready().is_read_closed() || guard.ready().is_error() {
+                return Poll::Ready(());
+            }
+            // Only an edge wakes the task, and there is none while the reactor holds this one for news.
+            guard.clear_ready();
+            self.unread.store(true, Relaxed);
+        }
+    }
+
+    /// As [`Self::poll_closed`].
+    pub async fn closed(&self) {
+        std::future::poll_fn(|cx| self.poll_closed(cx)).await
+    }
+
+    /// Copies bytes that are there without taking them; how many.
+    pub fn peek(&self, buf: &mut [u8]) -> usize {
+        rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(_, n)| n)
     }
 
     /// Whether bytes, an error or the end of the stream are waiting, as far as the reactor has heard; when it says
@@ -101,6 +151,9 @@ impl Socket {
 
     /// Waits until something can be read (or the stream has ended), without reading it.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unread.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.fd.poll_read_ready(cx))?.retain_ready();
         Poll::Ready(Ok(()))
     }

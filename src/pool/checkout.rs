@@ -73,14 +73,17 @@ impl Checkout {
         drop(self.pooled.take());
     }
 
-    /// Runs one simple Query of ours on it; see [`clean::apply`]. Not cancel safe: the server is closed then.
+    /// Runs one simple Query of ours on it, within `server_connect_timeout`; see [`clean::apply`]. Not cancel safe: the
+    /// server is closed then.
     ///
     /// # Errors
-    /// The connection failed; it is closed.
+    /// The connection failed, or was too slow; it is closed.
     pub async fn apply(mut self, sql: &[u8]) -> Result<(Checkout, Option<ErrorFields>), clean::CleanError> {
         let Some(pooled) = self.pooled.take() else { return Err(clean::CleanError::Partial) };
         let Pooled { server, slot } = *pooled;
-        let (server, error) = clean::apply(server, sql).await?;
+        let limit = self.pool.target.timeout;
+        let applied = tokio::time::timeout(limit, clean::apply(server, sql)).await;
+        let (server, error) = applied.unwrap_or(Err(clean::CleanError::Timeout))?;
         self.pooled = Some(Box::new(Pooled { server, slot }));
         Ok((self, error))
     }

@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod period;
 pub mod pin;
 pub mod registry;
+pub mod replication;
 mod session;
 pub mod stats;
 pub mod welcome;
@@ -118,6 +119,8 @@ struct Book {
     connecting: usize,
     /// Open servers.
     servers: Vec<Arc<ServerInfo>>,
+    /// Servers of replication clients, which are beside these, with the word for their kind.
+    replication: Vec<(Arc<ServerInfo>, &'static str)>,
     /// Waiting clients: number, since (monotonic microseconds).
     waiting: VecDeque<(u64, u64)>,
     /// The last attempt failed.
@@ -306,7 +309,7 @@ impl Pool {
         let book = self.book();
         let count = |state| book.servers.iter().filter(|s| s.state() == state).count();
         PoolView {
-            active: count(S::Active),
+            active: count(S::Active) + book.replication.len(),
             idle: count(S::Idle),
             tested: count(S::Tested),
             being_canceled: count(S::BeingCanceled),

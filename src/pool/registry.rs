@@ -83,6 +83,14 @@ impl Pools {
         }
     }
 
+    /// A configured database, when all of them are of one server.
+    pub fn only_server(&self) -> Option<&str> {
+        let mut named = self.config.databases.iter().filter(|(name, _)| *name != "*");
+        let (name, first) = named.next()?;
+        let one = self.config.databases.values().all(|d| (&d.host, d.port) == (&first.host, first.port));
+        one.then_some(name.as_str())
+    }
+
     /// Looks at the clock; at the end of a period notes what every pool did in it.
     pub fn tick(&self, now_us: u64) {
         if self.periods.is_over(now_us) {

@@ -1,9 +1,9 @@
-//! The ParameterStatus values a client is told at login: what a server reports under that client's parameters.
+//! The ParameterStatus values and notices a client is told at login: what a server says under that client's parameters.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::server::{ParamSet, Server};
+use crate::server::{Notices, ParamSet, Server};
 
 /// Parameter sets remembered per pool; more are asked of a server anew.
 const MAX_SETS: usize = 256;
@@ -14,35 +14,47 @@ pub type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
 /// Reported values by startup parameters (application_name left out: its value is the client's own).
 #[derive(Default)]
 pub struct Welcomes {
-    known: Mutex<HashMap<Arc<ParamSet>, Arc<Reported>>>,
+    known: Mutex<HashMap<Arc<ParamSet>, Known>>,
     /// What the last server reported that was opened without any client's parameters.
     baseline: Mutex<Reported>,
+}
+
+struct Known {
+    reported: Arc<Reported>,
+    /// Of a server's login and of setting these parameters; mostly none.
+    notices: Notices,
 }
 
 impl Welcomes {
     /// What servers report under `params`.
     pub fn get(&self, params: &ParamSet) -> Option<Arc<Reported>> {
-        self.known.lock().ok()?.get(params).cloned()
+        self.known.lock().ok()?.get(params).map(|k| Arc::clone(&k.reported))
+    }
+
+    /// What servers say to who logs in with `params`: bodies of NoticeResponse.
+    pub fn notices(&self, params: &ParamSet) -> Notices {
+        self.known.lock().ok().and_then(|k| k.get(params).map(|k| k.notices.clone())).unwrap_or_default()
     }
 
     /// Learns from a server that has `params` set.
     pub fn learn(&self, params: &Arc<ParamSet>, server: &Server) -> Arc<Reported> {
-        self.keep(params, Arc::new(server.reported.clone()))
+        let notices = server.notices.iter().chain(&server.said).cloned().collect();
+        self.keep(params, Arc::new(server.reported.clone()), notices)
     }
 
     /// Learns values as a server would report them under no parameters.
     #[cfg(test)]
     pub(crate) fn learn_reported<'a>(&self, reported: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
         let reported = reported.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-        self.keep(&Arc::default(), Arc::new(reported));
+        self.keep(&Arc::default(), Arc::new(reported), Vec::new());
     }
 
-    fn keep(&self, params: &Arc<ParamSet>, reported: Arc<Reported>) -> Arc<Reported> {
+    fn keep(&self, params: &Arc<ParamSet>, reported: Arc<Reported>, notices: Notices) -> Arc<Reported> {
         if let Ok(mut known) = self.known.lock() {
             if known.len() >= MAX_SETS {
                 known.clear();
             }
-            known.insert(Arc::clone(params), Arc::clone(&reported));
+            known.insert(Arc::clone(params), Known { reported: Arc::clone(&reported), notices });
         }
         reported
     }
@@ -65,7 +77,10 @@ impl Welcomes {
     /// Whether servers report this parameter (lower-case name).
     pub fn reports(&self, name: &str) -> bool {
         self.known.lock().is_ok_and(|known| {
-            known.values().next().is_some_and(|r| r.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
+            known
+                .values()
+                .next()
+                .is_some_and(|k| k.reported.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::net::dial::dial;
+use crate::net::dial::{Reached, dial_again};
 use crate::wire::control;
 
 /// Time allowed to deliver one cancel request.
@@ -15,8 +15,8 @@ pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a backend is and the key to cancel it. No `Debug`: the key is a secret.
 pub struct ServerKey {
-    host: String,
-    port: u16,
+    /// Exactly where its connection leads: another server of the same name might know the key as its own.
+    at: Reached,
     pid: u32,
     secret: Vec<u8>,
     /// Cancel requests not yet delivered. The server is not handed on while there are any: the cancel would hit
@@ -27,8 +27,8 @@ pub struct ServerKey {
 
 impl ServerKey {
     /// From BackendKeyData.
-    pub fn new(host: String, port: u16, pid: u32, secret: Vec<u8>) -> Self {
-        ServerKey { host, port, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+    pub fn new(at: Reached, pid: u32, secret: Vec<u8>) -> Self {
+        ServerKey { at, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
     }
 
     /// Backend process id.
@@ -49,7 +49,7 @@ impl ServerKey {
     }
 
     async fn send(&self) -> io::Result<()> {
-        let mut socket = dial(&self.host, self.port).await?;
+        let mut socket = dial_again(&self.at).await?;
         let mut packet = Vec::new();
         control::cancel(&mut packet, self.pid, &self.secret);
         socket.send_all(&packet).await?;
@@ -92,5 +92,37 @@ impl Mark {
         tokio::time::timeout(CANCEL_TIMEOUT, self.key.send())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::dial::dial;
+
+    /// A name that has moved on is not asked again.
+    #[tokio::test]
+    async fn a_cancel_goes_to_the_address_the_connection_has() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (_socket, reached) = dial("localhost", port).await.unwrap();
+        assert_eq!(reached, Reached::Tcp(listener.local_addr().unwrap()), "the address, not the name");
+        drop(listener.accept().await.unwrap());
+        let key = Arc::new(ServerKey::new(reached, 7, vec![1, 2, 3, 4]));
+        let mark = key.mark();
+        let hear = async {
+            let stream = listener.accept().await.unwrap().0.into_std().unwrap();
+            let socket = crate::net::Socket::new(stream.into()).unwrap();
+            let mut packet = [0; 16];
+            let mut n = 0;
+            while n < packet.len() {
+                n += socket.recv(&mut packet[n..]).await.unwrap();
+            }
+            assert_eq!(packet[8..], [0, 0, 0, 7, 1, 2, 3, 4]);
+            assert!(key.being_canceled());
+        };
+        let (delivered, ()) = tokio::join!(mark.deliver(), hear);
+        delivered.unwrap();
+        assert!(!key.being_canceled());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::connect::{ConnectError, Messages, fields_of};
-use super::{ParamSet, Server, ServerKey, note};
+use super::{ParamSet, Server, ServerKey, keep_notice, note};
 use crate::net::Socket;
 use crate::wire::tag::{backend, frontend};
 use crate::wire::tracker::{Action, Entry, Request, Tracker};
@@ -59,11 +59,9 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
         if server.tracker.copying_in() {
             end_copy(&mut server.socket, &mut server.tracker).await?;
         } else if server.tracker.wants_sync() {
-            // The client left in the middle of a pipeline.
-            let mut sync = Vec::new();
-            frame::put(&mut sync, frontend::SYNC, |_| {});
-            server.socket.send_all(&sync).await.map_err(|e| CleanError::Failed(e.to_string()))?;
-            server.tracker.push(Entry::new(Request::Sync, Action::Skip));
+            let mut out = Vec::new();
+            undo_pipeline(&mut server.tracker, &mut out);
+            server.socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))?;
         }
         let key = Arc::clone(&server.key);
         let canceling = Canceling::start(&key);
@@ -80,6 +78,7 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
         server.params = Arc::new(ParamSet::default());
         server.dirty = false;
     }
+    server.said.clear();
     if server.dirty || server.tracker.status() != TxStatus::Idle || server.tracker.tainted() {
         return Err(CleanError::Failed("state was left behind".to_owned()));
     }
@@ -115,13 +114,30 @@ impl Canceling {
     }
 }
 
-/// Ends a COPY from a client that has gone: CopyFail, and a Sync for the extended protocol (one Z more for the simple).
-async fn end_copy(socket: &mut Socket, tracker: &mut Tracker) -> Result<(), CleanError> {
-    let mut out = Vec::new();
-    frame::put(&mut out, frontend::COPY_FAIL, |b| b.extend_from_slice(b"client disconnected\0"));
-    frame::put(&mut out, frontend::SYNC, |_| {});
+/// Ends a pipeline whose client left without a Sync. A Sync alone would commit what the client never asked to commit;
+/// PostgreSQL rolls it back when the connection ends. After an error all of it is skipped to the Sync.
+pub(crate) fn undo_pipeline(tracker: &mut Tracker, out: &mut Vec<u8>) {
+    // No parameter types; no formats, no parameters, no result formats; all rows.
+    frame::put(out, frontend::PARSE, |b| b.extend_from_slice(b"\0ROLLBACK\0\0\0"));
+    frame::put(out, frontend::BIND, |b| b.extend_from_slice(&[0; 8]));
+    frame::put(out, frontend::EXECUTE, |b| b.extend_from_slice(&[0; 5]));
+    frame::put(out, frontend::SYNC, |_| {});
+    for request in [Request::Parse, Request::Bind, Request::Execute, Request::Sync] {
+        tracker.push(Entry::new(request, Action::Skip));
+    }
+}
+
+/// Ends a COPY whose client has gone: CopyFail, and a Sync for the extended protocol (one Z more for the simple).
+pub(crate) fn fail_copy(tracker: &mut Tracker, out: &mut Vec<u8>) {
+    frame::put(out, frontend::COPY_FAIL, |b| b.extend_from_slice(b"client disconnected\0"));
+    frame::put(out, frontend::SYNC, |_| {});
     tracker.push(Entry::new(Request::CopyEnd, Action::Skip));
     tracker.push(Entry::new(Request::Sync, Action::Skip));
+}
+
+async fn end_copy(socket: &mut Socket, tracker: &mut Tracker) -> Result<(), CleanError> {
+    let mut out = Vec::new();
+    fail_copy(tracker, &mut out);
     socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))
 }
 
@@ -147,6 +163,7 @@ type Heard = (Server, Option<ErrorFields>);
 /// Digests messages until the tracker says that nothing is owed.
 async fn hear(mut server: Server) -> Result<Heard, CleanError> {
     let mut error = None;
+    server.said.clear();
     let rest = server.input.take();
     let mut io = Messages::new(server.socket, rest.as_ref().map_or(&[], |l| l.filled()));
     loop {
@@ -163,6 +180,7 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
                 note(&mut server.reported, name, value);
                 follow(&mut server.params, name, value);
             }
+            backend::NOTICE => keep_notice(&mut server.said, &body),
             backend::ERROR if error.is_none() => error = Some(fields_of(&body, Severity::Fatal)),
             _ => {}
         }

@@ -8,13 +8,16 @@ use std::time::{Duration, SystemTime};
 use super::{InMessage, ParamSet, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply};
 use crate::net::Socket;
-use crate::net::dial::dial;
+use crate::net::dial::{Reached, dial};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
 use crate::wire::tag::{backend, frontend};
 use crate::wire::{Frame, Tracker, control, frame};
 
 /// Longest message taken during login (an ErrorResponse or a SASL challenge).
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Longest ErrorResponse in answer to a startup packet (MAX_ERRLEN, fe-connect.c).
+const MAX_FIRST_ERROR: u32 = 30_000;
 
 /// A server to log in to.
 #[derive(Clone)]
@@ -124,14 +127,16 @@ async fn login(
     auth: &Arc<AuthContext>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let socket = dial(&target.host, target.port).await?;
+    let (socket, reached) = dial(&target.host, target.port).await?;
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
     let mut out = Vec::new();
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
-    control::startup(&mut out, names.into_iter().chain(startup.iter()));
+    // Ours last: of two with one name the last counts.
+    control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
+    io.forked().await?;
     authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
-    welcome(io, target, startup, worker).await
+    welcome(io, reached, startup, worker).await
 }
 
 async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), ConnectError> {
@@ -175,11 +180,11 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
 
 async fn welcome(
     mut io: Messages,
-    target: &Target,
+    reached: Reached,
     startup: &Arc<ParamSet>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let mut reported = Vec::new();
+    let (mut reported, mut notices) = (Vec::new(), Vec::new());
     let mut key = (0, vec![0; 4]);
     loop {
         let (tag, body) = io.next().await?;
@@ -197,7 +202,7 @@ async fn welcome(
             }
             backend::READY_FOR_QUERY => break,
             backend::ERROR => return Err(refused(&body)),
-            backend::NOTICE => {}
+            backend::NOTICE => super::keep_notice(&mut notices, &body),
             _ => return Err(ConnectError::Protocol("unexpected message during login")),
         }
     }
@@ -209,12 +214,14 @@ async fn welcome(
         socket: io.socket,
         worker,
         info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix)),
-        key: Arc::new(ServerKey::new(target.host.clone(), target.port, key.0, key.1)),
+        key: Arc::new(ServerKey::new(reached, key.0, key.1)),
         tracker: Tracker::new(),
         statements: ServerStatements::default(),
         startup: Arc::clone(startup),
         params: Arc::default(),
         reported,
+        notices,
+        said: Vec::new(),
         unsent: Vec::new(),
         input: None,
         in_message: InMessage::default(),
@@ -275,12 +282,35 @@ impl Messages {
             }
             self.buf.drain(..self.at);
             self.at = 0;
-            let mut chunk = [0u8; 2048];
-            let n = self.socket.recv(&mut chunk).await?;
-            if n == 0 {
-                return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
-            }
-            self.buf.extend_from_slice(&chunk[..n]);
+            self.fill().await?;
         }
+    }
+
+    async fn fill(&mut self) -> Result<(), ConnectError> {
+        let mut chunk = [0u8; 2048];
+        let n = self.socket.recv(&mut chunk).await?;
+        if n == 0 {
+            return Err(ConnectError::Unreachable("server closed the connection unexpectedly".to_owned()));
+        }
+        self.buf.extend_from_slice(&chunk[..n]);
+        Ok(())
+    }
+
+    /// Waits for the first answer, and takes the one that is no message: a postmaster that cannot fork says `E` and a
+    /// text, as in protocol 2 (report_fork_failure_to_client, postmaster.c). Told, as libpq does (fe-connect.c), by a
+    /// length that cannot be.
+    async fn forked(&mut self) -> Result<(), ConnectError> {
+        loop {
+            match *self.buf {
+                [backend::ERROR, a, b, c, d, ..] if u32::from_be_bytes([a, b, c, d]) > MAX_FIRST_ERROR => break,
+                [backend::ERROR, ..] if self.buf.len() < frame::HEADER => self.fill().await?,
+                [] => self.fill().await?,
+                _ => return Ok(()),
+            }
+        }
+        while !self.buf.contains(&0) && self.buf.len() < MAX_LOGIN_MESSAGE && self.fill().await.is_ok() {}
+        let text = self.buf[1..].split(|b| *b == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text).trim_end().to_owned();
+        Err(ConnectError::Refused(ErrorFields::fatal(sqlstate::INSUFFICIENT_RESOURCES, text)))
     }
 }

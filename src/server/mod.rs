@@ -38,6 +38,10 @@ pub struct Server {
     pub params: Arc<ParamSet>,
     /// ParameterStatus values, by name as the server spells it.
     pub reported: Reported,
+    /// NoticeResponse bodies of its login: every client of it would have got them directly.
+    pub notices: Notices,
+    /// The same of the last statement of ours.
+    pub said: Notices,
     /// Bytes for the server that its socket has not taken yet.
     pub unsent: Vec<u8>,
     /// Bytes from the server not yet forwarded (the beginning of a message).
@@ -83,6 +87,20 @@ impl Server {
 
 /// ParameterStatus values by name, as a server spells them.
 pub type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
+
+/// Bodies of NoticeResponse.
+pub type Notices = Vec<Box<[u8]>>;
+
+/// Notices kept of one login or statement, and the bytes of one.
+const MAX_NOTICES: usize = 8;
+const MAX_NOTICE: usize = 2048;
+
+/// Keeps a notice; bounded.
+fn keep_notice(notices: &mut Notices, body: &[u8]) {
+    if notices.len() < MAX_NOTICES && body.len() <= MAX_NOTICE {
+        notices.push(body.into());
+    }
+}
 
 /// Notes a ParameterStatus in `reported`; bounded.
 fn note(reported: &mut Reported, name: &[u8], value: &[u8]) {

@@ -104,16 +104,16 @@ pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     });
 }
 
-/// BackendKeyData with a key of protocol 3.0.
-pub fn backend_key(out: &mut Vec<u8>, pid: u32, secret: u32) {
-    put(out, &BackendKeyData::new(pid as i32, SecretKey::I32(secret as i32)));
+/// BackendKeyData: a secret of 4 bytes in protocol 3.0, of up to 256 from 3.2 on.
+pub fn backend_key(out: &mut Vec<u8>, pid: u32, secret: &[u8]) {
+    put(out, &BackendKeyData::new(pid as i32, SecretKey::Bytes(Bytes::copy_from_slice(secret))));
 }
 
-/// NegotiateProtocolVersion: 3.0 is what we speak, and these options we do not know.
+/// NegotiateProtocolVersion: 3.`minor` is what we speak with this client, and these options we do not know.
 ///
 /// The full version number is sent, as PostgreSQL does (backend_startup.c, SendNegotiateProtocolVersion).
-pub fn negotiate(out: &mut Vec<u8>, unknown: Vec<String>) {
-    put(out, &NegotiateProtocolVersion::new(3 << 16, unknown));
+pub fn negotiate(out: &mut Vec<u8>, minor: u16, unknown: Vec<String>) {
+    put(out, &NegotiateProtocolVersion::new(3 << 16 | i32::from(minor), unknown));
 }
 
 /// StartupMessage of protocol 3.0.

@@ -6,6 +6,8 @@ use super::cursor::Cursor;
 pub mod sqlstate {
     /// too_many_connections: pool wait timed out, or a limit was reached.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// insufficient_resources.
+    pub const INSUFFICIENT_RESOURCES: &str = "53000";
     /// admin_shutdown: pgsluice is draining.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     /// cannot_connect_now: the database is unavailable.
@@ -36,6 +38,12 @@ pub mod sqlstate {
     pub const LIMIT_EXCEEDED: &str = "54000";
     /// configuration_limit_exceeded.
     pub const CONFIGURATION_LIMIT: &str = "53400";
+    /// name_too_long.
+    pub const NAME_TOO_LONG: &str = "42622";
+    /// undefined_object.
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    /// invalid_parameter_value.
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
     /// internal_error.
     pub const INTERNAL: &str = "XX000";
 }

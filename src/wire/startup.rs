@@ -5,9 +5,13 @@
 use std::fmt;
 
 use super::cursor::Cursor;
+use super::error::sqlstate;
 
 /// Longest startup packet taken (MAX_STARTUP_PACKET_LENGTH, libpq/pqcomm.h).
 pub const MAX_PACKET: usize = 10_000;
+
+/// Newest minor version of protocol 3 that clients may speak; what it adds to 3.0 are longer cancel keys.
+pub const NEWEST_MINOR: u16 = 2;
 
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
@@ -41,11 +45,20 @@ pub struct Startup {
     /// `database`; the user's name when absent.
     pub database: String,
     /// `replication`, when given and not false.
-    pub replication: Option<String>,
+    pub replication: Option<Replication>,
     /// Every other parameter, in order; `options` has been taken apart into them.
     pub parameters: Vec<(String, String)>,
     /// Names beginning `_pq_.`, which we do not know.
     pub unknown_options: Vec<String>,
+}
+
+/// What a replication client wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replication {
+    /// `true`: of the whole server.
+    Physical,
+    /// `database`: of one database.
+    Logical,
 }
 
 /// Why a first packet is refused. The text is for the client, and no other: it may hold what the client sent.
@@ -66,9 +79,27 @@ pub enum StartupError {
     /// Bytes that are not UTF-8 in a name or value.
     #[error("startup parameter is not valid UTF-8")]
     Encoding,
+    /// `replication` is none of its values.
+    #[error("invalid value for parameter \"replication\": \"{0}\"")]
+    Replication(String),
+    /// A setting with the name of what is no setting, in another spelling or within `options`. Names are compared without
+    /// case later on: it must not become the user or database of a server's login.
+    #[error("unrecognized configuration parameter \"{0}\"")]
+    Reserved(String),
     /// `options` cannot be read.
     #[error("invalid command-line argument for server process: {0}")]
     Options(String),
+}
+
+impl StartupError {
+    /// What PostgreSQL calls it.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            StartupError::Replication(_) => sqlstate::INVALID_PARAMETER_VALUE,
+            StartupError::Reserved(_) => sqlstate::UNDEFINED_OBJECT,
+            _ => sqlstate::PROTOCOL_VIOLATION,
+        }
+    }
 }
 
 impl fmt::Debug for First {
@@ -99,6 +130,8 @@ impl fmt::Debug for StartupError {
             StartupError::Layout => "Layout",
             StartupError::NoUser => "NoUser",
             StartupError::Encoding => "Encoding",
+            StartupError::Replication(_) => "Replication(..)",
+            StartupError::Reserved(_) => "Reserved(..)",
             StartupError::Options(_) => "Options(..)",
         })
     }
@@ -160,8 +193,7 @@ fn read_startup(minor: u16, mut c: Cursor<'_>) -> Result<Startup, StartupError> 
         match name {
             "user" => s.user = value.to_owned(),
             "database" => s.database = value.to_owned(),
-            "replication" if !matches!(value, "false" | "off" | "no" | "0") => s.replication = Some(value.to_owned()),
-            "replication" => {}
+            "replication" => s.replication = replication(value)?,
             "options" => options(value, &mut s.parameters)?,
             _ if name.starts_with("_pq_.") => s.unknown_options.push(name.to_owned()),
             _ => s.parameters.push((name.to_owned(), value.to_owned())),
@@ -170,10 +202,35 @@ fn read_startup(minor: u16, mut c: Cursor<'_>) -> Result<Startup, StartupError> 
     if s.user.is_empty() {
         return Err(StartupError::NoUser);
     }
+    if let Some((name, _)) = s.parameters.iter().find(|(name, _)| reserved(name)) {
+        return Err(StartupError::Reserved(name.clone()));
+    }
     if s.database.is_empty() {
         s.database.clone_from(&s.user);
     }
     Ok(s)
+}
+
+/// Names of a startup packet that are no settings (ProcessStartupPacket).
+fn reserved(name: &str) -> bool {
+    ["user", "database", "replication", "options"].iter().any(|r| name.eq_ignore_ascii_case(r))
+        || name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("_pq_."))
+}
+
+/// As PostgreSQL reads it: `database`, or a boolean in any of its spellings (parse_bool_with_len, bool.c).
+fn replication(value: &str) -> Result<Option<Replication>, StartupError> {
+    if value == "database" {
+        return Ok(Some(Replication::Logical));
+    }
+    let v = value.to_ascii_lowercase();
+    let begins = |word: &str, least: usize| v.len() >= least && word.starts_with(&v);
+    if begins("true", 1) || begins("yes", 1) || v == "on" || v == "1" {
+        Ok(Some(Replication::Physical))
+    } else if begins("false", 1) || begins("no", 1) || begins("off", 2) || v == "0" {
+        Ok(None)
+    } else {
+        Err(StartupError::Replication(value.to_owned()))
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, StartupError> {
@@ -291,6 +348,27 @@ mod tests {
         for packet in [packet(0x3_0000, body), cancel, bad] {
             let shown = format!("{:?}", read(&packet));
             assert!(!shown.contains("hidden") && !shown.contains("104"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn replication_is_read_as_postgresql_reads_it() {
+        let read = |value: &str| {
+            let First::Startup(s) = read(&packet(0x3_0000, format!("user\0a\0replication\0{value}\0\0").as_bytes()))?
+            else {
+                panic!("not a startup")
+            };
+            Ok::<_, StartupError>(s.replication)
+        };
+        for value in ["true", "TRUE", "t", "yes", "y", "on", "1"] {
+            assert_eq!(read(value), Ok(Some(Replication::Physical)), "{value}");
+        }
+        for value in ["false", "f", "No", "off", "of", "0"] {
+            assert_eq!(read(value), Ok(None), "{value}");
+        }
+        assert_eq!(read("database"), Ok(Some(Replication::Logical)));
+        for value in ["", "o", "2", "Database", "truer"] {
+            assert!(matches!(read(value), Err(StartupError::Replication(_))), "{value}");
         }
     }
 

@@ -201,6 +201,11 @@ impl Tracker {
         self.copy == Copy::In
     }
 
+    /// Whether the server waits for the end of a COPY that nobody has sent.
+    pub fn wants_copy_end(&self) -> bool {
+        self.copying_in() && !self.expected.iter().any(|e| e.request == Request::CopyEnd)
+    }
+
     /// Takes a `Fake` entry off the head, for the caller to answer. `None` when a real answer comes next.
     pub fn pop_fake(&mut self) -> Option<Entry> {
         self.trim();
@@ -248,7 +253,7 @@ impl Tracker {
 
     /// Whether a request was sent without Sync or Query behind it: its answers may never come by themselves.
     pub fn wants_sync(&self) -> bool {
-        match self.expected.back() {
+        match self.expected.iter().rev().find(|e| e.request != Request::CopyEnd) {
             Some(e) => !matches!(e.request, Request::Sync | Request::Query | Request::Function),
             None => !self.settled,
         }

@@ -48,6 +48,7 @@ local all plainuser password
 host  all plainuser 127.0.0.1/32 password
 local all all scram-sha-256
 host  all all 127.0.0.1/32 scram-sha-256
+host  replication all 127.0.0.1/32 scram-sha-256
 ";
 
 /// Speed over durability: nothing here outlives the test.

@@ -247,16 +247,33 @@ impl Client {
 
     /// As [`Self::login`], with startup parameters of the caller's choice (`user` among them).
     pub fn login_with(&mut self, password: &str, parameters: &[(&str, &str)]) -> Result<(), Error> {
-        self.send_startup(parameters)?;
+        self.login_by(PROTOCOL_3_0, password, parameters)
+    }
+
+    /// As [`Self::login_with`], in another version of the protocol (`3 << 16 | 2`).
+    pub fn login_by(&mut self, version: u32, password: &str, parameters: &[(&str, &str)]) -> Result<(), Error> {
+        self.send(&startup(version, parameters))?;
         let user = parameters.iter().find(|(name, _)| *name == "user").map_or("", |(_, value)| value);
-        let mut scram = None;
+        self.authenticate(user, password)?;
         loop {
             let message = self.read()?;
             match message.tag {
                 b'E' => return Err(message.to_error()),
                 b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers what is asked after the startup message, until there is no more to prove.
+    pub fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Error> {
+        let mut scram = None;
+        loop {
+            let message = self.read()?;
+            match message.tag {
+                b'E' => return Err(message.to_error()),
                 b'R' => match u32::from_be_bytes(message.body[..4].try_into().unwrap()) {
-                    0 => {}
+                    0 => return Ok(()),
                     3 => self.send_frame(b'p', &c_string(password))?,
                     5 => self.send_frame(b'p', &c_string(&md5_answer(user, password, &message.body[4..])))?,
                     10 => self.send_frame(b'p', &Scram::first_message())?,
@@ -265,7 +282,10 @@ impl Client {
                         scram = Some(state);
                         self.send_frame(b'p', answer.as_bytes())?;
                     }
-                    12 => scram.take().expect("final before continue").verify(&message.body[4..]),
+                    12 => {
+                        scram.take().expect("final before continue").verify(&message.body[4..]);
+                        return Ok(());
+                    }
                     other => panic!("authentication method {other}"),
                 },
                 _ => {}

@@ -56,6 +56,9 @@ pub(super) fn utc(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}:{s:02} UTC")
 }
 
+/// The word for a connection that does not replicate.
+const NONE: &str = "none";
+
 fn client_ptr(id: u64) -> String {
     format!("c{id}")
 }
@@ -82,8 +85,10 @@ fn local(addr: &ListenAddr) -> (String, u16) {
 pub(super) fn clients(process: &Process) -> Table {
     let mut table = Table::new(columns!("pinned"));
     let now = Now::read();
+    let replicate: HashMap<u64, &str> =
+        process.pools.all().iter().flat_map(|p| p.replication()).map(|(s, kind)| (s.client(), kind)).collect();
     for c in process.clients.all() {
-        table.push(client(&c, &now));
+        table.push(client(&c, replicate.get(&c.id).copied().unwrap_or(NONE), &now));
     }
     table
 }
@@ -109,7 +114,7 @@ pub(super) fn pins(process: &Process) -> Table {
     table
 }
 
-fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
+fn client(c: &ClientInfo, replication: &str, now: &Now) -> Vec<Value> {
     let state = c.state();
     let who = c.who();
     // Before its password is proven, a name is only a claim.
@@ -122,7 +127,7 @@ fn client(c: &ClientInfo, now: &Now) -> Vec<Value> {
         "C",
         proven.then_some(who.user),
         proven.then_some(who.database),
-        "none",
+        replication,
         state.word(),
         addr,
         port,
@@ -149,15 +154,16 @@ pub(super) fn servers(process: &Process) -> Table {
     let now = Now::read();
     let clients: HashMap<u64, Arc<ClientInfo>> = process.clients.all().into_iter().map(|c| (c.id, c)).collect();
     for pool in process.pools.all() {
-        for s in pool.servers() {
+        let own = pool.servers().into_iter().map(|s| (s, NONE));
+        for (s, replication) in own.chain(pool.replication()) {
             let holder = clients.get(&s.client()).map(|c| &**c);
-            table.push(server(&pool, &s, holder, &now));
+            table.push(server(&pool, &s, replication, holder, &now));
         }
     }
     table
 }
 
-fn server(pool: &Pool, s: &ServerInfo, holder: Option<&ClientInfo>, now: &Now) -> Vec<Value> {
+fn server(pool: &Pool, s: &ServerInfo, replication: &str, holder: Option<&ClientInfo>, now: &Now) -> Vec<Value> {
     let active = s.state() == ServerState::Active;
     let transaction = match s.tx() {
         _ if !active => None,
@@ -170,7 +176,7 @@ fn server(pool: &Pool, s: &ServerInfo, holder: Option<&ClientInfo>, now: &Now) -
         "S",
         &*pool.user,
         &*pool.database,
-        "none",
+        replication,
         s.state().word(),
         pool.target.host.as_str(),
         pool.target.port,

@@ -1,0 +1,67 @@
+//! A client proves who it is: the exchange of authentication messages.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Worker;
+use super::login::{AUTH, ERROR, Failed, Io};
+use crate::auth::{self, ClientAuth};
+use crate::config::AuthMethod;
+use crate::wire::control;
+use crate::wire::error::{ErrorFields, sqlstate};
+use crate::wire::startup::Startup;
+
+/// Asks until the client has proven who it is.
+///
+/// # Errors
+/// It has not, or it went away.
+pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
+    let method = w.process.config.auth.method;
+    let secret = w.process.config.auth.users.get(&s.user);
+    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
+    let (mut machine, mut ask) =
+        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+    loop {
+        let message = match &ask {
+            auth::Ask::Ok => control::Ask::Ok,
+            auth::Ask::Cleartext => control::Ask::Cleartext,
+            auth::Ask::Md5 { salt } => control::Ask::Md5(*salt),
+            auth::Ask::Sasl { mechanisms } => control::Ask::Sasl(mechanisms),
+            auth::Ask::SaslContinue(d) => control::Ask::SaslContinue(d),
+            auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
+            auth::Ask::Refused => return Err(refused(s, method)),
+        };
+        match ask {
+            // AuthenticationOk goes out with the welcome.
+            auth::Ask::Ok => return Ok(()),
+            auth::Ask::SaslFinal(_) => {
+                io.say(|out| control::authentication(out, &message)).await;
+                return Ok(());
+            }
+            _ => io.say(|out| control::authentication(out, &message)).await,
+        }
+        let body = io.password().await?;
+        let answer;
+        if machine.is_expensive(&body) {
+            (machine, answer) = tokio::task::spawn_blocking(move || {
+                let answer = machine.on_response(&body);
+                (machine, answer)
+            })
+            .await
+            .map_err(|_| Failed::Silent)?;
+        } else {
+            answer = machine.on_response(&body);
+        }
+        ask = answer.map_err(|e| internal(&e))?;
+    }
+}
+
+fn refused(s: &Startup, method: AuthMethod) -> Failed {
+    tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: wrong password or unknown user");
+    let (code, message) = if method == AuthMethod::Trust {
+        (sqlstate::INVALID_AUTHORIZATION, format!("user \"{}\" is not known to pgsluice", s.user))
+    } else {
+        (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
+    };
+    Failed::Told(AUTH, ErrorFields::fatal(code, message))
+}
