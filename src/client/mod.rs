@@ -10,6 +10,10 @@
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
 //! | [`pins`] | what ties a client to its server |
+//! | `ahead` | shared prepared statements, sent ahead where a server lacks them |
+//! | `fresh` | prepared statements and a schema that changes |
+//! | `replay` | a sequence sent again when its plan was stale |
+//! | `rename` | DEALLOCATE and EXECUTE of a statement prepared by protocol |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
 //! | [`alarm`] | deadlines, swept once in a while |
@@ -17,6 +21,7 @@
 
 mod ahead;
 pub mod alarm;
+mod fresh;
 pub mod inbound;
 pub mod login;
 pub mod observe;
@@ -26,6 +31,8 @@ pub mod plan;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
+mod rename;
+mod replay;
 pub mod session;
 pub mod statements;
 mod texts;
@@ -85,6 +92,8 @@ pub struct Worker {
     pub scratch: RefCell<inbound::Scratch>,
     /// The same for the other direction.
     pub batch: RefCell<outbound::Batch>,
+    /// Scratch for a text without its comments.
+    pub key: RefCell<Vec<u8>>,
     /// Deadlines of this worker's sessions.
     pub alarms: Alarms,
 }
@@ -99,6 +108,7 @@ impl Worker {
             analyzer: RefCell::new(Analyzer::new(literal_key)),
             buffers: BufPool::default(),
             scratch: RefCell::default(),
+            key: RefCell::default(),
             batch: RefCell::default(),
             alarms: Alarms::default(),
         })

@@ -11,6 +11,8 @@ use crate::sql;
 
 /// Names a client may have prepared at once.
 pub const MAX_NAMES: usize = 10_000;
+/// Bytes of these names and of the texts behind them.
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Named portals remembered for insight.
 const MAX_PORTALS: usize = 64;
 
@@ -28,15 +30,36 @@ pub struct Meta {
 /// One name.
 pub struct Named {
     /// The shared statement; `None` where names are passed through.
-    pub shared: Option<Arc<server::Statement>>,
+    pub shared: Option<server::Registered>,
     /// Which Parse made this: answers refer to it.
     pub registration: u32,
     /// A Close is under way.
     pub closing: bool,
+    /// It is a simple query's DEALLOCATE: its answer comes by itself.
+    pub by_query: bool,
+    /// It is a DEALLOCATE of this name.
+    pub ends: Option<Box<[u8]>>,
     /// Place of its last Parse or Close among the server's requests.
     pub place: u32,
     /// For insight.
     pub meta: Meta,
+    /// Bytes it is charged with.
+    cost: usize,
+}
+
+impl Named {
+    fn new(shared: Option<server::Registered>, registration: u32, cost: usize) -> Self {
+        Named {
+            shared,
+            registration,
+            closing: false,
+            by_query: false,
+            ends: None,
+            place: 0,
+            meta: Meta::default(),
+            cost,
+        }
+    }
 }
 
 /// Names of one client. Boxed on first use.
@@ -49,6 +72,20 @@ pub struct Names {
     portal: Meta,
     portals: Vec<(Box<[u8]>, Meta)>,
     next: u32,
+    /// Bytes of names and texts.
+    bytes: usize,
+    /// The state of the schema inside a transaction that has changed it; 0 outside.
+    pub moment: u32,
+    /// The statement whose portal the next Describe is about, when its columns are to be compared; 0 for none.
+    pub describing: u32,
+    /// Hash of the parameters told last.
+    pub told: u64,
+    /// The name that the unnamed statement, a DEALLOCATE, ends.
+    pub unnamed_ends: Option<Box<[u8]>>,
+    /// Portals of such statements, and the registration that executing them ends.
+    ending: Vec<(Box<[u8]>, u32)>,
+    /// The name that was to be ended last.
+    pub ended: Box<[u8]>,
 }
 
 impl Names {
@@ -59,24 +96,37 @@ impl Names {
 
     /// Registers a Parse. `None` when the name is in use (42P05) or there are too many names.
     pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Option<u32> {
-        let taken = self.get(name).is_some();
-        if taken || self.named.len() >= MAX_NAMES {
+        let cost = name.len() + shared.as_ref().map_or(0, |s| s.bytes());
+        if self.get(name).is_some() || self.full(cost) {
             return None;
         }
         self.next = self.next.wrapping_add(1).max(1);
-        let named = Named { shared, registration: self.next, closing: false, place: 0, meta: Meta::default() };
+        self.bytes += cost;
+        let named = Named::new(shared.map(server::Registered::new), self.next, cost);
         self.named.entry_ref(name).or_default().push(named);
         Some(self.next)
     }
 
     /// Replaces whatever the name meant (names passed through: the server decides).
     pub fn replace(&mut self, name: &[u8]) {
-        if self.named.len() < MAX_NAMES {
-            self.named.insert(
-                name.into(),
-                vec![Named { shared: None, registration: 0, closing: false, place: 0, meta: Meta::default() }],
-            );
+        if !self.full(name.len()) {
+            self.bytes += name.len();
+            let old = self.named.insert(name.into(), vec![Named::new(None, 0, name.len())]);
+            self.bytes -= old.iter().flatten().map(|n| n.cost).sum::<usize>();
         }
+    }
+
+    /// The name means this statement from now on.
+    pub fn renew(&mut self, name: &[u8], statement: &Arc<server::Statement>) {
+        if let Some(n) = self.get(name) {
+            n.shared = Some(server::Registered::new(Arc::clone(statement)));
+        }
+    }
+
+    /// The names that mean a statement.
+    pub fn of_statement(&mut self, id: u32) -> impl Iterator<Item = (&[u8], &mut Named)> {
+        let all = self.named.iter_mut().flat_map(|(name, all)| all.iter_mut().map(|n| (&**name, n)));
+        all.filter(move |(_, n)| n.shared.as_ref().is_some_and(|s| s.id == id))
     }
 
     /// Where the last Parse or Close of a name stands among the server's requests.
@@ -99,9 +149,46 @@ impl Names {
         })
     }
 
+    /// A DEALLOCATE at `place` is about to be sent that ends a registration if it succeeds.
+    pub fn end(&mut self, registration: u32, place: u32, by_query: bool) {
+        if let Some(n) = self.named.values_mut().flatten().find(|n| n.registration == registration) {
+            (n.closing, n.place, n.by_query) = (true, place, by_query);
+        }
+    }
+
+    /// A Bind: executing the portal may end a registration. Whether the statement is a DEALLOCATE, and of what there is.
+    pub fn bind_end(&mut self, portal: &[u8], statement: &[u8]) -> Option<bool> {
+        self.ending.retain(|(p, _)| **p != *portal);
+        let target = match statement {
+            [] => self.unnamed_ends.clone(),
+            name => self.get(name).and_then(|n| n.ends.clone()),
+        }?;
+        let registration = self.get(&target).map_or(0, |n| n.registration);
+        self.ended = target;
+        if registration != 0 && self.ending.len() < MAX_PORTALS {
+            self.ending.push((portal.into(), registration));
+        }
+        Some(registration != 0)
+    }
+
+    /// An Execute: the registration it ends; 0 for none.
+    pub fn ends(&self, portal: &[u8]) -> u32 {
+        self.ending.iter().find(|(p, _)| **p == *portal).map_or(0, |(_, r)| *r)
+    }
+
+    /// Where the simple query's DEALLOCATE of a name stands among the server's requests.
+    pub fn ended_at(&self, name: &[u8]) -> Option<u32> {
+        self.named.get(name)?.last().filter(|n| n.by_query).map(|n| n.place)
+    }
+
     fn keep(&mut self, keep: impl Fn(&Named) -> bool) {
+        let bytes = &mut self.bytes;
         self.named.retain(|_, all| {
-            all.retain(&keep);
+            all.retain(|n| {
+                let kept = keep(n);
+                *bytes -= if kept { 0 } else { n.cost };
+                kept
+            });
             !all.is_empty()
         });
     }
@@ -114,7 +201,7 @@ impl Names {
     /// The server skipped the Close: the name stays.
     pub fn close_dropped(&mut self, registration: u32) {
         if let Some(n) = self.named.values_mut().flatten().find(|n| n.registration == registration) {
-            n.closing = false;
+            (n.closing, n.by_query) = (false, false);
         }
     }
 
@@ -143,9 +230,9 @@ impl Names {
         self.named.get(name).and_then(|all| all.last()).is_some_and(|n| n.shared.is_some())
     }
 
-    /// Whether there is no room for another name.
-    pub fn full(&self) -> bool {
-        self.named.len() >= MAX_NAMES
+    /// Whether there is no room for another name that costs this.
+    pub fn full(&self, cost: usize) -> bool {
+        self.named.len() >= MAX_NAMES || self.bytes + cost > MAX_BYTES
     }
 
     /// What is known of a statement by name.
@@ -215,6 +302,20 @@ mod tests {
         n.close_dropped(first);
         n.parse_dropped(second);
         assert_eq!(n.get(b"s").map(|n| n.registration), Some(first));
+    }
+
+    #[test]
+    fn there_are_only_so_many_bytes_of_names() {
+        let mut n = Names::default();
+        let long = |i: u32| format!("{i:01000}").into_bytes();
+        let fits = (0..).take_while(|i| n.insert(&long(*i), None).is_some()).count();
+        assert_eq!(fits, MAX_BYTES / 1000);
+        let first = n.get(&long(0)).unwrap().registration;
+        n.close(&long(0));
+        n.closed(first);
+        assert!(n.insert(b"again", None).is_some(), "what is closed makes room");
+        n.clear_but(&[]);
+        assert_eq!(n.bytes, 0);
     }
 
     #[test]

@@ -1,0 +1,311 @@
+//! SQL that names a statement prepared by protocol: `DEALLOCATE name`, `EXECUTE name (...)`. The server knows it by
+//! another name, which is put in the text; a name that this client has not prepared by protocol is left alone.
+//!
+//! A DEALLOCATE must not take the statement from others who share it. The server is given one of the same transaction
+//! rules and the same command tag, of a statement made for the purpose; the client's name is freed when it succeeds.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::inbound::{Event, Taken};
+use super::plan::Plan;
+use super::session::Session;
+use crate::server::{self, Server};
+use crate::wire::names::{self, Parse};
+use crate::wire::tag::frontend as tag;
+use crate::wire::tracker::{Action, Entry, Request};
+use crate::wire::{Frame, HEADER, TxStatus, error, frame};
+
+/// The statement that a DEALLOCATE ends in a client's place.
+const SCAPEGOAT: &[u8] = b"pgsluice_gone";
+/// What it is, as in Parse.
+const SCAPEGOAT_REST: &[u8] = b"SELECT\0\0\0";
+const DEALLOCATE: &[u8] = b"DEALLOCATE pgsluice_gone";
+/// The same where no Parse can be put ahead: one failing would make the server skip the Query too.
+const PREPARE_DEALLOCATE: &[u8] = b"PREPARE pgsluice_gone AS SELECT;DEALLOCATE pgsluice_gone";
+/// Longest identifier (NAMEDATALEN - 1): PostgreSQL cuts longer ones, and then they name no such statement.
+const MAX_IDENTIFIER: usize = 63;
+
+/// A text that begins with DEALLOCATE or EXECUTE of one name.
+struct Command {
+    deallocate: bool,
+    /// Where the name stands, quotes included.
+    at: Range<usize>,
+    /// The name as PostgreSQL reads it.
+    name: Vec<u8>,
+    /// Nothing follows but white space and semicolons.
+    alone: bool,
+}
+
+/// Whether a text may begin with DEALLOCATE or EXECUTE: the first byte decides nearly always.
+pub(super) fn may_name(sql: &[u8]) -> bool {
+    matches!(sql.first(), Some(b'd' | b'D' | b'e' | b'E' | b' ' | b'\n' | b'\t' | b'\r' | b'/' | b'-'))
+}
+
+impl Command {
+    fn read(sql: &[u8]) -> Option<Command> {
+        let (verb, after) = word(sql, space(sql, 0))?;
+        let deallocate = verb.eq_ignore_ascii_case(b"deallocate");
+        if !deallocate && !verb.eq_ignore_ascii_case(b"execute") {
+            return None;
+        }
+        let mut from = space(sql, after);
+        if deallocate
+            && let Some((prepare, after)) = word(sql, from)
+            && prepare.eq_ignore_ascii_case(b"prepare")
+            && !matches!(sql.get(space(sql, after)), None | Some(b';'))
+        {
+            from = space(sql, after);
+        }
+        let (name, end) = identifier(sql, from)?;
+        if deallocate && sql.get(from) != Some(&b'"') && name == b"all" {
+            return None;
+        }
+        let mut rest = space(sql, end);
+        while sql.get(rest) == Some(&b';') {
+            rest = space(sql, rest + 1);
+        }
+        Some(Command { deallocate, at: from..end, name, alone: rest == sql.len() })
+    }
+}
+
+/// Past white space and comments.
+fn space(sql: &[u8], mut at: usize) -> usize {
+    loop {
+        let rest = sql.get(at..).unwrap_or_default();
+        match rest {
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => at += 1,
+            [b'-', b'-', ..] => at += memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len()),
+            [b'/', b'*', inner @ ..] => match memchr::memmem::find(inner, b"*/") {
+                // A nested comment is not worth following.
+                Some(end) if memchr::memmem::find(&inner[..end], b"/*").is_none() => at += 2 + end + 2,
+                _ => return at,
+            },
+            _ => return at,
+        }
+    }
+}
+
+fn word(sql: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = sql.get(at..)?;
+    let n = rest
+        .iter()
+        .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || *b >= 0x80))
+        .unwrap_or(rest.len());
+    (n > 0 && !rest[0].is_ascii_digit()).then(|| (&rest[..n], at + n))
+}
+
+/// An identifier as PostgreSQL folds it, and its end.
+fn identifier(sql: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+    if sql.get(at) != Some(&b'"') {
+        let (name, end) = word(sql, at)?;
+        // A string's prefix (`U&"..."`) is no name.
+        let fits = name.len() <= MAX_IDENTIFIER && !matches!(sql.get(end), Some(b'"' | b'\'' | b'&' | b'.'));
+        return fits.then(|| (name.to_ascii_lowercase(), end));
+    }
+    let (mut name, mut at) = (Vec::new(), at + 1);
+    loop {
+        let end = at + memchr::memchr(b'"', sql.get(at..)?)?;
+        name.extend_from_slice(&sql[at..end]);
+        if sql.get(end + 1) != Some(&b'"') {
+            return (!name.is_empty() && name.len() <= MAX_IDENTIFIER).then_some((name, end + 1));
+        }
+        name.push(b'"');
+        at = end + 2;
+    }
+}
+
+impl Session {
+    /// The statement a text names, when it is one that this client has prepared by protocol.
+    fn named_in(&mut self, sql: &[u8]) -> Option<(Command, Arc<server::Statement>, u32)> {
+        if !may_name(sql) || !self.shares_statements() {
+            return None;
+        }
+        let names = self.names.as_mut()?;
+        let command = Command::read(sql)?;
+        let named = names.get(&command.name)?;
+        let shared = named.shared.as_deref().cloned()?;
+        (!command.deallocate || command.alone).then_some((command, shared, named.registration))
+    }
+
+    /// A simple Query. `None` when it names no statement of this client's.
+    pub(super) fn rename_query(
+        &mut self,
+        frame: Frame,
+        data: &[u8],
+        range: &Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        events: &mut Vec<Event>,
+    ) -> Option<Taken> {
+        if self.names.is_none() || !may_name(data.get(range.start + HEADER..range.end)?) {
+            return None;
+        }
+        if range.len() < frame.len {
+            return (frame.len <= crate::net::buffer::SIZE).then_some(Taken::NeedsMore(frame.len));
+        }
+        let text = range.start + HEADER..range.end;
+        let sql = data[text.clone()].strip_suffix(&[0])?;
+        if let Some(name) = Command::read(sql).map(|c| c.name)
+            && self.undecided(&name, server)
+        {
+            return Some(Taken::Wait);
+        }
+        let (command, mut shared, registration) = self.named_in(sql)?;
+        if command.deallocate {
+            let out = plan.inject(data);
+            names::put_statement(out, tag::CLOSE, SCAPEGOAT);
+            names::put_query(out, PREPARE_DEALLOCATE);
+            server.tracker.push(Entry::new(Request::Close, Action::Skip));
+            server.tracker.push(Entry { registration, ..Entry::new(Request::Query, Action::Forward) });
+            self.names().end(registration, server.tracker.last_place(), true);
+        } else {
+            let now = self.schema_now();
+            // The client is told the columns.
+            if !shared.current(now)
+                && let Some(new) = self.pool.shared.statements.again(&shared, &self.pool.schema, now)
+            {
+                self.names().renew(&command.name, &new);
+                shared = new;
+            }
+            if !super::ahead::has(shared.id, server) && !server.tracker.wants_sync() {
+                if !server.tracker.answered() {
+                    return Some(Taken::Wait);
+                }
+                if server.tracker.status() != TxStatus::Failed {
+                    self.ensure(&shared, server, plan, data);
+                    // Should it fail, the Query must not be skipped together with it.
+                    frame::put(plan.inject(data), tag::SYNC, |_| {});
+                    server.tracker.push(Entry::new(Request::Sync, Action::Skip));
+                }
+            }
+            names::put_query(plan.inject(data), &renamed(sql, &command.at, &shared.name));
+            server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Query, Action::Forward) });
+        }
+        self.stats().queries.add(1);
+        events.push(Event::Query(text.start..text.end - 1));
+        Some(Taken::Yes)
+    }
+
+    /// A Parse. Whether it named a statement of this client's and has been dealt with.
+    pub(super) fn rename_parse(
+        &mut self,
+        p: &Parse<'_>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) -> bool {
+        let Some((command, shared, _)) = self.named_in(p.sql) else { return false };
+        if command.deallocate {
+            let rest = [DEALLOCATE, &p.rest[p.sql.len()..]].concat();
+            let ends = Some(command.name.into());
+            if p.name.is_empty() {
+                names::put_parse(plan.inject(data), b"", &rest);
+                server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+                self.names().unnamed_ends = ends;
+            } else if self.names().get(p.name).is_some() {
+                // Taken.
+                return false;
+            } else {
+                self.parse_shared(&Parse { name: p.name, rest: &rest, sql: DEALLOCATE }, None, server, plan, data);
+                if let Some(named) = self.names().get(p.name) {
+                    named.ends = ends;
+                }
+            }
+            return true;
+        }
+        let sql = renamed(p.sql, &command.at, &shared.name);
+        let rest = [&sql[..], &p.rest[p.sql.len()..]].concat();
+        let renamed = Parse { name: p.name, rest: &rest, sql: &sql };
+        if p.name.is_empty() {
+            self.ensure(&shared, server, plan, data);
+            names::put_parse(plan.inject(data), b"", &rest);
+            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+        } else {
+            self.ensure(&shared, server, plan, data);
+            self.parse_shared(&renamed, Some(&shared), server, plan, data);
+        }
+        true
+    }
+
+    /// Before a DEALLOCATE in a client's place is bound: what it ends, when what the client means is there.
+    pub(super) fn put_scapegoat(&mut self, there: bool, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        let out = plan.inject(data);
+        names::put_statement(out, tag::CLOSE, SCAPEGOAT);
+        server.tracker.push(Entry::new(Request::Close, Action::Skip));
+        if there {
+            names::put_parse(out, SCAPEGOAT, SCAPEGOAT_REST);
+            server.tracker.push(Entry::new(Request::Parse, Action::Skip));
+        }
+    }
+
+    /// An answer to a DEALLOCATE in a client's place: whether it is for the client.
+    pub(super) fn note_deallocated(&mut self, e: &Entry, body: &[u8]) -> bool {
+        match body {
+            b"PREPARE\0" => false,
+            b"DEALLOCATE\0" => {
+                self.names().closed(e.registration);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// An error about a statement by the server's name for it, with the client's: `None` when there is none in it.
+    pub(super) fn error_with_name(&mut self, body: &[u8]) -> Option<Vec<u8>> {
+        const OURS: &[u8] = b"pgsluice_";
+        let names = self.names.as_mut()?;
+        // Of what is undefined, taken, or given the wrong number of parameters.
+        if !matches!(&error::code(body), b"26000" | b"42P05" | b"42601" | b"08P01") {
+            return None;
+        }
+        let at = memchr::memmem::find(body, OURS)?;
+        let number = &body[at + OURS.len()..];
+        let digits = number.iter().position(|b| !b.is_ascii_digit()).unwrap_or(number.len());
+        let (name, end) = if number.starts_with(b"gone") {
+            (&*names.ended, at + SCAPEGOAT.len())
+        } else {
+            let id = std::str::from_utf8(&number[..digits]).ok()?.parse().ok()?;
+            let (name, _) = names.of_statement(id).find(|(_, n)| !n.closing)?;
+            (name, at + OURS.len() + digits)
+        };
+        Some([&body[..at], name, &body[end..]].concat())
+    }
+}
+
+/// The text with another name.
+fn renamed(sql: &[u8], at: &Range<usize>, name: &[u8]) -> Vec<u8> {
+    [&sql[..at.start], name, &sql[at.end..]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(sql: &str) -> Option<(bool, String, bool)> {
+        let c = Command::read(sql.as_bytes())?;
+        Some((c.deallocate, String::from_utf8(c.name).unwrap(), c.alone))
+    }
+
+    #[test]
+    fn the_name_is_read_as_postgresql_reads_it() {
+        for (sql, deallocate, name, alone) in [
+            ("DEALLOCATE _pg3_0", true, "_pg3_0", true),
+            ("deallocate PREPARE Foo ;; ", true, "foo", true),
+            ("/* a */ -- b\n DEALLOCATE \"A\"\"b\"", true, "A\"b", true),
+            ("DEALLOCATE prepare;", true, "prepare", true),
+            ("DEALLOCATE \"all\"", true, "all", true),
+            ("DEALLOCATE a; SELECT 1", true, "a", false),
+            ("EXECUTE foobar(1, 'x')", false, "foobar", false),
+            ("execute foobar", false, "foobar", true),
+        ] {
+            assert_eq!(read(sql), Some((deallocate, name.to_owned(), alone)), "{sql}");
+        }
+        let long = format!("DEALLOCATE {}", "x".repeat(64));
+        for sql in
+            ["DEALLOCATE ALL", "DEALLOCATE", "DELETE FROM t", "EXECUTE", "DEALLOCATE U&\"x\"", &long, "EXECUTE 1"]
+        {
+            assert_eq!(read(sql), None, "{sql}");
+        }
+    }
+}
