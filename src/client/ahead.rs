@@ -35,11 +35,12 @@ impl Session {
         plan: &mut Plan<'_>,
         data: &[u8],
     ) {
-        if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.as_deref().cloned()) {
+        let taken = self.names().get(p.name).and_then(|n| Some((n.shared.as_deref().cloned()?, n.registration)));
+        if let Some((taken, named)) = taken {
             // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
             self.ensure(&taken, server, plan, data);
             names::put_parse(plan.inject(data), &taken.name, p.rest);
-            server.tracker.push(Entry { statement: taken.id, ..Entry::new(Request::Parse, Action::Forward) });
+            server.tracker.push(Entry { statement: taken.id, named, ..Entry::new(Request::Parse, Action::Forward) });
             return;
         }
         let shared = self.intern(p, needs).filter(|s| !self.names().full(p.name.len() + s.bytes()));
@@ -89,8 +90,9 @@ impl Session {
     ) -> Option<Taken> {
         let names = self.names.as_mut()?;
         names.describing = 0;
+        let mut instead = None;
         if let Some(there) = names.bind_end(b.portal, b.statement) {
-            self.put_scapegoat(there, server, plan, data);
+            instead = self.put_scapegoat(there, b.statement.is_empty(), server, plan, data);
         }
         if b.statement.is_empty() || !self.shares_statements() {
             return None;
@@ -102,6 +104,7 @@ impl Session {
         let (shared, registration) = match chosen {
             Chosen::Wait => return Some(Taken::Wait),
             Chosen::Use(shared) => {
+                let shared = instead.unwrap_or(shared);
                 self.ensure(&shared, server, plan, data);
                 names::put_bind_prefix(plan.inject(data), b, frame.body_len(), &shared.name);
                 (shared, 0)
@@ -112,7 +115,9 @@ impl Session {
             }
         };
         plan.keep(data, parameters);
-        server.tracker.push(Entry { statement: shared.id, registration, ..Entry::new(Request::Bind, Action::Forward) });
+        let named = self.names().get(b.statement).map_or(0, |n| n.registration);
+        let entry = Entry { statement: shared.id, registration, named, ..Entry::new(Request::Bind, Action::Forward) };
+        server.tracker.push(entry);
         if kept {
             server.replay.place = server.tracker.last_place();
         }

@@ -113,7 +113,7 @@ impl Session {
         let now = self.schema_now();
         let Some(new) = self.pool.shared.statements.again(old, &self.pool.schema, now) else { return };
         if (parameters == 0 || new.takes(parameters)) && new.gives(result) {
-            for (_, named) in self.names().of_statement(old.id) {
+            for (_, named) in self.names().all().filter(|(_, n)| n.is(old.id)) {
                 named.shared = Some(server::Registered::new(Arc::clone(&new)));
             }
         }

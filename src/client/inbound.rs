@@ -304,9 +304,6 @@ impl Session {
         if self.undecided(p.name, server) {
             return Ok(Taken::Wait);
         }
-        if let Some(names) = self.names.as_mut().filter(|_| p.name.is_empty()) {
-            names.unnamed_ends = None;
-        }
         if self.rename_parse(&p, server, plan, data) {
             // Done.
         } else if p.name.is_empty() || !self.shares_statements() {
@@ -319,6 +316,7 @@ impl Session {
         } else {
             self.parse_shared(&p, None, server, plan, data);
         }
+        self.note_deallocate(&p, server);
         if self.shares_statements() && forgets_statements(p.sql) {
             server.statements.doubt();
         }

@@ -61,7 +61,8 @@ impl Session {
                 (forward, instead) = self.about_statement(&e, f, body, forward, server);
             }
             if f.tag == tag::ERROR && forward && instead.is_none() {
-                instead = self.error_with_name(body).map(|body| {
+                let asked = about.map_or(0, |e| e.named);
+                instead = self.error_with_name(asked, body).map(|body| {
                     let mut message = Vec::new();
                     frame::put(&mut message, tag::ERROR, |b| b.extend_from_slice(&body));
                     message

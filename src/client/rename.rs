@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::inbound::{Event, Taken};
 use super::plan::Plan;
 use super::session::Session;
+use super::statements::Named;
+use crate::server::shared::Text;
 use crate::server::{self, Server};
 use crate::wire::names::{self, Parse};
 use crate::wire::tag::frontend as tag;
@@ -20,7 +22,8 @@ use crate::wire::{Frame, HEADER, TxStatus, error, frame};
 const SCAPEGOAT: &[u8] = b"pgsluice_gone";
 /// What it is, as in Parse.
 const SCAPEGOAT_REST: &[u8] = b"SELECT\0\0\0";
-const DEALLOCATE: &[u8] = b"DEALLOCATE pgsluice_gone";
+/// How it is ended, as in Parse.
+const DEALLOCATE_REST: &[u8] = b"DEALLOCATE pgsluice_gone\0\0\0";
 /// The same where no Parse can be put ahead: one failing would make the server skip the Query too.
 const PREPARE_DEALLOCATE: &[u8] = b"PREPARE pgsluice_gone AS SELECT;DEALLOCATE pgsluice_gone";
 /// Longest identifier (NAMEDATALEN - 1): PostgreSQL cuts longer ones, and then they name no such statement.
@@ -180,14 +183,16 @@ impl Session {
                 }
             }
             names::put_query(plan.inject(data), &renamed(sql, &command.at, &shared.name));
-            server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Query, Action::Forward) });
+            let entry =
+                Entry { statement: shared.id, named: registration, ..Entry::new(Request::Query, Action::Forward) };
+            server.tracker.push(entry);
         }
         self.stats().queries.add(1);
         events.push(Event::Query(text.start..text.end - 1));
         Some(Taken::Yes)
     }
 
-    /// A Parse. Whether it named a statement of this client's and has been dealt with.
+    /// A Parse. Whether it executes a statement of this client's and has been dealt with.
     pub(super) fn rename_parse(
         &mut self,
         p: &Parse<'_>,
@@ -195,25 +200,7 @@ impl Session {
         plan: &mut Plan<'_>,
         data: &[u8],
     ) -> bool {
-        let Some((command, shared, _)) = self.named_in(p.sql) else { return false };
-        if command.deallocate {
-            let rest = [DEALLOCATE, &p.rest[p.sql.len()..]].concat();
-            let ends = Some(command.name.into());
-            if p.name.is_empty() {
-                names::put_parse(plan.inject(data), b"", &rest);
-                server.tracker.push(Entry::new(Request::Parse, Action::Forward));
-                self.names().unnamed_ends = ends;
-            } else if self.names().get(p.name).is_some() {
-                // Taken.
-                return false;
-            } else {
-                self.parse_shared(&Parse { name: p.name, rest: &rest, sql: DEALLOCATE }, None, server, plan, data);
-                if let Some(named) = self.names().get(p.name) {
-                    named.ends = ends;
-                }
-            }
-            return true;
-        }
+        let Some((command, shared, _)) = self.named_in(p.sql).filter(|(c, ..)| !c.deallocate) else { return false };
         let sql = renamed(p.sql, &command.at, &shared.name);
         let rest = [&sql[..], &p.rest[p.sql.len()..]].concat();
         let renamed = Parse { name: p.name, rest: &rest, sql: &sql };
@@ -228,15 +215,47 @@ impl Session {
         true
     }
 
-    /// Before a DEALLOCATE in a client's place is bound: what it ends, when what the client means is there.
-    pub(super) fn put_scapegoat(&mut self, there: bool, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        let out = plan.inject(data);
-        names::put_statement(out, tag::CLOSE, SCAPEGOAT);
-        server.tracker.push(Entry::new(Request::Close, Action::Skip));
-        if there {
-            names::put_parse(out, SCAPEGOAT, SCAPEGOAT_REST);
-            server.tracker.push(Entry::new(Request::Parse, Action::Skip));
+    /// After a Parse: the name that its text deallocates. What that means is seen when it is bound.
+    pub(super) fn note_deallocate(&mut self, p: &Parse<'_>, server: &Server) {
+        let command = may_name(p.sql).then(|| Command::read(p.sql)).flatten();
+        let ends = command.filter(|c| c.deallocate && c.alone && self.shares_statements()).map(|c| c.name.into());
+        if p.name.is_empty() {
+            if ends.is_some() || self.names.is_some() {
+                self.names().unnamed_ends = ends;
+            }
+        } else if ends.is_some()
+            && let Some(named) = self.names().get(p.name).filter(|n| n.place == server.tracker.last_place())
+        {
+            // Not one that had the name before.
+            named.ends = ends;
         }
+    }
+
+    /// Before a DEALLOCATE of `there`, a name of this client's, is bound: what is ended in its place. Returns what is to
+    /// be bound; the unnamed statement is made anew.
+    pub(super) fn put_scapegoat(
+        &mut self,
+        there: bool,
+        unnamed: bool,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) -> Option<Arc<server::Statement>> {
+        let mut put = |plan: &mut Plan<'_>, request, message: &dyn Fn(&mut Vec<u8>)| {
+            message(plan.inject(data));
+            server.tracker.push(Entry::new(request, Action::Skip));
+        };
+        put(plan, Request::Close, &|out| names::put_statement(out, tag::CLOSE, SCAPEGOAT));
+        if !there {
+            return None;
+        }
+        put(plan, Request::Parse, &|out| names::put_parse(out, SCAPEGOAT, SCAPEGOAT_REST));
+        if unnamed {
+            put(plan, Request::Parse, &|out| names::put_parse(out, b"", DEALLOCATE_REST));
+            return None;
+        }
+        let text = Text { rest: DEALLOCATE_REST, key: None, needs: None };
+        self.pool.shared.statements.intern(text, &self.params, &self.pool.schema, self.schema_now())
     }
 
     /// An answer to a DEALLOCATE in a client's place: whether it is for the client.
@@ -252,7 +271,7 @@ impl Session {
     }
 
     /// An error about a statement by the server's name for it, with the client's: `None` when there is none in it.
-    pub(super) fn error_with_name(&mut self, body: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn error_with_name(&mut self, asked: u32, body: &[u8]) -> Option<Vec<u8>> {
         const OURS: &[u8] = b"pgsluice_";
         let names = self.names.as_mut()?;
         // Of what is undefined, taken, or given the wrong number of parameters.
@@ -266,7 +285,9 @@ impl Session {
             (&*names.ended, at + SCAPEGOAT.len())
         } else {
             let id = std::str::from_utf8(&number[..digits]).ok()?.parse().ok()?;
-            let (name, _) = names.of_statement(id).find(|(_, n)| !n.closing)?;
+            // One text may have several names: the one that was used, if it is known.
+            let meant = |n: &Named| if asked == 0 { n.is(id) } else { n.registration == asked };
+            let (name, _) = names.all().find(|(_, n)| meant(n))?;
             (name, at + OURS.len() + digits)
         };
         Some([&body[..at], name, &body[end..]].concat())

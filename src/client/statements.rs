@@ -48,6 +48,11 @@ pub struct Named {
 }
 
 impl Named {
+    /// Whether it means this statement.
+    pub fn is(&self, id: u32) -> bool {
+        self.shared.as_ref().is_some_and(|s| s.id == id)
+    }
+
     fn new(shared: Option<server::Registered>, registration: u32, cost: usize) -> Self {
         Named {
             shared,
@@ -123,10 +128,9 @@ impl Names {
         }
     }
 
-    /// The names that mean a statement.
-    pub fn of_statement(&mut self, id: u32) -> impl Iterator<Item = (&[u8], &mut Named)> {
-        let all = self.named.iter_mut().flat_map(|(name, all)| all.iter_mut().map(|n| (&**name, n)));
-        all.filter(move |(_, n)| n.shared.as_ref().is_some_and(|s| s.id == id))
+    /// All names, those that are being closed too.
+    pub fn all(&mut self) -> impl Iterator<Item = (&[u8], &mut Named)> {
+        self.named.iter_mut().flat_map(|(name, all)| all.iter_mut().map(|n| (&**name, n)))
     }
 
     /// Where the last Parse or Close of a name stands among the server's requests.

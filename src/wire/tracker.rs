@@ -90,6 +90,8 @@ pub struct Entry {
     pub statement: u32,
     /// The client's registration that a Parse makes, or that a Close or DEALLOCATE ends; 0 for none.
     pub registration: u32,
+    /// The registration behind the name it was asked by, for words about it; 0 when there is none.
+    pub named: u32,
     /// Its place among all requests to the server; given by [`Tracker::push`].
     pub(crate) place: u32,
 }
@@ -97,7 +99,7 @@ pub struct Entry {
 impl Entry {
     /// An entry about no shared statement.
     pub fn new(request: Request, action: Action) -> Self {
-        Entry { request, action, statement: 0, registration: 0, place: 0 }
+        Entry { request, action, statement: 0, registration: 0, named: 0, place: 0 }
     }
 
     /// Its place among all requests to the server.
