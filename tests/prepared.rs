@@ -388,6 +388,12 @@ fn execute_of_a_protocol_level_name_works_on_every_server() {
         let both = raw::text(&client.simple("EXECUTE foobar('a'); SELECT 'b'").unwrap());
         assert_eq!(both, "1|a\nb");
     }
+    // What the name means is looked up when it is executed.
+    client.send(&[close(b'S', "foobar"), sync()].concat()).unwrap();
+    heard(&mut client).unwrap();
+    assert_eq!(error(trusting(&mut client, own)).0, "26000");
+    prepare(&mut client, "foobar", "SELECT 'another', $1::text").unwrap();
+    assert_eq!(trusting(&mut client, own).unwrap(), "another|x");
     let (code, message) = error(prepare(&mut client, "foobar", "SELECT 1").map(|_| String::new()));
     assert_eq!((&*code, &*message), ("42P05", "prepared statement \"foobar\" already exists"));
     assert_eq!(error(client.simple("EXECUTE nobody").map(|r| raw::text(&r))).0, "26000");

@@ -130,7 +130,7 @@ const STATEMENTS: &[(&str, &[&str])] = &[
     ("SELECT length($1::text)", &["@long"]),
 ];
 
-const NAMES: &[&str] = &["", "", "s1", "s2", "s3", "s4"];
+const NAMES: &[&str] = &["", "", "s1", "s2", "s3", "s4", "s5"];
 const PORTALS: &[&str] = &["", "", "", "p1", "p2"];
 
 /// A sequence: pieces with a description; a barrier waits for all answers so far.
@@ -184,13 +184,14 @@ impl Maker<'_> {
         }
     }
 
-    /// A statement for Parse under a name. One that executes another gets a name that none of them executes: PostgreSQL
+    /// A statement for Parse under a name. One that executes or ends another gets a name that none executes: PostgreSQL
     /// follows a circle until its stack is full.
     fn statement(&mut self) -> (&'static str, String, &'static [&'static str]) {
         let (sql, parameters) = self.pick(STATEMENTS);
         let sql = self.sql(sql);
         let name = self.pick(NAMES);
-        (if sql.starts_with("EXECUTE") && !name.is_empty() { "s1" } else { name }, sql, parameters)
+        let names_another = sql.starts_with("EXECUTE") || sql.starts_with("DEALLOCATE");
+        (if names_another && !name.is_empty() { "s5" } else { name }, sql, parameters)
     }
 
     fn barrier(&mut self, why: &str) {

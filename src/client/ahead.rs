@@ -22,19 +22,13 @@ impl Session {
     pub(super) fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
         let Some(names) = self.names.as_ref().filter(|_| !name.is_empty()) else { return false };
         self.shares_statements()
-            && (names.place(name).is_some_and(|place| server.tracker.undecided(place))
-                || names.ended_at(name).is_some_and(|place| server.tracker.pending(place)))
+            && names
+                .last(name)
+                .is_some_and(|n| server.tracker.undecided(n.place) || n.by_query && server.tracker.pending(n.place))
     }
 
     /// A named statement in transaction pooling: one text, one name at servers.
-    pub(super) fn parse_shared(
-        &mut self,
-        p: &Parse<'_>,
-        needs: Option<&Arc<server::Statement>>,
-        server: &mut Server,
-        plan: &mut Plan<'_>,
-        data: &[u8],
-    ) {
+    pub(super) fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
         let taken = self.names().get(p.name).and_then(|n| Some((n.shared.as_deref().cloned()?, n.registration)));
         if let Some((taken, named)) = taken {
             // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
@@ -43,7 +37,7 @@ impl Session {
             server.tracker.push(Entry { statement: taken.id, named, ..Entry::new(Request::Parse, Action::Forward) });
             return;
         }
-        let shared = self.intern(p, needs).filter(|s| !self.names().full(p.name.len() + s.bytes()));
+        let shared = self.intern(p).filter(|s| !self.names().full(p.name.len() + s.bytes()));
         let Some((shared, registration)) =
             shared.and_then(|s| self.names().insert(p.name, Some(Arc::clone(&s))).map(|r| (s, r)))
         else {
@@ -69,12 +63,12 @@ impl Session {
     }
 
     /// The shared statement that a Parse means. Comments do not count: a trace id in every text would share nothing.
-    fn intern(&self, p: &Parse<'_>, needs: Option<&Arc<server::Statement>>) -> Option<Arc<server::Statement>> {
+    fn intern(&self, p: &Parse<'_>) -> Option<Arc<server::Statement>> {
         let mut key = self.w.key.borrow_mut();
         key.clear();
         let differs = sql::without_comments(RawSql(p.sql), self.lex, &mut key);
         key.extend_from_slice(&p.rest[p.sql.len()..]);
-        let text = Text { rest: p.rest, key: differs.then_some(&**key), needs };
+        let text = Text { rest: p.rest, key: differs.then_some(&**key), needs: None };
         self.pool.shared.statements.intern(text, &self.params, &self.pool.schema, self.schema_now())
     }
 
@@ -90,21 +84,19 @@ impl Session {
     ) -> Option<Taken> {
         let names = self.names.as_mut()?;
         names.describing = 0;
-        let mut instead = None;
-        if let Some(there) = names.bind_end(b.portal, b.statement) {
-            instead = self.put_scapegoat(there, b.statement.is_empty(), server, plan, data);
+        if names.commands && !self.put_command(b.statement, Some(b.portal), server, plan, data) {
+            return Some(Taken::Wait);
         }
         if b.statement.is_empty() || !self.shares_statements() {
             return None;
         }
         let told = range.len() == frame.len && described_next(data, range.end, b.portal);
         let kept = told && self.keep_sequence(data, range.start, server);
-        let chosen = self.choose(b.statement, told, server, plan, data)?;
+        let (chosen, named) = self.choose(b.statement, told, server, plan, data)?;
         let parameters = range.start + HEADER + b.prefix..range.end;
         let (shared, registration) = match chosen {
             Chosen::Wait => return Some(Taken::Wait),
             Chosen::Use(shared) => {
-                let shared = instead.unwrap_or(shared);
                 self.ensure(&shared, server, plan, data);
                 names::put_bind_prefix(plan.inject(data), b, frame.body_len(), &shared.name);
                 (shared, 0)
@@ -115,7 +107,6 @@ impl Session {
             }
         };
         plan.keep(data, parameters);
-        let named = self.names().get(b.statement).map_or(0, |n| n.registration);
         let entry = Entry { statement: shared.id, registration, named, ..Entry::new(Request::Bind, Action::Forward) };
         server.tracker.push(entry);
         if kept {

@@ -45,7 +45,8 @@ impl Session {
         }
     }
 
-    /// Which statement `name` means here and now. `told`: the client is told its columns before it sees a row.
+    /// Which statement `name` means here and now, and the name's registration. `told`: the client is told its columns
+    /// before it sees a row.
     pub(super) fn choose(
         &mut self,
         name: &[u8],
@@ -53,8 +54,10 @@ impl Session {
         server: &mut Server,
         plan: &mut Plan<'_>,
         data: &[u8],
-    ) -> Option<Chosen> {
-        let mut shared = self.names.as_mut()?.get(name)?.shared.as_deref().cloned()?;
+    ) -> Option<(Chosen, u32)> {
+        let named = self.names.as_mut()?.get(name)?;
+        let registration = named.registration;
+        let mut shared = named.at_servers()?;
         let now = self.schema_now();
         let free = told || !shared.described();
         if free
@@ -67,13 +70,13 @@ impl Session {
         let tracker = &server.tracker;
         // What is skipped or refused anyway needs no look; and while it is skipped, nothing is answered.
         if free || tracker.failing() || tracker.answered() && tracker.status() == TxStatus::Failed {
-            return Some(Chosen::Use(shared));
+            return Some((Chosen::Use(shared), registration));
         }
         let held = has(shared.id, server);
         match server.statements.shape(shared.id).filter(|_| held) {
-            Some(Shape::Same) => return Some(Chosen::Use(shared)),
-            Some(Shape::Other) => return Some(Chosen::Outdated(shared)),
-            Some(Shape::Asked(place)) if server.tracker.pending(place) => return Some(Chosen::Wait),
+            Some(Shape::Same) => return Some((Chosen::Use(shared), registration)),
+            Some(Shape::Other) => return Some((Chosen::Outdated(shared), registration)),
+            Some(Shape::Asked(place)) if server.tracker.pending(place) => return Some((Chosen::Wait, registration)),
             _ => {}
         }
         self.ensure(&shared, server, plan, data);
@@ -82,7 +85,7 @@ impl Session {
         frame::put(out, tag::FLUSH, |_| {});
         server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Describe, Action::Skip) });
         server.statements.set_shape(shared.id, Shape::Asked(server.tracker.last_place()));
-        Some(Chosen::Wait)
+        Some((Chosen::Wait, registration))
     }
 
     /// A message of the answer to a Describe of a shared statement.
@@ -113,8 +116,11 @@ impl Session {
         let now = self.schema_now();
         let Some(new) = self.pool.shared.statements.again(old, &self.pool.schema, now) else { return };
         if (parameters == 0 || new.takes(parameters)) && new.gives(result) {
-            for (_, named) in self.names().all().filter(|(_, n)| n.is(old.id)) {
-                named.shared = Some(server::Registered::new(Arc::clone(&new)));
+            for (_, named) in self.names().all() {
+                let instead = named.instead.as_mut().map(|(_, s)| s);
+                for meant in named.shared.as_mut().into_iter().chain(instead).filter(|s| s.id == old.id) {
+                    *meant = server::Registered::new(Arc::clone(&new));
+                }
             }
         }
     }
@@ -133,7 +139,9 @@ impl Session {
         if !about || !told || e.statement == 0 {
             return false;
         }
-        if let Some(s) = server.statements.get(e.statement) {
+        let named =
+            || self.names().all().find(|(_, n)| n.is(e.statement)).and_then(|(_, n)| n.shared.as_deref().cloned());
+        if let Some(s) = server.statements.get(e.statement).or_else(named) {
             s.outlive();
         }
         true

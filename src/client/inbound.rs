@@ -246,6 +246,11 @@ impl Session {
         };
         if let Some(request) = request {
             server.tracker.push(Entry::new(request, Action::Forward));
+            if request == Request::Query
+                && let Some(names) = &mut self.names
+            {
+                names.end_unnamed(server.tracker.last_place());
+            }
         }
         plan.keep(data, range);
         Ok(Taken::Yes)
@@ -304,9 +309,7 @@ impl Session {
         if self.undecided(p.name, server) {
             return Ok(Taken::Wait);
         }
-        if self.rename_parse(&p, server, plan, data) {
-            // Done.
-        } else if p.name.is_empty() || !self.shares_statements() {
+        if p.name.is_empty() || !self.shares_statements() {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
             }
@@ -314,9 +317,9 @@ impl Session {
             self.stats().server_parses.add(1);
             plan.keep(data, range.clone());
         } else {
-            self.parse_shared(&p, None, server, plan, data);
+            self.parse_shared(&p, server, plan, data);
         }
-        self.note_deallocate(&p, server);
+        self.note_command(&p, server);
         if self.shares_statements() && forgets_statements(p.sql) {
             server.statements.doubt();
         }
@@ -382,6 +385,14 @@ impl Session {
         let close = frame.tag == tag::CLOSE;
         let request = if close { Request::Close } else { Request::Describe };
         if let Target::Statement(name) = target
+            && !close
+            && self.names.as_ref().is_some_and(|n| n.commands)
+            && !self.undecided(name, server)
+            && !self.put_command(name, None, server, plan, data)
+        {
+            return Ok(Taken::Wait);
+        }
+        if let Target::Statement(name) = target
             && !name.is_empty()
         {
             if self.undecided(name, server) {
@@ -396,10 +407,10 @@ impl Session {
                     return Ok(Taken::Yes);
                 }
                 // It tells the client what it may not know: nothing to wait for.
-                if let Some(Chosen::Use(shared)) = self.choose(name, true, server, plan, data) {
+                if let Some((Chosen::Use(shared), named)) = self.choose(name, true, server, plan, data) {
                     self.ensure(&shared, server, plan, data);
                     names::put_statement(plan.inject(data), tag::DESCRIBE, &shared.name);
-                    server.tracker.push(Entry { statement: shared.id, ..Entry::new(request, Action::Forward) });
+                    server.tracker.push(Entry { statement: shared.id, named, ..Entry::new(request, Action::Forward) });
                     return Ok(Taken::Yes);
                 }
             } else if close {
@@ -409,6 +420,12 @@ impl Session {
         }
         let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
+        if close
+            && target == Target::Statement(b"")
+            && let Some(names) = &mut self.names
+        {
+            names.end_unnamed(server.tracker.last_place());
+        }
         plan.keep(data, range);
         Ok(Taken::Yes)
     }

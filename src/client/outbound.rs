@@ -50,6 +50,7 @@ impl Session {
             let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else { return Ok(at) };
             let have = f.len.min(data.len() - at);
             let about = server.tracker.about().copied();
+            let about = about.filter(|_| may_be_about(f.tag));
             if have < f.len && f.len <= SIZE && (held_back(f.tag) || about.is_some()) {
                 return Ok(at);
             }
@@ -57,16 +58,10 @@ impl Session {
             let own = server.tracker.in_own_query();
             let mut forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
             let mut instead = None;
-            if let Some(e) = about.filter(|_| may_be_about(f.tag)) {
-                (forward, instead) = self.about_statement(&e, f, body, forward, server);
-            }
-            if f.tag == tag::ERROR && forward && instead.is_none() {
-                let asked = about.map_or(0, |e| e.named);
-                instead = self.error_with_name(asked, body).map(|body| {
-                    let mut message = Vec::new();
-                    frame::put(&mut message, tag::ERROR, |b| b.extend_from_slice(&body));
-                    message
-                });
+            if f.tag == tag::ERROR && have == f.len {
+                (forward, instead) = self.error_of_statement(about.as_ref(), body, forward, server);
+            } else if let Some(e) = about {
+                forward = self.about_statement(&e, f, body, forward, server);
             }
             let failed_once = f.tag == tag::READY_FOR_QUERY && server.replay.state == Replaying::Failed;
             forward &= !failed_once;
@@ -93,37 +88,37 @@ impl Session {
         }
     }
 
-    /// A message of the answer to what names a shared statement: whether it is for the client, and what it hears
-    /// instead.
+    /// A message of the answer to what names a shared statement: whether it is for the client.
     #[cold]
-    fn about_statement(
-        &mut self,
-        e: &Entry,
-        f: Frame,
-        body: &[u8],
-        forward: bool,
-        server: &mut Server,
-    ) -> (bool, Option<Vec<u8>>) {
+    fn about_statement(&mut self, e: &Entry, f: Frame, body: &[u8], forward: bool, server: &mut Server) -> bool {
         match (f.tag, e.request) {
             (tag::PARAMETER_DESCRIPTION | tag::ROW_DESCRIPTION | tag::NO_DATA, Request::Describe) => {
                 self.note_shape(e, f.tag, body, f.len, server);
             }
             (tag::COMMAND_COMPLETE, Request::Query | Request::Execute) if e.registration != 0 => {
-                return (self.note_deallocated(e, body), None);
+                return self.note_deallocated(e, body);
             }
-            (tag::ERROR, _) => return self.error_of_statement(e, body, forward, server),
             _ => {}
         }
-        (forward, None)
+        forward
     }
 
+    /// An error: whether it is for the client, and what it hears instead. `about`: what names a shared statement.
+    #[cold]
     fn error_of_statement(
         &mut self,
-        e: &Entry,
+        about: Option<&Entry>,
         body: &[u8],
         forward: bool,
         server: &mut Server,
     ) -> (bool, Option<Vec<u8>>) {
+        let with_name = |this: &mut Self| {
+            let renamed = this.error_with_name(about.map_or(0, |e| e.named), body)?;
+            let mut message = Vec::new();
+            frame::put(&mut message, tag::ERROR, |b| b.extend_from_slice(&renamed));
+            Some(message)
+        };
+        let Some(e) = about else { return (forward, with_name(self)) };
         let unknown = &error::code(body) == b"26000";
         if e.registration == OUTDATED && unknown {
             let mut message = Vec::new();
@@ -141,7 +136,7 @@ impl Session {
                 return (false, None);
             }
         }
-        (forward, None)
+        (forward, with_name(self))
     }
 
     /// Puts the answers to requests that no server was told of where they belong.
@@ -258,6 +253,8 @@ impl Session {
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);
+                    } else if let Some(names) = &mut self.names {
+                        names.unnamed_dropped(e.place());
                     }
                 }
                 (Request::Close, Action::Skip) => {
@@ -266,6 +263,11 @@ impl Session {
                 (Request::Close, Action::Fake) => self.names().close_dropped(e.registration),
                 (Request::Query | Request::Execute, _) if e.registration != 0 => {
                     self.names().close_dropped(e.registration);
+                }
+                (Request::Query | Request::Close, _) => {
+                    if let Some(names) = &mut self.names {
+                        names.unnamed_dropped(e.place());
+                    }
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::inbound::{Event, Taken};
 use super::plan::Plan;
 use super::session::Session;
-use super::statements::Named;
+use super::statements::{Named, UnnamedCommand};
 use crate::server::shared::Text;
 use crate::server::{self, Server};
 use crate::wire::names::{self, Parse};
@@ -22,15 +22,16 @@ use crate::wire::{Frame, HEADER, TxStatus, error, frame};
 const SCAPEGOAT: &[u8] = b"pgsluice_gone";
 /// What it is, as in Parse.
 const SCAPEGOAT_REST: &[u8] = b"SELECT\0\0\0";
-/// How it is ended, as in Parse.
-const DEALLOCATE_REST: &[u8] = b"DEALLOCATE pgsluice_gone\0\0\0";
+/// How it is ended.
+const DEALLOCATE: &[u8] = b"DEALLOCATE pgsluice_gone";
 /// The same where no Parse can be put ahead: one failing would make the server skip the Query too.
 const PREPARE_DEALLOCATE: &[u8] = b"PREPARE pgsluice_gone AS SELECT;DEALLOCATE pgsluice_gone";
 /// Longest identifier (NAMEDATALEN - 1): PostgreSQL cuts longer ones, and then they name no such statement.
 const MAX_IDENTIFIER: usize = 63;
 
 /// A text that begins with DEALLOCATE or EXECUTE of one name.
-struct Command {
+#[derive(Clone)]
+pub struct Command {
     deallocate: bool,
     /// Where the name stands, quotes included.
     at: Range<usize>,
@@ -141,7 +142,8 @@ impl Session {
         plan: &mut Plan<'_>,
         events: &mut Vec<Event>,
     ) -> Option<Taken> {
-        if self.names.is_none() || !may_name(data.get(range.start + HEADER..range.end)?) {
+        let begin = data.get(range.start + HEADER..range.end)?;
+        if self.names.is_none() || !(may_name(begin) || begin.is_empty()) {
             return None;
         }
         if range.len() < frame.len {
@@ -187,75 +189,127 @@ impl Session {
                 Entry { statement: shared.id, named: registration, ..Entry::new(Request::Query, Action::Forward) };
             server.tracker.push(entry);
         }
+        self.names().end_unnamed(server.tracker.last_place());
         self.stats().queries.add(1);
         events.push(Event::Query(text.start..text.end - 1));
         Some(Taken::Yes)
     }
 
-    /// A Parse. Whether it executes a statement of this client's and has been dealt with.
-    pub(super) fn rename_parse(
+    /// After a Parse: whether its text names another statement. Which one that is, is seen when it is bound.
+    pub(super) fn note_command(&mut self, p: &Parse<'_>, server: &Server) {
+        let command = (may_name(p.sql) && self.shares_statements()).then(|| Command::read(p.sql)).flatten();
+        let command = command.filter(|c| c.alone || !c.deallocate);
+        if command.is_none() && (self.names.is_none() || !p.name.is_empty()) {
+            return;
+        }
+        let names = self.names();
+        names.commands |= command.is_some();
+        if p.name.is_empty() {
+            let place = server.tracker.last_place();
+            let made = |command| UnnamedCommand { command, rest: p.rest.into(), changed: false, place, end: None };
+            names.unnamed_command = command.map(|c| Box::new(made(c)));
+        } else if let Some(named) = names.get(p.name).filter(|n| n.place == server.tracker.last_place()) {
+            // Not one that had the name before.
+            named.command = command.map(Box::new);
+        }
+    }
+
+    /// Before a statement that names another is bound to a portal, or described: what it is at servers. Whether what it
+    /// names is known; the client waits when not.
+    pub(super) fn put_command(
         &mut self,
-        p: &Parse<'_>,
+        statement: &[u8],
+        portal: Option<&[u8]>,
         server: &mut Server,
         plan: &mut Plan<'_>,
         data: &[u8],
     ) -> bool {
-        let Some((command, shared, _)) = self.named_in(p.sql).filter(|(c, ..)| !c.deallocate) else { return false };
-        let sql = renamed(p.sql, &command.at, &shared.name);
-        let rest = [&sql[..], &p.rest[p.sql.len()..]].concat();
-        let renamed = Parse { name: p.name, rest: &rest, sql: &sql };
-        if p.name.is_empty() {
-            self.ensure(&shared, server, plan, data);
-            names::put_parse(plan.inject(data), b"", &rest);
-            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
-        } else {
-            self.ensure(&shared, server, plan, data);
-            self.parse_shared(&renamed, Some(&shared), server, plan, data);
+        if statement.is_empty()
+            && let Some(names) = &mut self.names
+            && let Some(c) = &names.unnamed_command
+        {
+            let undecided = |place: u32| server.tracker.undecided(place);
+            if undecided(c.place) || c.end.is_some_and(undecided) {
+                return false;
+            }
+            if c.end.is_some() {
+                names.unnamed_command = None;
+            }
+        }
+        let Some(command) = self.names.as_mut().and_then(|n| n.command(statement)) else {
+            if let (Some(portal), Some(names)) = (portal, &mut self.names) {
+                names.bind_end(portal, 0);
+            }
+            return true;
+        };
+        if self.undecided(&command.name, server) {
+            return false;
+        }
+        let names = self.names();
+        let named = names.get(&command.name).and_then(|n| Some((n.at_servers()?, n.registration)));
+        if let Some(portal) = portal {
+            names.bind_end(portal, named.as_ref().filter(|_| command.deallocate).map_or(0, |n| n.1));
+        }
+        let target = named.map(|n| n.0);
+        if command.deallocate {
+            names.ended = (&*command.name).into();
+            self.put_scapegoat(target.is_some(), server, plan, data);
+        }
+        match (statement, target) {
+            ([], target) => self.put_unnamed(&command, target, server, plan, data),
+            (name, None) => self.names().get(name).into_iter().for_each(|n| n.instead = None),
+            (name, Some(target)) => self.put_instead(name, &command, &target),
         }
         true
     }
 
-    /// After a Parse: the name that its text deallocates. What that means is seen when it is bound.
-    pub(super) fn note_deallocate(&mut self, p: &Parse<'_>, server: &Server) {
-        let command = may_name(p.sql).then(|| Command::read(p.sql)).flatten();
-        let ends = command.filter(|c| c.deallocate && c.alone && self.shares_statements()).map(|c| c.name.into());
-        if p.name.is_empty() {
-            if ends.is_some() || self.names.is_some() {
-                self.names().unnamed_ends = ends;
-            }
-        } else if ends.is_some()
-            && let Some(named) = self.names().get(p.name).filter(|n| n.place == server.tracker.last_place())
-        {
-            // Not one that had the name before.
-            named.ends = ends;
+    /// What a DEALLOCATE ends at the server, when what the client means is `there`.
+    fn put_scapegoat(&mut self, there: bool, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        names::put_statement(plan.inject(data), tag::CLOSE, SCAPEGOAT);
+        server.tracker.push(Entry::new(Request::Close, Action::Skip));
+        if there {
+            names::put_parse(plan.inject(data), SCAPEGOAT, SCAPEGOAT_REST);
+            server.tracker.push(Entry::new(Request::Parse, Action::Skip));
         }
     }
 
-    /// Before a DEALLOCATE of `there`, a name of this client's, is bound: what is ended in its place. Returns what is to
-    /// be bound; the unnamed statement is made anew.
-    pub(super) fn put_scapegoat(
+    /// The unnamed statement is made anew with the name that the server knows, or as it was.
+    fn put_unnamed(
         &mut self,
-        there: bool,
-        unnamed: bool,
+        command: &Command,
+        target: Option<Arc<server::Statement>>,
         server: &mut Server,
         plan: &mut Plan<'_>,
         data: &[u8],
-    ) -> Option<Arc<server::Statement>> {
-        let mut put = |plan: &mut Plan<'_>, request, message: &dyn Fn(&mut Vec<u8>)| {
-            message(plan.inject(data));
-            server.tracker.push(Entry::new(request, Action::Skip));
-        };
-        put(plan, Request::Close, &|out| names::put_statement(out, tag::CLOSE, SCAPEGOAT));
-        if !there {
-            return None;
+    ) {
+        if let Some(target) = target.as_ref().filter(|_| !command.deallocate) {
+            self.ensure(target, server, plan, data);
         }
-        put(plan, Request::Parse, &|out| names::put_parse(out, SCAPEGOAT, SCAPEGOAT_REST));
-        if unnamed {
-            put(plan, Request::Parse, &|out| names::put_parse(out, b"", DEALLOCATE_REST));
-            return None;
+        let Some(unnamed) = self.names().unnamed_command.as_deref_mut() else { return };
+        if target.is_none() && !unnamed.changed {
+            return;
         }
-        let text = Text { rest: DEALLOCATE_REST, key: None, needs: None };
-        self.pool.shared.statements.intern(text, &self.params, &self.pool.schema, self.schema_now())
+        unnamed.changed = target.is_some();
+        let raw = &unnamed.rest;
+        let rest = target.as_ref().map_or_else(|| raw.to_vec(), |t| command.rest(raw, &t.name));
+        names::put_parse(plan.inject(data), b"", &rest);
+        server.tracker.push(Entry::new(Request::Parse, Action::Skip));
+    }
+
+    /// A named statement gets a text with the name that servers know.
+    fn put_instead(&mut self, name: &[u8], command: &Command, target: &Arc<server::Statement>) {
+        let Some(named) = self.names().get(name) else { return };
+        let Some(raw) = named.shared.as_deref().cloned() else { return };
+        if named.instead.as_ref().is_some_and(|(id, _)| *id == target.id) {
+            return;
+        }
+        let rest = command.rest(&raw.rest, &target.name);
+        let text = Text { rest: &rest, key: None, needs: (!command.deallocate).then_some(target) };
+        let now = self.schema_now();
+        let new = self.pool.shared.statements.intern(text, &self.params, &self.pool.schema, now);
+        if let Some(named) = self.names().get(name) {
+            named.instead = new.map(|s| (target.id, server::Registered::new(s)));
+        }
     }
 
     /// An answer to a DEALLOCATE in a client's place: whether it is for the client.
@@ -291,6 +345,15 @@ impl Session {
             (name, at + OURS.len() + digits)
         };
         Some([&body[..at], name, &body[end..]].concat())
+    }
+}
+
+impl Command {
+    /// Text and types as in Parse, with the name that servers know.
+    fn rest(&self, rest: &[u8], name: &[u8]) -> Vec<u8> {
+        let sql = memchr::memchr(0, rest).unwrap_or(rest.len());
+        let new = if self.deallocate { DEALLOCATE.to_vec() } else { renamed(&rest[..sql], &self.at, name) };
+        [&new[..], &rest[sql..]].concat()
     }
 }
 

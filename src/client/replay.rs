@@ -15,7 +15,7 @@ impl Session {
     /// Keeps the sequence that begins with the Bind at `at`, when it may be sent again. `true`: its place is wanted.
     pub(super) fn keep_sequence(&mut self, data: &[u8], at: usize, server: &mut Server) -> bool {
         let again = server.replay.state == Replaying::Again;
-        let idle = server.tracker.answered() && server.tracker.status() == TxStatus::Idle;
+        let idle = server.tracker.status() == TxStatus::Idle && server.tracker.only_ours();
         if again || !idle || data.len() - at > SIZE || !is_sequence(&data[at..]) {
             return false;
         }
@@ -57,14 +57,14 @@ impl Session {
     }
 }
 
-/// Whether this is one sequence of the extended protocol, whole, with its Sync at the end.
+/// Whether this is one sequence of prepared statements, whole, with its Sync at the end.
 fn is_sequence(data: &[u8]) -> bool {
     let mut at = 0;
     while let Ok(Some(f)) = Frame::peek(&data[at..]) {
         at += f.len;
         match f.tag {
             tag::SYNC => return at == data.len(),
-            tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::PARSE | tag::FLUSH if at < data.len() => {}
+            tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FLUSH if at < data.len() => {}
             _ => return false,
         }
     }

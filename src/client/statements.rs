@@ -5,6 +5,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::rename::Command;
 use crate::insight::TagSet;
 use crate::server;
 use crate::sql;
@@ -37,8 +38,10 @@ pub struct Named {
     pub closing: bool,
     /// It is a simple query's DEALLOCATE: its answer comes by itself.
     pub by_query: bool,
-    /// It is a DEALLOCATE of this name.
-    pub ends: Option<Box<[u8]>>,
+    /// It is a DEALLOCATE or EXECUTE of a name.
+    pub command: Option<Box<Command>>,
+    /// What is prepared in its place: the number of the statement that is named there, and the text with its name.
+    pub instead: Option<(u32, server::Registered)>,
     /// Place of its last Parse or Close among the server's requests.
     pub place: u32,
     /// For insight.
@@ -53,18 +56,39 @@ impl Named {
         self.shared.as_ref().is_some_and(|s| s.id == id)
     }
 
+    /// What it is at servers.
+    pub fn at_servers(&self) -> Option<Arc<server::Statement>> {
+        let instead = self.instead.as_ref().map(|(_, s)| s);
+        instead.or(self.shared.as_ref()).map(|s| Arc::clone(s))
+    }
+
     fn new(shared: Option<server::Registered>, registration: u32, cost: usize) -> Self {
         Named {
             shared,
             registration,
             closing: false,
             by_query: false,
-            ends: None,
+            command: None,
+            instead: None,
             place: 0,
             meta: Meta::default(),
             cost,
         }
     }
+}
+
+/// An unnamed statement that names another.
+pub struct UnnamedCommand {
+    /// What it does.
+    pub command: Command,
+    /// Text and types, as in Parse.
+    pub rest: Box<[u8]>,
+    /// It has been made anew with another name in its text.
+    pub changed: bool,
+    /// Place of its Parse among the server's requests.
+    pub place: u32,
+    /// Place of what ends it: a Query, a Close.
+    pub end: Option<u32>,
 }
 
 /// Names of one client. Boxed on first use.
@@ -85,9 +109,11 @@ pub struct Names {
     pub describing: u32,
     /// Hash of the parameters told last.
     pub told: u64,
-    /// The name that the unnamed statement, a DEALLOCATE, ends.
-    pub unnamed_ends: Option<Box<[u8]>>,
-    /// Portals of such statements, and the registration that executing them ends.
+    /// The unnamed statement when it is a DEALLOCATE or EXECUTE.
+    pub unnamed_command: Option<Box<UnnamedCommand>>,
+    /// There has been such a statement.
+    pub commands: bool,
+    /// Portals of DEALLOCATE, and the registration that executing them ends.
     ending: Vec<(Box<[u8]>, u32)>,
     /// The name that was to be ended last.
     pub ended: Box<[u8]>,
@@ -123,8 +149,11 @@ impl Names {
 
     /// The name means this statement from now on.
     pub fn renew(&mut self, name: &[u8], statement: &Arc<server::Statement>) {
-        if let Some(n) = self.get(name) {
-            n.shared = Some(server::Registered::new(Arc::clone(statement)));
+        let Some(n) = self.get(name) else { return };
+        let new = server::Registered::new(Arc::clone(statement));
+        match &mut n.instead {
+            Some((_, instead)) => *instead = new,
+            None => n.shared = Some(new),
         }
     }
 
@@ -133,9 +162,9 @@ impl Names {
         self.named.iter_mut().flat_map(|(name, all)| all.iter_mut().map(|n| (&**name, n)))
     }
 
-    /// Where the last Parse or Close of a name stands among the server's requests.
-    pub fn place(&self, name: &[u8]) -> Option<u32> {
-        self.named.get(name)?.last().map(|n| n.place)
+    /// The latest that was said of a name: it may be being closed.
+    pub fn last(&self, name: &[u8]) -> Option<&Named> {
+        self.named.get(name)?.last()
     }
 
     /// Notes the place of the Parse or Close of a name just pushed.
@@ -160,29 +189,43 @@ impl Names {
         }
     }
 
-    /// A Bind: executing the portal may end a registration. Whether the statement is a DEALLOCATE, and of what there is.
-    pub fn bind_end(&mut self, portal: &[u8], statement: &[u8]) -> Option<bool> {
+    /// The DEALLOCATE or EXECUTE that a statement is.
+    pub fn command(&mut self, statement: &[u8]) -> Option<Command> {
+        match statement {
+            _ if !self.commands => None,
+            [] => self.unnamed_command.as_ref().map(|c| c.command.clone()),
+            name => self.get(name).and_then(|n| n.command.as_deref().cloned()),
+        }
+    }
+
+    /// What ends the unnamed statement has been sent.
+    pub fn end_unnamed(&mut self, place: u32) {
+        if let Some(c) = &mut self.unnamed_command {
+            c.end.get_or_insert(place);
+        }
+    }
+
+    /// What made or ended the unnamed statement was skipped.
+    pub fn unnamed_dropped(&mut self, place: u32) {
+        if let Some(c) = &mut self.unnamed_command {
+            c.end = c.end.filter(|end| *end != place);
+        }
+        if self.unnamed_command.as_ref().is_some_and(|c| c.place == place) {
+            self.unnamed_command = None;
+        }
+    }
+
+    /// A Bind: executing the portal ends this registration, if it ends one.
+    pub fn bind_end(&mut self, portal: &[u8], registration: u32) {
         self.ending.retain(|(p, _)| **p != *portal);
-        let target = match statement {
-            [] => self.unnamed_ends.clone(),
-            name => self.get(name).and_then(|n| n.ends.clone()),
-        }?;
-        let registration = self.get(&target).map_or(0, |n| n.registration);
-        self.ended = target;
         if registration != 0 && self.ending.len() < MAX_PORTALS {
             self.ending.push((portal.into(), registration));
         }
-        Some(registration != 0)
     }
 
     /// An Execute: the registration it ends; 0 for none.
     pub fn ends(&self, portal: &[u8]) -> u32 {
         self.ending.iter().find(|(p, _)| **p == *portal).map_or(0, |(_, r)| *r)
-    }
-
-    /// Where the simple query's DEALLOCATE of a name stands among the server's requests.
-    pub fn ended_at(&self, name: &[u8]) -> Option<u32> {
-        self.named.get(name)?.last().filter(|n| n.by_query).map(|n| n.place)
     }
 
     fn keep(&mut self, keep: impl Fn(&Named) -> bool) {

@@ -242,6 +242,11 @@ impl Tracker {
         self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)) && before(place, self.last_sync))
     }
 
+    /// Whether nothing that a client has asked is to be answered.
+    pub fn only_ours(&self) -> bool {
+        self.expected.iter().all(|e| e.action == Action::Skip)
+    }
+
     /// Whether the request at `place` has not been answered yet.
     pub fn pending(&self, place: u32) -> bool {
         self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)))
