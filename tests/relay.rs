@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::Setup;
 use support::raw::{self, Message, bind, close, describe, execute, flush, frame, parse, query, sync};
-use support::{Random, seed};
+use support::{Random, seed, wait_for};
 
 // === The sequences ===
 
@@ -440,6 +440,17 @@ fn comparable(messages: &[Message], startup: bool) -> Vec<String> {
         .collect()
 }
 
+/// Known: what PostgreSQL describes of a statement that is an EXECUTE is what its text meant when it was parsed, be it
+/// nothing; here it is what it will give. (Described portals are alike.)
+fn without_columns(mut messages: Vec<String>) -> Vec<String> {
+    for at in 1..messages.len() {
+        if messages[at - 1].starts_with("t ") {
+            messages[at] = "T or n".to_owned();
+        }
+    }
+    messages
+}
+
 /// Names and types of a RowDescription.
 fn columns(mut body: &[u8]) -> Vec<String> {
     body = &body[2..];
@@ -462,14 +473,15 @@ fn prepare(cluster: &Cluster, table: &str) {
     ));
 }
 
-/// Sequences that PostgreSQL itself may leave without an answer.
-const UNANSWERED: usize = 1;
+/// Sequences in a hundred that PostgreSQL itself may leave without an answer: 15.18 ends with signal 11 at BEGIN, a
+/// statement that fails, a simple query of several statements (refused), and an Execute of the unnamed portal.
+const UNANSWERED: u64 = 1;
 
 fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting: bool) {
     let cluster = cluster::shared();
     let pooler = setup.start();
     let startup = !parameters.is_empty();
-    let count = std::env::var("PGSLUICE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
+    let count: u64 = std::env::var("PGSLUICE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
     let mut unanswered = 0;
     for number in 0..count {
         let seed = seed().wrapping_add(number);
@@ -490,12 +502,15 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         let (welcome, direct, last) = play(cluster.address(), None);
         let direct = match direct {
             Ok(direct) => direct,
-            // Seen once, in every test at the same moment, with no cause found (each passed when repeated): there is
-            // nothing to compare with then.
+            // There is nothing to compare with then, and it must come back first.
             Err((heard, e)) => {
                 unanswered += 1;
                 eprintln!("PGSLUICE_SEED={seed}: left out, PostgreSQL itself gave no answer: {e}");
-                assert!(unanswered <= UNANSWERED, "{heard:?}\n{}", sequence.show());
+                wait_for("PostgreSQL to be there again", || {
+                    let mut client = raw::Client::connect(cluster.address()).ok()?;
+                    client.login("app", PASSWORD, DATABASE).ok()
+                });
+                assert!(unanswered <= UNANSWERED * count.div_ceil(100), "{heard:?}\n{}", sequence.show());
                 continue;
             }
         };
@@ -509,7 +524,11 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         if end.is_empty() {
             assert_eq!(last, pooled_last, "PGSLUICE_SEED={seed}: parameters at the end\n{}", sequence.show());
         }
-        let (direct, pooled) = (comparable(&direct, startup), comparable(&pooled, startup));
+        let executes = sequence.show().contains("\"EXECUTE");
+        let [direct, pooled] = [direct, pooled].map(|all| {
+            let all = comparable(&all, startup);
+            if executes { without_columns(all) } else { all }
+        });
         // Known: in a failed transaction a statement that its server has not met yet cannot be prepared there, so the
         // transaction is named as the reason where PostgreSQL may have found another fault first.
         let same = |(a, b): (&String, &String)| a == b || a.starts_with('E') && b.contains("25P02");

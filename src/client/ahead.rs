@@ -8,6 +8,7 @@ use super::fresh::{Chosen, NO_STATEMENT, OUTDATED, described_next};
 use super::inbound::Taken;
 use super::plan::Plan;
 use super::session::{Session, Stop};
+use super::statements::Named;
 use crate::server::shared::Text;
 use crate::server::{self, Server, Shape};
 use crate::sql::{self, RawSql};
@@ -21,10 +22,11 @@ impl Session {
     /// skipped, and this message will not be.
     pub(super) fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
         let Some(names) = self.names.as_ref().filter(|_| !name.is_empty()) else { return false };
-        self.shares_statements()
-            && names
-                .last(name)
-                .is_some_and(|n| server.tracker.undecided(n.place) || n.by_query && server.tracker.pending(n.place))
+        let tracker = &server.tracker;
+        // A DEALLOCATE ALL may be skipped, and what comes behind it not.
+        let forgetting = self.forgetting && !tracker.failing() && !tracker.answered();
+        let open = |n: &Named| tracker.undecided(n.place) || n.by_query && tracker.pending(n.place);
+        forgetting || self.shares_statements() && names.last(name).is_some_and(open)
     }
 
     /// A named statement in transaction pooling: one text, one name at servers.

@@ -229,10 +229,8 @@ impl Session {
                     .ok_or_else(|| Stop::protocol("invalid Execute message"))?;
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
                 let portal = &data[range.start + HEADER..range.start + HEADER + end];
-                let registration = self.names.as_ref().map_or(0, |n| n.ends(portal));
-                if registration != 0 {
-                    server.tracker.push(Entry { registration, ..Entry::new(Request::Execute, Action::Forward) });
-                    self.names().end(registration, server.tracker.last_place(), false);
+                if let Some(naming) = self.names.as_ref().and_then(|n| n.naming(portal)) {
+                    self.execute_naming(naming, server);
                     plan.keep(data, range);
                     return Ok(Taken::Yes);
                 }

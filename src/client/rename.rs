@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::inbound::{Event, Taken};
 use super::plan::Plan;
 use super::session::Session;
-use super::statements::{Named, UnnamedCommand};
+use super::statements::{Named, Naming, UnnamedCommand};
 use crate::server::shared::Text;
 use crate::server::{self, Server};
 use crate::wire::names::{self, Parse};
@@ -238,7 +238,7 @@ impl Session {
         }
         let Some(command) = self.names.as_mut().and_then(|n| n.command(statement)) else {
             if let (Some(portal), Some(names)) = (portal, &mut self.names) {
-                names.bind_end(portal, 0);
+                names.bind_naming(portal, None);
             }
             return true;
         };
@@ -248,7 +248,8 @@ impl Session {
         let names = self.names();
         let named = names.get(&command.name).and_then(|n| Some((n.at_servers()?, n.registration)));
         if let Some(portal) = portal {
-            names.bind_end(portal, named.as_ref().filter(|_| command.deallocate).map_or(0, |n| n.1));
+            let ends = command.deallocate;
+            names.bind_naming(portal, named.as_ref().map(|n| Naming { registration: n.1, ends }));
         }
         let target = named.map(|n| n.0);
         if command.deallocate {
@@ -261,6 +262,16 @@ impl Session {
             (name, Some(target)) => self.put_instead(name, &command, &target),
         }
         true
+    }
+
+    /// An Execute of a portal that is about another statement.
+    pub(super) fn execute_naming(&mut self, naming: Naming, server: &mut Server) {
+        let Naming { registration, ends } = naming;
+        let execute = Entry { named: registration, ..Entry::new(Request::Execute, Action::Forward) };
+        server.tracker.push(Entry { registration: if ends { registration } else { 0 }, ..execute });
+        if ends {
+            self.names().end(registration, server.tracker.last_place(), false);
+        }
     }
 
     /// What a DEALLOCATE ends at the server, when what the client means is `there`.
@@ -339,10 +350,13 @@ impl Session {
             (&*names.ended, at + SCAPEGOAT.len())
         } else {
             let id = std::str::from_utf8(&number[..digits]).ok()?.parse().ok()?;
-            // One text may have several names: the one that was used, if it is known.
+            // One text may have several names: the one that was used, if it is known, or the one in its text.
             let meant = |n: &Named| if asked == 0 { n.is(id) } else { n.registration == asked };
-            let (name, _) = names.all().find(|(_, n)| meant(n))?;
-            (name, at + OURS.len() + digits)
+            let (name, named) = names.all().find(|(_, n)| meant(n))?;
+            let of_text = matches!(&error::code(body), b"26000" | b"42601");
+            let other = named.command.as_deref().filter(|c| of_text && !c.deallocate && !named.is(id));
+            let other = other.map(|c| &*c.name);
+            (other.unwrap_or(name), at + OURS.len() + digits)
         };
         Some([&body[..at], name, &body[end..]].concat())
     }

@@ -51,9 +51,10 @@ pub struct Named {
 }
 
 impl Named {
-    /// Whether it means this statement.
+    /// Whether it means this statement, or is it at servers.
     pub fn is(&self, id: u32) -> bool {
-        self.shared.as_ref().is_some_and(|s| s.id == id)
+        let instead = self.instead.as_ref().map(|(_, s)| s);
+        self.shared.iter().chain(instead).any(|s| s.id == id)
     }
 
     /// What it is at servers.
@@ -91,6 +92,15 @@ pub struct UnnamedCommand {
     pub end: Option<u32>,
 }
 
+/// What executing a portal is about.
+#[derive(Clone, Copy)]
+pub struct Naming {
+    /// The registration that is named.
+    pub registration: u32,
+    /// It ends with it.
+    pub ends: bool,
+}
+
 /// Names of one client. Boxed on first use.
 #[derive(Default)]
 pub struct Names {
@@ -113,8 +123,8 @@ pub struct Names {
     pub unnamed_command: Option<Box<UnnamedCommand>>,
     /// There has been such a statement.
     pub commands: bool,
-    /// Portals of DEALLOCATE, and the registration that executing them ends.
-    ending: Vec<(Box<[u8]>, u32)>,
+    /// Portals of DEALLOCATE and EXECUTE.
+    naming: Vec<(Box<[u8]>, Naming)>,
     /// The name that was to be ended last.
     pub ended: Box<[u8]>,
 }
@@ -215,17 +225,17 @@ impl Names {
         }
     }
 
-    /// A Bind: executing the portal ends this registration, if it ends one.
-    pub fn bind_end(&mut self, portal: &[u8], registration: u32) {
-        self.ending.retain(|(p, _)| **p != *portal);
-        if registration != 0 && self.ending.len() < MAX_PORTALS {
-            self.ending.push((portal.into(), registration));
+    /// A Bind: executing the portal is about this registration.
+    pub fn bind_naming(&mut self, portal: &[u8], naming: Option<Naming>) {
+        self.naming.retain(|(p, _)| **p != *portal);
+        if let Some(naming) = naming.filter(|_| self.naming.len() < MAX_PORTALS) {
+            self.naming.push((portal.into(), naming));
         }
     }
 
-    /// An Execute: the registration it ends; 0 for none.
-    pub fn ends(&self, portal: &[u8]) -> u32 {
-        self.ending.iter().find(|(p, _)| **p == *portal).map_or(0, |(_, r)| *r)
+    /// An Execute: what it is about.
+    pub fn naming(&self, portal: &[u8]) -> Option<Naming> {
+        self.naming.iter().find(|(p, _)| **p == *portal).map(|(_, n)| *n)
     }
 
     fn keep(&mut self, keep: impl Fn(&Named) -> bool) {

@@ -260,7 +260,7 @@ impl Tracker {
     /// The request that is being answered, when it is about a shared statement or a client's name for one.
     #[inline]
     pub fn about(&self) -> Option<&Entry> {
-        self.expected.front().filter(|e| e.statement | e.registration != 0)
+        self.expected.front().filter(|e| e.statement | e.registration | e.named != 0)
     }
 
     /// Whether all that is left to be answered is one sequence that ends with a Sync of the client's.
