@@ -388,6 +388,12 @@ fn execute_of_a_protocol_level_name_works_on_every_server() {
         let both = raw::text(&client.simple("EXECUTE foobar('a'); SELECT 'b'").unwrap());
         assert_eq!(both, "1|a\nb");
     }
+    // A text too long to be read takes the unnamed statement's place as any other.
+    client.send(&[parse("", "EXECUTE foobar('y')"), sync()].concat()).unwrap();
+    heard(&mut client).unwrap();
+    let long = format!("SELECT length('{}')", "x".repeat(70_000));
+    client.send(&[parse("", &long), bind("", "", &[]), execute("", 0), sync()].concat()).unwrap();
+    assert_eq!(raw::text(&client.answer().unwrap()), "70000");
     // What the name means is looked up when it is executed.
     client.send(&[close(b'S', "foobar"), sync()].concat()).unwrap();
     heard(&mut client).unwrap();

@@ -444,7 +444,7 @@ fn comparable(messages: &[Message], startup: bool) -> Vec<String> {
 /// nothing; here it is what it will give. (Described portals are alike.)
 fn without_columns(mut messages: Vec<String>) -> Vec<String> {
     for at in 1..messages.len() {
-        if messages[at - 1].starts_with("t ") {
+        if messages[at - 1].starts_with("t ") && !messages[at].starts_with('E') {
             messages[at] = "T or n".to_owned();
         }
     }
@@ -521,9 +521,6 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             Ok(heard) => (heard, String::new()),
             Err((heard, e)) => (heard, e),
         };
-        if end.is_empty() {
-            assert_eq!(last, pooled_last, "PGSLUICE_SEED={seed}: parameters at the end\n{}", sequence.show());
-        }
         let executes = sequence.show().contains("\"EXECUTE");
         let [direct, pooled] = [direct, pooled].map(|all| {
             let all = comparable(&all, startup);
@@ -540,6 +537,9 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             if end.is_empty() && answers(&direct) == answers(&pooled) {
                 continue;
             }
+        }
+        if end.is_empty() {
+            assert_eq!(last, pooled_last, "PGSLUICE_SEED={seed}: parameters at the end\n{}", sequence.show());
         }
         if direct.len() != pooled.len() || !direct.iter().zip(&pooled).all(same) {
             let at = direct.iter().zip(&pooled).take_while(|pair| same(*pair)).count();

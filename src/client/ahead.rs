@@ -132,6 +132,8 @@ impl Session {
         let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
         if end > 0 && self.shares_statements() {
             self.pin("a prepared statement too long to share");
+        } else if let Some(names) = &mut self.names {
+            names.unnamed_command = None;
         }
         self.unread = true;
         server.tracker.push(Entry::new(Request::Parse, Action::Forward));

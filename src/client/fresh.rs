@@ -60,16 +60,18 @@ impl Session {
         let mut shared = named.at_servers()?;
         let now = self.schema_now();
         let free = told || !shared.described();
+        // What is skipped or refused anyway needs no look; and while it is skipped, nothing is answered.
+        let tracker = &server.tracker;
+        let refused = tracker.failing() || tracker.answered() && tracker.status() == TxStatus::Failed;
         if free
+            && !refused
             && !shared.current(now)
             && let Some(new) = self.pool.shared.statements.again(&shared, &self.pool.schema, now)
         {
             self.names().renew(name, &new);
             shared = new;
         }
-        let tracker = &server.tracker;
-        // What is skipped or refused anyway needs no look; and while it is skipped, nothing is answered.
-        if free || tracker.failing() || tracker.answered() && tracker.status() == TxStatus::Failed {
+        if free || refused {
             return Some((Chosen::Use(shared), registration));
         }
         let held = has(shared.id, server);
@@ -218,7 +220,7 @@ fn changes_schema(tag: &[u8]) -> bool {
         b"EXTENSION\0",
     ];
     match tag {
-        b"CREATE VIEW\0" | b"DROP OWNED\0" => true,
+        b"CREATE VIEW\0" | b"DROP OWNED\0" | b"COMMIT PREPARED\0" => true,
         _ => {
             tag.strip_prefix(b"ALTER ").or_else(|| tag.strip_prefix(b"DROP ")).is_some_and(|kind| KINDS.contains(&kind))
         }

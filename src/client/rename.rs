@@ -120,18 +120,6 @@ fn identifier(sql: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
 }
 
 impl Session {
-    /// The statement a text names, when it is one that this client has prepared by protocol.
-    fn named_in(&mut self, sql: &[u8]) -> Option<(Command, Arc<server::Statement>, u32)> {
-        if !may_name(sql) || !self.shares_statements() {
-            return None;
-        }
-        let names = self.names.as_mut()?;
-        let command = Command::read(sql)?;
-        let named = names.get(&command.name)?;
-        let shared = named.shared.as_deref().cloned()?;
-        (!command.deallocate || command.alone).then_some((command, shared, named.registration))
-    }
-
     /// A simple Query. `None` when it names no statement of this client's.
     pub(super) fn rename_query(
         &mut self,
@@ -151,12 +139,12 @@ impl Session {
         }
         let text = range.start + HEADER..range.end;
         let sql = data[text.clone()].strip_suffix(&[0])?;
-        if let Some(name) = Command::read(sql).map(|c| c.name)
-            && self.undecided(&name, server)
-        {
+        let command = Command::read(sql).filter(|c| self.shares_statements() && (c.alone || !c.deallocate))?;
+        if self.undecided(&command.name, server) {
             return Some(Taken::Wait);
         }
-        let (command, mut shared, registration) = self.named_in(sql)?;
+        let named = self.names().get(&command.name)?;
+        let (mut shared, registration) = (named.at_servers()?, named.registration);
         if command.deallocate {
             let out = plan.inject(data);
             names::put_statement(out, tag::CLOSE, SCAPEGOAT);
