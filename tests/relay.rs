@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::Setup;
 use support::raw::{self, Message, bind, close, describe, execute, flush, frame, parse, query, sync};
-use support::{Random, seed};
+use support::{Random, seed, wait_for};
 
 // === The sequences ===
 
@@ -78,11 +78,24 @@ const QUERIES: &[&str] = &[
     "PREPARE q AS SELECT 42",
     "EXECUTE q",
     "DEALLOCATE q",
+    "DEALLOCATE s1",
+    "DEALLOCATE PREPARE \"s2\";",
+    "EXECUTE s1",
+    "EXECUTE s2 (7)",
+    "EXECUTE s3 (10, 5)",
     "DEALLOCATE ALL",
     "DISCARD ALL",
     "EXPLAIN (COSTS OFF) SELECT 1",
     "VACUUM {t}",
     "SELECT pg_advisory_lock(5), pg_advisory_unlock(5)",
+];
+
+/// What makes statements give something else than before.
+const DDL: &[&str] = &[
+    "ALTER TABLE {t} ADD COLUMN c{r} int DEFAULT 5",
+    "ALTER TABLE {t} ALTER COLUMN name SET DATA TYPE varchar",
+    "ALTER TABLE {t} ALTER COLUMN name SET DATA TYPE text",
+    "BEGIN; ALTER TABLE {t} ADD COLUMN c{r} int; ROLLBACK",
 ];
 
 /// Statements for Parse, with the parameters they take.
@@ -109,10 +122,15 @@ const STATEMENTS: &[(&str, &[&str])] = &[
     ("COPY {t} TO STDOUT", &[]),
     ("SELECT 1; SELECT 2", &[]),
     ("LISTEN ch_{t}", &[]),
+    ("SELECT * FROM {t} ORDER BY id /* another comment each time: {r} */", &[]),
+    ("DEALLOCATE s1", &[]),
+    ("DEALLOCATE s3", &[]),
+    ("EXECUTE s2 (3)", &[]),
+    ("EXECUTE s4", &[]),
     ("SELECT length($1::text)", &["@long"]),
 ];
 
-const NAMES: &[&str] = &["", "", "s1", "s2", "s3", "s4"];
+const NAMES: &[&str] = &["", "", "s1", "s2", "s3", "s4", "s5"];
 const PORTALS: &[&str] = &["", "", "", "p1", "p2"];
 
 /// A sequence: pieces with a description; a barrier waits for all answers so far.
@@ -152,18 +170,28 @@ impl Maker<'_> {
         self.steps.push(Step::Send { what: what.to_owned(), bytes });
     }
 
-    fn sql(&self, sql: &str) -> String {
-        sql.replace("{t}", self.table)
+    fn sql(&mut self, sql: &str) -> String {
+        sql.replace("{t}", self.table).replace("{r}", &self.random.below(1000).to_string())
     }
 
     fn simple(&mut self) {
-        let sql = self.pick(QUERIES);
+        let sql = if self.chance(4) { self.pick(DDL) } else { self.pick(QUERIES) };
         let sql = self.sql(sql);
         self.send(&format!("Q {sql:?}"), query(&sql));
         if self.startup && (sql.starts_with("RESET") || sql.starts_with("DISCARD")) {
             // The client's own startup values come back with its next batch.
             self.barrier("reset");
         }
+    }
+
+    /// A statement for Parse under a name. One that executes or ends another gets a name that none executes: PostgreSQL
+    /// follows a circle until its stack is full.
+    fn statement(&mut self) -> (&'static str, String, &'static [&'static str]) {
+        let (sql, parameters) = self.pick(STATEMENTS);
+        let sql = self.sql(sql);
+        let name = self.pick(NAMES);
+        let names_another = sql.starts_with("EXECUTE") || sql.starts_with("DEALLOCATE");
+        (if names_another && !name.is_empty() { "s5" } else { name }, sql, parameters)
     }
 
     fn barrier(&mut self, why: &str) {
@@ -173,10 +201,8 @@ impl Maker<'_> {
 
     /// One message of the extended protocol, as likely as not to make sense.
     fn message(&mut self) {
-        let name = self.pick(NAMES);
         let portal = self.pick(PORTALS);
-        let (sql, parameters) = self.pick(STATEMENTS);
-        let sql = self.sql(sql);
+        let (name, sql, parameters) = self.statement();
         let kind = if self.chance(50) { b'S' } else { b'P' };
         let target = if kind == b'S' { name } else { portal };
         match self.random.below(12) {
@@ -201,10 +227,8 @@ impl Maker<'_> {
 
     /// What a driver does: prepare perhaps, bind, describe, execute, once or several times.
     fn driver(&mut self) {
-        let name = self.pick(NAMES);
         let portal = self.pick(PORTALS);
-        let (sql, parameters) = self.pick(STATEMENTS);
-        let sql = self.sql(sql);
+        let (name, sql, parameters) = self.statement();
         if self.chance(75) || name.is_empty() {
             if !name.is_empty() && self.chance(60) {
                 self.send(&format!("C S {name:?}"), close(b'S', name));
@@ -391,7 +415,7 @@ fn hear(client: &mut raw::Client, marker: &str, heard: &mut Vec<Message>) -> std
     }
 }
 
-/// What may differ: the statement's name at the server, process ids, OIDs of tables made on the way.
+/// What may differ: process ids, OIDs of tables made on the way.
 ///
 /// With startup parameters, transaction pooling tells a client of a RESET twice (the server's default, then its own
 /// value): there the reports are compared by what is known last.
@@ -405,11 +429,7 @@ fn comparable(messages: &[Message], startup: bool) -> Vec<String> {
                 b'A' => body.drain(..4).for_each(drop),
                 b'T' => return format!("T {:?}", columns(&body)),
                 b'E' | b'N' => {
-                    let mut m = message.field(b'M').unwrap_or_default();
-                    if let Some(at) = m.find("prepared statement \"") {
-                        let end = m[at + 20..].find('"').map_or(m.len(), |e| at + 20 + e);
-                        m.replace_range(at + 20..end, "?");
-                    }
+                    let m = message.field(b'M').unwrap_or_default();
                     let other: Vec<_> = b"SVCDHPW".iter().map(|f| message.field(*f)).collect();
                     return format!("{} {m:?} {other:?}", message.tag as char);
                 }
@@ -418,6 +438,17 @@ fn comparable(messages: &[Message], startup: bool) -> Vec<String> {
             format!("{} {}", message.tag as char, body.escape_ascii())
         })
         .collect()
+}
+
+/// Known: what PostgreSQL describes of a statement that is an EXECUTE is what its text meant when it was parsed, be it
+/// nothing; here it is what it will give. (Described portals are alike.)
+fn without_columns(mut messages: Vec<String>) -> Vec<String> {
+    for at in 1..messages.len() {
+        if messages[at - 1].starts_with("t ") && !messages[at].starts_with('E') {
+            messages[at] = "T or n".to_owned();
+        }
+    }
+    messages
 }
 
 /// Names and types of a RowDescription.
@@ -442,14 +473,15 @@ fn prepare(cluster: &Cluster, table: &str) {
     ));
 }
 
-/// Sequences that PostgreSQL itself may leave without an answer.
-const UNANSWERED: usize = 1;
+/// Sequences in a hundred that PostgreSQL itself may leave without an answer: 15.18 ends with signal 11 at BEGIN, a
+/// statement that fails, a simple query of several statements (refused), and an Execute of the unnamed portal.
+const UNANSWERED: u64 = 1;
 
 fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting: bool) {
     let cluster = cluster::shared();
     let pooler = setup.start();
     let startup = !parameters.is_empty();
-    let count = std::env::var("PGSLUICE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
+    let count: u64 = std::env::var("PGSLUICE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
     let mut unanswered = 0;
     for number in 0..count {
         let seed = seed().wrapping_add(number);
@@ -470,12 +502,15 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
         let (welcome, direct, last) = play(cluster.address(), None);
         let direct = match direct {
             Ok(direct) => direct,
-            // Seen once, in every test at the same moment, with no cause found (each passed when repeated): there is
-            // nothing to compare with then.
+            // There is nothing to compare with then, and it must come back first.
             Err((heard, e)) => {
                 unanswered += 1;
                 eprintln!("PGSLUICE_SEED={seed}: left out, PostgreSQL itself gave no answer: {e}");
-                assert!(unanswered <= UNANSWERED, "{heard:?}\n{}", sequence.show());
+                wait_for("PostgreSQL to be there again", || {
+                    let mut client = raw::Client::connect(cluster.address()).ok()?;
+                    client.login("app", PASSWORD, DATABASE).ok()
+                });
+                assert!(unanswered <= UNANSWERED * count.div_ceil(100), "{heard:?}\n{}", sequence.show());
                 continue;
             }
         };
@@ -486,13 +521,26 @@ fn differential(table: &str, setup: Setup, parameters: &[(&str, &str)], cutting:
             Ok(heard) => (heard, String::new()),
             Err((heard, e)) => (heard, e),
         };
-        if end.is_empty() {
-            assert_eq!(last, pooled_last, "PGSLUICE_SEED={seed}: parameters at the end\n{}", sequence.show());
-        }
-        let (direct, pooled) = (comparable(&direct, startup), comparable(&pooled, startup));
+        let executes = sequence.show().contains("\"EXECUTE");
+        let [direct, pooled] = [direct, pooled].map(|all| {
+            let all = comparable(&all, startup);
+            if executes { without_columns(all) } else { all }
+        });
         // Known: in a failed transaction a statement that its server has not met yet cannot be prepared there, so the
         // transaction is named as the reason where PostgreSQL may have found another fault first.
         let same = |(a, b): (&String, &String)| a == b || a.starts_with('E') && b.contains("25P02");
+        // Meant: a statement whose columns have changed is prepared anew where its client is told the new ones. What
+        // comes behind is another story, of the same number of answers.
+        let differs = direct.iter().zip(&pooled).position(|pair| !same(pair));
+        if differs.is_some_and(|at| direct[at].contains("cached plan must not change result type")) {
+            let answers = |all: &[String]| all.iter().filter(|m| m.starts_with('Z')).count();
+            if end.is_empty() && answers(&direct) == answers(&pooled) {
+                continue;
+            }
+        }
+        if end.is_empty() {
+            assert_eq!(last, pooled_last, "PGSLUICE_SEED={seed}: parameters at the end\n{}", sequence.show());
+        }
         if direct.len() != pooled.len() || !direct.iter().zip(&pooled).all(same) {
             let at = direct.iter().zip(&pooled).take_while(|pair| same(*pair)).count();
             let near = |m: &[String]| {

@@ -8,13 +8,13 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::fresh::Chosen;
 use super::plan::Plan;
 use super::session::{Session, Stop};
 use super::texts::{about_databases, forgets_statements};
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
-use crate::pool::Pin;
-use crate::server::{self, Server};
+use crate::server::{self, Replaying, Server};
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
 use crate::wire::tag::frontend as tag;
@@ -62,7 +62,7 @@ pub enum Event {
 }
 
 /// What became of one message.
-enum Taken {
+pub(super) enum Taken {
     /// As much of it as is there; the rest is carried when it comes.
     Yes,
     /// It must be in the buffer as a whole (or this much of it) first.
@@ -81,6 +81,8 @@ impl Session {
         events.clear();
         let tied = self.pins.reason();
         let mut plan = Plan::new(out);
+        // What is sent again has been looked at before.
+        let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
         let bytes = plan.bytes(input.filled());
@@ -97,7 +99,7 @@ impl Session {
             }
             server.info.set_tx(b'Q', now);
         }
-        if !events.is_empty() {
+        if !events.is_empty() && !seen {
             self.observe(input.filled(), events, now);
         }
         input.consume(used);
@@ -208,6 +210,9 @@ impl Session {
         let whole = range.len() == frame.len;
         let request = match frame.tag {
             tag::QUERY => {
+                if let Some(taken) = self.rename_query(frame, data, &range, server, plan, events) {
+                    return Ok(taken);
+                }
                 self.begin_query(data, &range, whole, server, events);
                 Some(Request::Query)
             }
@@ -225,6 +230,12 @@ impl Session {
                 let end = memchr::memchr(0, &data[range.start + HEADER..range.end])
                     .ok_or_else(|| Stop::protocol("invalid Execute message"))?;
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
+                let portal = &data[range.start + HEADER..range.start + HEADER + end];
+                if let Some(naming) = self.names.as_ref().and_then(|n| n.naming(portal)) {
+                    self.execute_naming(naming, server);
+                    plan.keep(data, range);
+                    return Ok(Taken::Yes);
+                }
                 Some(Request::Execute)
             }
             tag::FUNCTION_CALL => Some(Request::Function),
@@ -235,6 +246,11 @@ impl Session {
         };
         if let Some(request) = request {
             server.tracker.push(Entry::new(request, Action::Forward));
+            if request == Request::Query
+                && let Some(names) = &mut self.names
+            {
+                names.end_unnamed(server.tracker.last_place());
+            }
         }
         plan.keep(data, range);
         Ok(Taken::Yes)
@@ -278,7 +294,7 @@ impl Session {
         plan: &mut Plan<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Taken, Stop> {
-        if range.len() < frame.len && frame.len <= server::statements::MAX_SHARED {
+        if range.len() < frame.len && frame.len <= server::shared::MAX_SHARED {
             return Ok(Taken::NeedsMore(frame.len));
         }
         self.stats().client_parses.add(1);
@@ -303,6 +319,7 @@ impl Session {
         } else {
             self.parse_shared(&p, server, plan, data);
         }
+        self.note_command(&p, server);
         if self.shares_statements() && forgets_statements(p.sql) {
             server.statements.doubt();
         }
@@ -311,67 +328,6 @@ impl Session {
         }
         let sql = body + p.name.len() + 1;
         events.push(Event::Parse { name: body..body + p.name.len(), sql: sql..sql + p.sql.len() });
-        Ok(Taken::Yes)
-    }
-
-    /// Whether what the name means depends on answers that are on their way: the Parse or Close before may have been
-    /// skipped, and this message will not be.
-    fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
-        !name.is_empty()
-            && self.shares_statements()
-            && self.names.as_ref().and_then(|n| n.place(name)).is_some_and(|place| server.tracker.undecided(place))
-    }
-
-    /// A named statement in transaction pooling: one text, one name at servers.
-    fn parse_shared(&mut self, p: &Parse<'_>, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        let shared = self.pool.shared.statements.intern(p.rest, &self.params);
-        if self.names().full() {
-            // Too many to remember: this one stays with its server, and the session too.
-            self.pins.pin(Pin::Statement);
-            server.tracker.push(Entry::new(Request::Parse, Action::Forward));
-            names::put_parse(plan.inject(data), p.name, p.rest);
-            return;
-        }
-        let Some(registration) = self.names().insert(p.name, Some(Arc::clone(&shared))) else {
-            // The name is taken: PostgreSQL says so itself (42P05) when the server's own name is prepared twice.
-            if let Some(taken) = self.names().get(p.name).and_then(|n| n.shared.clone()) {
-                self.ensure(&taken, server, plan, data);
-                names::put_parse(plan.inject(data), &taken.name, p.rest);
-                server.tracker.push(Entry::new(Request::Parse, Action::Forward));
-            }
-            return;
-        };
-        let entry = |action| Entry { statement: shared.id, registration, ..Entry::new(Request::Parse, action) };
-        if !server.tracker.surely_not_failed() {
-            // In a failed transaction PostgreSQL refuses it (25P02) unless it ends the transaction: let it decide.
-            server.statements.doubt_one(shared.id);
-        }
-        if !has(shared.id, server) {
-            self.send_parse(&shared, entry(Action::Forward), server, plan, data);
-        } else {
-            // The plan must know that something was left out.
-            plan.inject(data);
-            server.tracker.push(entry(Action::Fake));
-        }
-        self.names().placed(p.name, server.tracker.last_place());
-    }
-
-    /// A Parse too long to be kept: it goes through, and a named one ties the session to its server.
-    fn parse_huge(
-        &mut self,
-        data: &[u8],
-        range: Range<usize>,
-        server: &mut Server,
-        plan: &mut Plan<'_>,
-    ) -> Result<Taken, Stop> {
-        let body = &data[range.start + HEADER..range.end];
-        let end = memchr::memchr(0, body).ok_or_else(|| Stop::protocol("prepared statement name is too long"))?;
-        if end > 0 && self.shares_statements() {
-            self.pins.pin(Pin::Statement);
-        }
-        self.unread = true;
-        server.tracker.push(Entry::new(Request::Parse, Action::Forward));
-        plan.keep(data, range);
         Ok(Taken::Yes)
     }
 
@@ -397,23 +353,16 @@ impl Session {
         if self.undecided(b.statement, server) {
             return Ok(Taken::Wait);
         }
-        self.stats().binds.add(1);
-        let shared = match b.statement {
-            [] => None,
-            name if self.shares_statements() => self.names().get(name).and_then(|n| n.shared.clone()),
-            _ => None,
-        };
-        match shared {
-            Some(shared) => {
-                self.ensure(&shared, server, plan, data);
-                let out = plan.inject(data);
-                names::put_bind_prefix(out, &b, frame.body_len(), &shared.name);
-                plan.keep(data, body + b.prefix..range.end);
-            }
+        match self.bind_shared(frame, &b, data, &range, server, plan) {
+            Some(Taken::Yes) => {}
+            Some(other) => return Ok(other),
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
-            None => plan.keep(data, range.clone()),
+            None => {
+                plan.keep(data, range.clone());
+                server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+            }
         }
-        server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+        self.stats().binds.add(1);
         let portal = body..body + b.portal.len();
         let statement = portal.end + 1..portal.end + 1 + b.statement.len();
         events.push(Event::Bind { portal, statement, parameters: body + b.prefix..range.end });
@@ -436,6 +385,14 @@ impl Session {
         let close = frame.tag == tag::CLOSE;
         let request = if close { Request::Close } else { Request::Describe };
         if let Target::Statement(name) = target
+            && !close
+            && self.names.as_ref().is_some_and(|n| n.commands)
+            && !self.undecided(name, server)
+            && !self.put_command(name, None, server, plan, data)
+        {
+            return Ok(Taken::Wait);
+        }
+        if let Target::Statement(name) = target
             && !name.is_empty()
         {
             if self.undecided(name, server) {
@@ -449,10 +406,11 @@ impl Session {
                     self.names().placed(name, server.tracker.last_place());
                     return Ok(Taken::Yes);
                 }
-                if let Some(shared) = self.names().get(name).and_then(|n| n.shared.clone()) {
+                // It tells the client what it may not know: nothing to wait for.
+                if let Some((Chosen::Use(shared), named)) = self.choose(name, true, server, plan, data) {
                     self.ensure(&shared, server, plan, data);
                     names::put_statement(plan.inject(data), tag::DESCRIBE, &shared.name);
-                    server.tracker.push(Entry::new(request, Action::Forward));
+                    server.tracker.push(Entry { statement: shared.id, named, ..Entry::new(request, Action::Forward) });
                     return Ok(Taken::Yes);
                 }
             } else if close {
@@ -460,18 +418,17 @@ impl Session {
                 self.names().closed(registration);
             }
         }
-        server.tracker.push(Entry::new(request, Action::Forward));
+        let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
+        server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
+        if close
+            && target == Target::Statement(b"")
+            && let Some(names) = &mut self.names
+        {
+            names.end_unnamed(server.tracker.last_place());
+        }
         plan.keep(data, range);
         Ok(Taken::Yes)
     }
-}
-
-/// Whether the server has the statement for sure: a Parse whose fate is open is closed and sent again.
-pub(super) fn has(id: u32, server: &mut Server) -> bool {
-    if server.statements.place(id).is_some_and(|place| server.tracker.undecided(place)) {
-        server.statements.doubt_one(id);
-    }
-    server.statements.has(id)
 }
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {

@@ -13,6 +13,10 @@
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
 //! | [`pins`] | what ties a client to its server |
 //! | [`probe`] | asking the server what a client has left in its session |
+//! | `ahead` | shared prepared statements, sent ahead where a server lacks them |
+//! | `fresh` | prepared statements and a schema that changes |
+//! | `replay` | a sequence sent again when its plan was stale |
+//! | `rename` | DEALLOCATE and EXECUTE of a statement prepared by protocol |
 //! | [`statements`] | the client's names for statements and portals |
 //! | [`refuse`] | answering without a server |
 //! | [`leave`] | clients that go while something is under way |
@@ -22,6 +26,7 @@
 
 mod ahead;
 pub mod alarm;
+mod fresh;
 pub mod inbound;
 pub mod leave;
 pub mod login;
@@ -35,6 +40,8 @@ pub mod prove;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
+mod rename;
+mod replay;
 pub mod replication;
 pub mod session;
 pub mod statements;
@@ -95,6 +102,8 @@ pub struct Worker {
     pub scratch: RefCell<inbound::Scratch>,
     /// The same for the other direction.
     pub batch: RefCell<outbound::Batch>,
+    /// Scratch for a text without its comments.
+    pub key: RefCell<Vec<u8>>,
     /// Deadlines of this worker's sessions.
     pub alarms: Alarms,
 }
@@ -109,6 +118,7 @@ impl Worker {
             analyzer: RefCell::new(Analyzer::new(literal_key)),
             buffers: BufPool::default(),
             scratch: RefCell::default(),
+            key: RefCell::default(),
             batch: RefCell::default(),
             alarms: Alarms::default(),
         })

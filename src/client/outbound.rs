@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::fresh::{OUTDATED, outdated_error};
 use super::plan::Plan;
 use super::probe::QUESTION;
 use super::session::{Session, Stop};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
-use crate::server::Server;
+use crate::server::{Replaying, Server};
 use crate::wire::error::{self, ErrorFields, sqlstate};
 use crate::wire::tag::backend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
@@ -50,11 +51,22 @@ impl Session {
             let Some(f) = Frame::peek(&data[at..]).map_err(|_| Stop::Desync)? else { return Ok(at) };
             let have = f.len.min(data.len() - at);
             let own = server.tracker.own_query();
-            if have < f.len && f.len <= SIZE && (held_back(f.tag) || own == Some(QUESTION)) {
+            let about = server.tracker.about().copied();
+            let about = about.filter(|_| may_be_about(f.tag));
+            let whole = held_back(f.tag) || about.is_some() || own == Some(QUESTION);
+            if have < f.len && f.len <= SIZE && whole {
                 return Ok(at);
             }
             let body = &data[at + HEADER..(at + have).max(at + HEADER)];
             let mut forward = server.tracker.answer(f.tag, body).map_err(|_| Stop::Desync)?;
+            let mut instead = None;
+            if f.tag == tag::ERROR && have == f.len {
+                (forward, instead) = self.error_of_statement(about.as_ref(), body, forward, server);
+            } else if let Some(e) = about {
+                forward = self.about_statement(&e, f, body, forward, server);
+            }
+            let failed_once = f.tag == tag::READY_FOR_QUERY && server.replay.state == Replaying::Failed;
+            forward &= !failed_once;
             if let Some(which) = own {
                 forward |= self.note_own(which, f.tag, body, server)?;
             }
@@ -62,7 +74,12 @@ impl Session {
             if interesting(f.tag) {
                 self.note(f.tag, body, forward, server, now)?;
             }
-            if forward {
+            if failed_once {
+                self.replay(server);
+            }
+            if let Some(message) = instead {
+                plan.inject(data).extend_from_slice(&message);
+            } else if forward {
                 plan.keep(data, at..at + have);
             } else {
                 plan.inject(data);
@@ -71,6 +88,57 @@ impl Session {
             server.in_message.left = f.len - have;
             server.in_message.forward = forward;
         }
+    }
+
+    /// A message of the answer to what names a shared statement: whether it is for the client.
+    #[cold]
+    fn about_statement(&mut self, e: &Entry, f: Frame, body: &[u8], forward: bool, server: &mut Server) -> bool {
+        match (f.tag, e.request) {
+            (tag::PARAMETER_DESCRIPTION | tag::ROW_DESCRIPTION | tag::NO_DATA, Request::Describe) => {
+                self.note_shape(e, f.tag, body, f.len, server);
+            }
+            (tag::COMMAND_COMPLETE, Request::Query | Request::Execute) if e.registration != 0 => {
+                return self.note_deallocated(e, body);
+            }
+            _ => {}
+        }
+        forward
+    }
+
+    /// An error: whether it is for the client, and what it hears instead. `about`: what names a shared statement.
+    #[cold]
+    fn error_of_statement(
+        &mut self,
+        about: Option<&Entry>,
+        body: &[u8],
+        forward: bool,
+        server: &mut Server,
+    ) -> (bool, Option<Vec<u8>>) {
+        let with_name = |this: &mut Self| {
+            let renamed = this.error_with_name(about.map_or(0, |e| e.named), body)?;
+            let mut message = Vec::new();
+            frame::put(&mut message, tag::ERROR, |b| b.extend_from_slice(&renamed));
+            Some(message)
+        };
+        let Some(e) = about else { return (forward, with_name(self)) };
+        let unknown = &error::code(body) == b"26000";
+        if e.registration == OUTDATED && unknown {
+            let mut message = Vec::new();
+            outdated_error(&mut message);
+            return (true, Some(message));
+        }
+        if self.note_outlived(e, body, server) && self.will_replay(e, server) {
+            return (false, None);
+        }
+        if e.request == Request::Query {
+            if e.registration != 0 {
+                self.names().close_dropped(e.registration);
+            } else if unknown && server.statements.shape(e.statement).is_none() {
+                // The Parse ahead has failed, and the client has been told why.
+                return (false, None);
+            }
+        }
+        (forward, with_name(self))
     }
 
     /// Puts the answers to requests that no server was told of where they belong.
@@ -123,6 +191,7 @@ impl Session {
                 if t == tag::COMMAND_COMPLETE {
                     self.note_close(body)?;
                     self.note_reset(body, server);
+                    self.note_schema(body);
                 }
             }
             tag::ERROR => {
@@ -147,7 +216,13 @@ impl Session {
         if forward && self.resets.done {
             self.follow_resets(server);
         }
+        if status == TxStatus::Idle {
+            self.publish_schema();
+        }
         if server.tracker.answered() {
+            if server.replay.state != Replaying::Failed {
+                server.replay.state = Replaying::No;
+            }
             if std::mem::take(&mut self.forgetting) {
                 self.names().reopen_all();
             }
@@ -191,12 +266,22 @@ impl Session {
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);
+                    } else if let Some(names) = &mut self.names {
+                        names.unnamed_dropped(e.place());
                     }
                 }
                 (Request::Close, Action::Skip) => {
                     server.statements.not_closed(e.statement);
                 }
                 (Request::Close, Action::Fake) => self.names().close_dropped(e.registration),
+                (Request::Query | Request::Execute, _) if e.registration != 0 => {
+                    self.names().close_dropped(e.registration);
+                }
+                (Request::Query | Request::Close, _) => {
+                    if let Some(names) = &mut self.names {
+                        names.unnamed_dropped(e.place());
+                    }
+                }
                 _ => {}
             }
         }
@@ -327,6 +412,11 @@ fn held_back(t: u8) -> bool {
         t,
         tag::DATA_ROW | tag::COPY_DATA | tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION | tag::FUNCTION_RESULT
     )
+}
+
+/// Messages that are looked at when they answer what names a shared statement.
+fn may_be_about(t: u8) -> bool {
+    matches!(t, tag::ROW_DESCRIPTION | tag::NO_DATA | tag::PARAMETER_DESCRIPTION | tag::COMMAND_COMPLETE | tag::ERROR)
 }
 
 fn interesting(t: u8) -> bool {

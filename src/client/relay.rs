@@ -14,7 +14,7 @@ use super::session::{Session, Stop, canceled, farewell};
 use crate::net::buffer::SIZE;
 use crate::net::clock::now_us;
 use crate::pool::Checkout;
-use crate::server::Server;
+use crate::server::{Replaying, Server};
 use crate::wire::TxStatus;
 use crate::wire::error::{ErrorFields, sqlstate};
 
@@ -36,6 +36,7 @@ impl Session {
         self.request_us = now;
         self.transaction_us = now;
         self.server_fatal = false;
+        server.replay.state = Replaying::No;
         let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
         let first = self.unless_leaving(first, &mut server);
         self.set_alarm(&server, now);
@@ -53,6 +54,7 @@ impl Session {
     /// Gives the server up when the session ends while it holds one.
     fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
         self.registration.slot.clear();
+        self.publish_schema();
         self.cut_short = server.in_message.left > 0 && server.in_message.forward;
         server.dirty |= self.pins.leaves_state() || !self.follows_parameters();
         server.dirty |= std::mem::take(&mut self.unread);
@@ -96,7 +98,7 @@ impl Session {
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
             // What pgsluice answers itself waits in `unsent`: bounded, because then the client is not read.
             // What the client says next may need parameters that depend on what is being asked.
-            let waits = self.held || self.pins.asking() || self.leaving;
+            let waits = self.held || self.pins.asking() || self.leaving || server.replay.state == Replaying::Failed;
             if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !waits {
                 moved |= self.poll_client(server, cx)?;
             }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use super::rename::Command;
 use crate::insight::TagSet;
 use crate::server;
 use crate::sql;
 
 /// Names a client may have prepared at once.
 pub const MAX_NAMES: usize = 10_000;
+/// Bytes of these names and of the texts behind them.
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Named portals remembered for insight.
 const MAX_PORTALS: usize = 64;
 
@@ -28,15 +31,74 @@ pub struct Meta {
 /// One name.
 pub struct Named {
     /// The shared statement; `None` where names are passed through.
-    pub shared: Option<Arc<server::Statement>>,
+    pub shared: Option<server::Registered>,
     /// Which Parse made this: answers refer to it.
     pub registration: u32,
     /// A Close is under way.
     pub closing: bool,
+    /// It is a simple query's DEALLOCATE: its answer comes by itself.
+    pub by_query: bool,
+    /// It is a DEALLOCATE or EXECUTE of a name.
+    pub command: Option<Box<Command>>,
+    /// What is prepared in its place: the number of the statement that is named there, and the text with its name.
+    pub instead: Option<(u32, server::Registered)>,
     /// Place of its last Parse or Close among the server's requests.
     pub place: u32,
     /// For insight.
     pub meta: Meta,
+    /// Bytes it is charged with.
+    cost: usize,
+}
+
+impl Named {
+    /// Whether it means this statement, or is it at servers.
+    pub fn is(&self, id: u32) -> bool {
+        let instead = self.instead.as_ref().map(|(_, s)| s);
+        self.shared.iter().chain(instead).any(|s| s.id == id)
+    }
+
+    /// What it is at servers.
+    pub fn at_servers(&self) -> Option<Arc<server::Statement>> {
+        let instead = self.instead.as_ref().map(|(_, s)| s);
+        instead.or(self.shared.as_ref()).map(|s| Arc::clone(s))
+    }
+
+    fn new(shared: Option<server::Registered>, registration: u32, cost: usize) -> Self {
+        Named {
+            shared,
+            registration,
+            closing: false,
+            by_query: false,
+            command: None,
+            instead: None,
+            place: 0,
+            meta: Meta::default(),
+            cost,
+        }
+    }
+}
+
+/// An unnamed statement that names another.
+pub struct UnnamedCommand {
+    /// What it does.
+    pub command: Command,
+    /// Text and types, as in Parse.
+    pub rest: Box<[u8]>,
+    /// It has been made anew with another name in its text.
+    pub changed: bool,
+    /// Place of its Parse among the server's requests.
+    pub place: u32,
+    /// Place of what ends it: a Query, a Close.
+    pub end: Option<u32>,
+}
+
+/// What executing a portal is about.
+#[derive(Clone, Copy)]
+pub struct Naming {
+    /// The registration that is named.
+    pub registration: u32,
+    /// It ends with it.
+    pub ends: bool,
 }
 
 /// Names of one client. Boxed on first use.
@@ -49,6 +111,22 @@ pub struct Names {
     portal: Meta,
     portals: Vec<(Box<[u8]>, Meta)>,
     next: u32,
+    /// Bytes of names and texts.
+    bytes: usize,
+    /// The state of the schema inside a transaction that has changed it; 0 outside.
+    pub moment: u32,
+    /// The statement whose portal the next Describe is about, when its columns are to be compared; 0 for none.
+    pub describing: u32,
+    /// Hash of the parameters told last.
+    pub told: u64,
+    /// The unnamed statement when it is a DEALLOCATE or EXECUTE.
+    pub unnamed_command: Option<Box<UnnamedCommand>>,
+    /// There has been such a statement.
+    pub commands: bool,
+    /// Portals of DEALLOCATE and EXECUTE.
+    naming: Vec<(Box<[u8]>, Naming)>,
+    /// The name that was to be ended last.
+    pub ended: Box<[u8]>,
 }
 
 impl Names {
@@ -59,29 +137,44 @@ impl Names {
 
     /// Registers a Parse. `None` when the name is in use (42P05) or there are too many names.
     pub fn insert(&mut self, name: &[u8], shared: Option<Arc<server::Statement>>) -> Option<u32> {
-        let taken = self.get(name).is_some();
-        if taken || self.named.len() >= MAX_NAMES {
+        let cost = name.len() + shared.as_ref().map_or(0, |s| s.bytes());
+        if self.get(name).is_some() || self.full(cost) {
             return None;
         }
         self.next = self.next.wrapping_add(1).max(1);
-        let named = Named { shared, registration: self.next, closing: false, place: 0, meta: Meta::default() };
+        self.bytes += cost;
+        let named = Named::new(shared.map(server::Registered::new), self.next, cost);
         self.named.entry_ref(name).or_default().push(named);
         Some(self.next)
     }
 
     /// Replaces whatever the name meant (names passed through: the server decides).
     pub fn replace(&mut self, name: &[u8]) {
-        if self.named.len() < MAX_NAMES {
-            self.named.insert(
-                name.into(),
-                vec![Named { shared: None, registration: 0, closing: false, place: 0, meta: Meta::default() }],
-            );
+        if !self.full(name.len()) {
+            self.bytes += name.len();
+            let old = self.named.insert(name.into(), vec![Named::new(None, 0, name.len())]);
+            self.bytes -= old.iter().flatten().map(|n| n.cost).sum::<usize>();
         }
     }
 
-    /// Where the last Parse or Close of a name stands among the server's requests.
-    pub fn place(&self, name: &[u8]) -> Option<u32> {
-        self.named.get(name)?.last().map(|n| n.place)
+    /// The name means this statement from now on.
+    pub fn renew(&mut self, name: &[u8], statement: &Arc<server::Statement>) {
+        let Some(n) = self.get(name) else { return };
+        let new = server::Registered::new(Arc::clone(statement));
+        match &mut n.instead {
+            Some((_, instead)) => *instead = new,
+            None => n.shared = Some(new),
+        }
+    }
+
+    /// All names, those that are being closed too.
+    pub fn all(&mut self) -> impl Iterator<Item = (&[u8], &mut Named)> {
+        self.named.iter_mut().flat_map(|(name, all)| all.iter_mut().map(|n| (&**name, n)))
+    }
+
+    /// The latest that was said of a name: it may be being closed.
+    pub fn last(&self, name: &[u8]) -> Option<&Named> {
+        self.named.get(name)?.last()
     }
 
     /// Notes the place of the Parse or Close of a name just pushed.
@@ -99,9 +192,60 @@ impl Names {
         })
     }
 
+    /// A DEALLOCATE at `place` is about to be sent that ends a registration if it succeeds.
+    pub fn end(&mut self, registration: u32, place: u32, by_query: bool) {
+        if let Some(n) = self.named.values_mut().flatten().find(|n| n.registration == registration) {
+            (n.closing, n.place, n.by_query) = (true, place, by_query);
+        }
+    }
+
+    /// The DEALLOCATE or EXECUTE that a statement is.
+    pub fn command(&mut self, statement: &[u8]) -> Option<Command> {
+        match statement {
+            _ if !self.commands => None,
+            [] => self.unnamed_command.as_ref().map(|c| c.command.clone()),
+            name => self.get(name).and_then(|n| n.command.as_deref().cloned()),
+        }
+    }
+
+    /// What ends the unnamed statement has been sent.
+    pub fn end_unnamed(&mut self, place: u32) {
+        if let Some(c) = &mut self.unnamed_command {
+            c.end.get_or_insert(place);
+        }
+    }
+
+    /// What made or ended the unnamed statement was skipped.
+    pub fn unnamed_dropped(&mut self, place: u32) {
+        if let Some(c) = &mut self.unnamed_command {
+            c.end = c.end.filter(|end| *end != place);
+        }
+        if self.unnamed_command.as_ref().is_some_and(|c| c.place == place) {
+            self.unnamed_command = None;
+        }
+    }
+
+    /// A Bind: executing the portal is about this registration.
+    pub fn bind_naming(&mut self, portal: &[u8], naming: Option<Naming>) {
+        self.naming.retain(|(p, _)| **p != *portal);
+        if let Some(naming) = naming.filter(|_| self.naming.len() < MAX_PORTALS) {
+            self.naming.push((portal.into(), naming));
+        }
+    }
+
+    /// An Execute: what it is about.
+    pub fn naming(&self, portal: &[u8]) -> Option<Naming> {
+        self.naming.iter().find(|(p, _)| **p == *portal).map(|(_, n)| *n)
+    }
+
     fn keep(&mut self, keep: impl Fn(&Named) -> bool) {
+        let bytes = &mut self.bytes;
         self.named.retain(|_, all| {
-            all.retain(&keep);
+            all.retain(|n| {
+                let kept = keep(n);
+                *bytes -= if kept { 0 } else { n.cost };
+                kept
+            });
             !all.is_empty()
         });
     }
@@ -114,7 +258,7 @@ impl Names {
     /// The server skipped the Close: the name stays.
     pub fn close_dropped(&mut self, registration: u32) {
         if let Some(n) = self.named.values_mut().flatten().find(|n| n.registration == registration) {
-            n.closing = false;
+            (n.closing, n.by_query) = (false, false);
         }
     }
 
@@ -143,9 +287,9 @@ impl Names {
         self.named.get(name).and_then(|all| all.last()).is_some_and(|n| n.shared.is_some())
     }
 
-    /// Whether there is no room for another name.
-    pub fn full(&self) -> bool {
-        self.named.len() >= MAX_NAMES
+    /// Whether there is no room for another name that costs this.
+    pub fn full(&self, cost: usize) -> bool {
+        self.named.len() >= MAX_NAMES || self.bytes + cost > MAX_BYTES
     }
 
     /// What is known of a statement by name.
@@ -215,6 +359,20 @@ mod tests {
         n.close_dropped(first);
         n.parse_dropped(second);
         assert_eq!(n.get(b"s").map(|n| n.registration), Some(first));
+    }
+
+    #[test]
+    fn there_are_only_so_many_bytes_of_names() {
+        let mut n = Names::default();
+        let long = |i: u32| format!("{i:01000}").into_bytes();
+        let fits = (0..).take_while(|i| n.insert(&long(*i), None).is_some()).count();
+        assert_eq!(fits, MAX_BYTES / 1000);
+        let first = n.get(&long(0)).unwrap().registration;
+        n.close(&long(0));
+        n.closed(first);
+        assert!(n.insert(b"again", None).is_some(), "what is closed makes room");
+        n.clear_but(&[]);
+        assert_eq!(n.bytes, 0);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use stats::{Histogram, Stats};
 use crate::auth::AuthContext;
 use crate::config::{PoolMode, PoolSettings};
 use crate::net::clock::now_us;
-use crate::server::{ConnectError, ParamSet, Params, Server, ServerInfo, StatementCache, Target};
+use crate::server::{ConnectError, ParamSet, Params, Schema, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
 pub struct Shared {
@@ -59,6 +59,8 @@ pub struct Pool {
     pub shared: Arc<Shared>,
     /// Per-worker counters; the worker writes its own.
     pub stats: Box<[Stats]>,
+    /// Under what its prepared statements are shared, and the state of its database's schema.
+    pub schema: Schema,
     /// Values that servers report, by startup parameters.
     pub welcomes: welcome::Welcomes,
     /// Clients logged in to it.
@@ -166,6 +168,7 @@ pub struct PoolView {
 impl Pool {
     /// A pool without servers. Its keeper starts with the first need ([`keeper::ensure`]).
     pub fn new(database: &str, user: &str, settings: PoolSettings, target: Target, shared: Arc<Shared>) -> Arc<Pool> {
+        let schema = shared.statements.schema(&format!("{}:{}/{}", target.host, target.port, target.dbname));
         Arc::new(Pool {
             database: database.into(),
             user: user.into(),
@@ -176,6 +179,7 @@ impl Pool {
             target,
             stats: (0..shared.workers).map(|_| Stats::default()).collect(),
             shared,
+            schema,
             welcomes: welcome::Welcomes::default(),
             clients: AtomicUsize::new(0),
             pinned: pin::Pinned::default(),

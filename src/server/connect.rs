@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use super::{InMessage, ParamSet, Server, ServerInfo, ServerKey, ServerStatements};
+use super::{InMessage, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply};
 use crate::net::Socket;
 use crate::net::dial::{Reached, dial};
@@ -219,6 +219,7 @@ async fn welcome(
         statements: ServerStatements::default(),
         startup: Arc::clone(startup),
         params: Arc::default(),
+        replay: Replay::default(),
         reported,
         notices,
         said: Vec::new(),

@@ -5,6 +5,7 @@ pub mod clean;
 pub mod connect;
 pub mod info;
 pub mod params;
+pub mod shared;
 pub mod statements;
 
 use std::sync::Arc;
@@ -13,7 +14,8 @@ pub use cancel::ServerKey;
 pub use connect::{ConnectError, Target};
 pub use info::{ServerInfo, ServerState};
 pub use params::{ParamSet, Params};
-pub use statements::{ServerStatements, Statement, StatementCache};
+pub use shared::{Registered, Schema, Statement, StatementCache};
+pub use statements::{ServerStatements, Shape};
 
 use crate::net::{Lent, Socket};
 use crate::wire::Tracker;
@@ -36,6 +38,8 @@ pub struct Server {
     pub startup: Arc<ParamSet>,
     /// Parameters set on it since, as far as they can be followed.
     pub params: Arc<ParamSet>,
+    /// What would be sent again when a plan turns out to be stale.
+    pub replay: Replay,
     /// ParameterStatus values, by name as the server spells it.
     pub reported: Reported,
     /// NoticeResponse bodies of its login: every client of it would have got them directly.
@@ -63,6 +67,31 @@ pub struct InMessage {
     pub left: usize,
     /// Whether they are forwarded (or swallowed).
     pub forward: bool,
+}
+
+/// A sequence of a client that may be sent a second time, as the client sent it.
+#[derive(Default)]
+pub struct Replay {
+    /// Its bytes, Sync included.
+    pub bytes: Vec<u8>,
+    /// Place of its first request.
+    pub place: u32,
+    /// How far it has come.
+    pub state: Replaying,
+}
+
+/// See [`Replay`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replaying {
+    /// Nothing is kept.
+    #[default]
+    No,
+    /// Its answers are awaited.
+    Kept,
+    /// It has failed for a stale plan; its ReadyForQuery is awaited.
+    Failed,
+    /// It is being sent again: no third time.
+    Again,
 }
 
 impl Server {

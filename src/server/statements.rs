@@ -1,98 +1,50 @@
-//! Protocol-level prepared statements shared by clients: one text, one name, on every server that needs it.
+//! Which shared statements a server has, and which of them goes when there are too many.
 //!
-//! A client's name maps to a [`Statement`]; a server keeps which ones it has, and the least recently used goes when
-//! it has too many. Bounds: `max_prepared_statements` per server; texts live as long as a client names them.
+//! Bounds: `max_prepared_statements` per server; of these, texts up to [`KEPT_TEXT`] live as long as the server has them,
+//! so that a client that prepares and closes the same text again and again finds it there.
 
-use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
-use super::ParamSet;
+use super::Statement;
 
-/// Longest Parse that is shared; longer ones stay with the server that got them.
-pub const MAX_SHARED: usize = 64 * 1024;
+/// Longest text kept for a server's sake when no client names it any more.
+const KEPT_TEXT: usize = 4 * 1024;
 
-/// One prepared statement, whoever prepared it.
-pub struct Statement {
-    /// Number, unique in the process; never reused.
-    pub id: u32,
-    /// Name at servers.
-    pub name: Box<[u8]>,
-    /// SQL text, its NUL, and parameter types, as in Parse.
-    pub rest: Box<[u8]>,
-    /// Values of [`READING`] it is prepared under.
-    reading: [Box<str>; READING.len()],
-}
-
-/// Parameters that decide what a statement's literals mean when it is prepared.
-const READING: [&str; 5] = ["client_encoding", "datestyle", "intervalstyle", "standard_conforming_strings", "timezone"];
-
-/// All shared statements of the process, by text.
-pub struct StatementCache {
-    texts: DashMap<u64, Weak<Statement>, FixedState>,
-    hasher: FixedState,
-    next: AtomicU32,
-}
-
-impl Default for StatementCache {
-    fn default() -> Self {
-        StatementCache {
-            texts: DashMap::with_hasher(FixedState::default()),
-            hasher: FixedState::default(),
-            next: AtomicU32::new(1),
-        }
-    }
-}
-
-impl StatementCache {
-    /// The statement with this text and these types, as it is read under these parameters: literals of unknown type
-    /// get their value when a statement is prepared (parse_coerce.c, coerce_type), under the TimeZone of that moment.
-    pub fn intern(&self, rest: &[u8], params: &ParamSet) -> Arc<Statement> {
-        let reading = READING.map(|name| params.get(name).unwrap_or_default());
-        let hash = self.hasher.hash_one((rest, &reading));
-        if let Some(known) = self.texts.get(&hash).and_then(|w| w.upgrade())
-            && *known.rest == *rest
-            && known.reading.iter().map(|v| &**v).eq(reading)
-        {
-            return known;
-        }
-        let id = self.next.fetch_add(1, Relaxed);
-        let statement = Arc::new(Statement {
-            id,
-            name: format!("pgsluice_{id}").into_bytes().into(),
-            rest: rest.into(),
-            reading: reading.map(Box::from),
-        });
-        // Two texts of one hash take turns: each keeps its own name, only the sharing is lost.
-        self.texts.insert(hash, Arc::downgrade(&statement));
-        if self.texts.len() >= 4096 && self.texts.len().is_power_of_two() {
-            self.texts.retain(|_, w| w.strong_count() > 0);
-        }
-        statement
-    }
-
-    /// Statements that some client names now.
-    pub fn len(&self) -> usize {
-        self.texts.iter().filter(|e| e.value().strong_count() > 0).count()
-    }
-
-    /// Whether no client names any.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+/// What a server says of a statement, held against what clients have been told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Shape {
+    /// Not compared yet.
+    #[default]
+    Unknown,
+    /// A Describe is under way at this place.
+    Asked(u32),
+    /// The same; should it change from now on, the server says so itself (0A000).
+    Same,
+    /// Something else: the schema has changed since.
+    Other,
 }
 
 /// A statement that a server has.
-#[derive(Clone, Copy)]
 struct Used {
     /// When it was last used, by the statements' own clock.
     at: u32,
     /// Place of its Parse among the server's requests.
     place: u32,
+    shape: Shape,
+    statement: Weak<Statement>,
+    /// Keeps a short text alive.
+    _kept: Option<Arc<Statement>>,
+}
+
+impl Used {
+    /// When it goes: those that nobody would miss before the others, then the least recently used.
+    fn rank(&self, clock: u32) -> (bool, u32) {
+        let expendable = self.statement.upgrade().is_none_or(|s| s.expendable());
+        (expendable, clock.wrapping_sub(self.at))
+    }
 }
 
 /// Which shared statements a server has, with the time of their last use.
@@ -120,9 +72,12 @@ impl ServerStatements {
     }
 
     /// Notes a Parse sent to the server. Returns the statement to close when there are more than `max`.
-    pub fn insert(&mut self, id: u32, max: usize) -> Option<u32> {
+    pub fn insert(&mut self, statement: &Arc<Statement>, max: usize) -> Option<u32> {
         self.clock = self.clock.wrapping_add(1);
-        self.used.insert(id, Used { at: self.clock, place: 0 });
+        let kept = (statement.rest.len() <= KEPT_TEXT).then(|| Arc::clone(statement));
+        let used =
+            Used { at: self.clock, place: 0, shape: Shape::Unknown, statement: Arc::downgrade(statement), _kept: kept };
+        self.used.insert(statement.id, used);
         if self.used.len() + self.doubtful.len() <= max.max(1) {
             return None;
         }
@@ -132,7 +87,8 @@ impl ServerStatements {
             return Some(id);
         }
         let clock = self.clock;
-        let oldest = self.used.iter().max_by_key(|(_, u)| clock.wrapping_sub(u.at)).map(|(id, _)| *id)?;
+        let others = self.used.iter().filter(|(id, _)| **id != statement.id);
+        let oldest = others.max_by_key(|(_, u)| u.rank(clock)).map(|(id, _)| *id)?;
         self.used.remove(&oldest);
         self.evicted.push(oldest);
         Some(oldest)
@@ -148,6 +104,23 @@ impl ServerStatements {
     /// Where its Parse stands among the server's requests.
     pub fn place(&self, id: u32) -> Option<u32> {
         self.used.get(&id).map(|u| u.place)
+    }
+
+    /// The statement, while it is alive.
+    pub fn get(&self, id: u32) -> Option<Arc<Statement>> {
+        self.used.get(&id)?.statement.upgrade()
+    }
+
+    /// How its shape compares with what clients know; `None` when the server does not have it.
+    pub fn shape(&self, id: u32) -> Option<Shape> {
+        self.used.get(&id).map(|u| u.shape)
+    }
+
+    /// Notes how its shape compares.
+    pub fn set_shape(&mut self, id: u32, shape: Shape) {
+        if let Some(u) = self.used.get_mut(&id) {
+            u.shape = shape;
+        }
     }
 
     /// The Parse at `place` failed or was skipped. Another may have been sent since.
@@ -214,28 +187,56 @@ impl ServerStatements {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ParamSet, StatementCache, shared::Registered, shared::Text};
     use super::*;
 
-    #[test]
-    fn one_text_is_one_statement_while_someone_names_it() {
+    fn statements(n: usize) -> (StatementCache, Vec<Registered>) {
         let cache = StatementCache::default();
-        let none = ParamSet::default();
-        let a = cache.intern(b"SELECT 1\0\0\0", &none);
-        assert!(Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0", &none)));
-        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\x01\0\0\0\x17", &none)), "types count");
-        let tokyo = ParamSet::from_pairs([("TimeZone", "Asia/Tokyo")]);
-        assert!(!Arc::ptr_eq(&a, &cache.intern(b"SELECT 1\0\0\0", &tokyo)), "the time zone of its literals counts");
-        let id = a.id;
-        drop(a);
-        assert_ne!(cache.intern(b"SELECT 1\0\0\0", &none).id, id, "a number is never reused");
+        let schema = cache.schema("a");
+        let make = |i| {
+            let rest = format!("SELECT {i}\0\0\0").into_bytes();
+            let text = Text { rest: &rest, key: None, needs: None };
+            Registered::new(cache.intern(text, &ParamSet::default(), &schema, schema.now()).unwrap())
+        };
+        let all = (0..n).map(make).collect();
+        (cache, all)
     }
 
     #[test]
     fn the_least_recently_used_goes() {
+        let (_cache, all) = statements(3);
         let mut s = ServerStatements::default();
-        assert_eq!((s.insert(1, 2), s.insert(2, 2)), (None, None));
-        assert!(s.has(1));
-        assert_eq!(s.insert(3, 2), Some(2));
-        assert!(s.has(1) && s.has(3) && !s.has(2));
+        assert_eq!((s.insert(&all[0], 2), s.insert(&all[1], 2)), (None, None));
+        assert!(s.has(all[0].id));
+        assert_eq!(s.insert(&all[2], 2), Some(all[1].id));
+        assert!(s.has(all[0].id) && s.has(all[2].id) && !s.has(all[1].id));
+    }
+
+    #[test]
+    fn statements_seen_once_and_closed_go_before_those_in_use() {
+        let (_cache, mut all) = statements(20);
+        let mut s = ServerStatements::default();
+        let hot: Vec<_> = all.drain(..4).collect();
+        for h in &hot {
+            assert_eq!(s.insert(h, 5), None);
+        }
+        let mut last = None;
+        for once in all {
+            assert_eq!(s.insert(&once, 5), last);
+            last = Some(once.id);
+        }
+        assert!(hot.iter().all(|h| s.has(h.id)));
+    }
+
+    #[test]
+    fn a_text_that_was_closed_is_found_again_while_a_server_has_it() {
+        let (cache, mut all) = statements(1);
+        let mut s = ServerStatements::default();
+        s.insert(&all[0], 5);
+        let id = all[0].id;
+        all.clear();
+        assert_eq!((cache.len(), s.get(id).map(|s| s.id)), (1, Some(id)));
+        s.clear();
+        assert_eq!((cache.len(), cache.bytes()), (0, 0));
     }
 }

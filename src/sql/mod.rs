@@ -4,6 +4,7 @@
 //! once its scratch is warm. [`display`] and [`shape()`] are the cold path, run once for a fingerprint never seen before.
 
 mod canon;
+mod comments;
 mod fingerprint;
 mod form;
 mod frames;
@@ -26,6 +27,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use comments::without_comments;
 pub use fingerprint::Analyzer;
 pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;

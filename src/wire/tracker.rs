@@ -86,10 +86,12 @@ pub struct Entry {
     pub request: Request,
     /// Who asked.
     pub action: Action,
-    /// Parse and Close of a shared statement: its number. A Query of pgsluice's own: which. 0 otherwise.
+    /// Of what names a shared statement: its number. Of a Query of pgsluice's own: which. 0 otherwise.
     pub statement: u32,
-    /// Parse and Close: the client's registration that this made or ends; 0 for none.
+    /// The client's registration that a Parse makes, or that a Close or DEALLOCATE ends; 0 for none.
     pub registration: u32,
+    /// The registration behind the name it was asked by, for words about it; 0 when there is none.
+    pub named: u32,
     /// Its place among all requests to the server; given by [`Tracker::push`].
     pub(crate) place: u32,
 }
@@ -97,7 +99,12 @@ pub struct Entry {
 impl Entry {
     /// An entry about no shared statement.
     pub fn new(request: Request, action: Action) -> Self {
-        Entry { request, action, statement: 0, registration: 0, place: 0 }
+        Entry { request, action, statement: 0, registration: 0, named: 0, place: 0 }
+    }
+
+    /// Its place among all requests to the server.
+    pub fn place(&self) -> u32 {
+        self.place
     }
 }
 
@@ -238,6 +245,35 @@ impl Tracker {
     /// answer comes by itself, and what is sent now is no longer skipped together with it.
     pub fn undecided(&self, place: u32) -> bool {
         self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)) && before(place, self.last_sync))
+    }
+
+    /// Whether nothing that a client has asked is to be answered.
+    pub fn only_ours(&self) -> bool {
+        self.expected.iter().all(|e| e.action == Action::Skip)
+    }
+
+    /// Whether the request at `place` has not been answered yet.
+    pub fn pending(&self, place: u32) -> bool {
+        self.expected.front().is_some_and(|e| before(e.place, place.wrapping_add(1)))
+    }
+
+    /// Whether the server skips everything up to the next Sync.
+    pub fn failing(&self) -> bool {
+        self.failed
+    }
+
+    /// The request that is being answered, when it is about a shared statement or a client's name for one.
+    #[inline]
+    pub fn about(&self) -> Option<&Entry> {
+        let own = |e: &Entry| e.request == Request::Query && e.action == Action::Skip;
+        self.expected.front().filter(|e| e.statement | e.registration | e.named != 0 && !own(e))
+    }
+
+    /// Whether all that is left to be answered is one sequence that ends with a Sync of the client's.
+    pub fn one_sequence_left(&self) -> bool {
+        let ends = |e: &&Entry| matches!(e.request, Request::Sync | Request::Query | Request::Function);
+        self.expected.iter().filter(ends).count() == 1
+            && self.expected.back().is_some_and(|e| e.request == Request::Sync && e.action == Action::Forward)
     }
 
     /// Entries behind the one that is being answered.
