@@ -188,3 +188,25 @@ fn a_pool_in_use_tells_who_waits_in_vain() {
     holder.simple("COMMIT").unwrap();
     recovers(&pooler);
 }
+
+#[test]
+fn what_was_not_synced_when_its_client_vanished_is_not_committed() {
+    let cluster = cluster::shared();
+    let pooler = Setup::url(cluster, "app").env("PGSLUICE_POOL_SIZE", "1").start();
+    pooler.client("app").simple("CREATE TABLE unsynced (n int)").unwrap();
+    for (address, who) in [(cluster.address(), "PostgreSQL"), (pooler.address(), "pgsluice")] {
+        for answered in [true, false] {
+            let mut leaver = raw::Client::open(address, "app", PASSWORD, DATABASE).unwrap();
+            let insert = [raw::parse("", "INSERT INTO unsynced VALUES (1)"), raw::bind("", "", &[]), raw::execute("", 0)];
+            leaver.send(&[insert.concat(), raw::flush()].concat()).unwrap();
+            if answered {
+                leaver.read_until(b'C').unwrap();
+            }
+            drop(leaver);
+            // The pool's only server again, or the next one; and none of the leaver's own.
+            assert_eq!(pooler.client("app").value("SELECT 2"), "2");
+            wait_for("the leaver's server to end", || (cluster.backends(DATABASE) <= 1).then_some(()));
+            assert_eq!(cluster.psql("SELECT count(*) FROM unsynced"), "0", "{who}, answered {answered}");
+        }
+    }
+}

@@ -146,6 +146,14 @@ impl Client {
         }
     }
 
+    /// The stream itself, for who goes on without this.
+    pub fn into_tcp(self) -> TcpStream {
+        match self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(_) => panic!("connected by a Unix socket"),
+        }
+    }
+
     /// Closes with a reset instead of a goodbye.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {
