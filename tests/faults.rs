@@ -197,7 +197,8 @@ fn what_was_not_synced_when_its_client_vanished_is_not_committed() {
     for (address, who) in [(cluster.address(), "PostgreSQL"), (pooler.address(), "pgsluice")] {
         for answered in [true, false] {
             let mut leaver = raw::Client::open(address, "app", PASSWORD, DATABASE).unwrap();
-            let insert = [raw::parse("", "INSERT INTO unsynced VALUES (1)"), raw::bind("", "", &[]), raw::execute("", 0)];
+            let insert =
+                [raw::parse("", "INSERT INTO unsynced VALUES (1)"), raw::bind("", "", &[]), raw::execute("", 0)];
             leaver.send(&[insert.concat(), raw::flush()].concat()).unwrap();
             if answered {
                 leaver.read_until(b'C').unwrap();

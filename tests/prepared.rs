@@ -493,3 +493,41 @@ fn a_client_with_more_than_is_kept_stays_with_its_server() {
     // Nothing of it is left.
     assert_eq!(pooler.client("app").value("SELECT count(*) FROM pg_prepared_statements"), "0");
 }
+
+/// PQprepare with an empty name, or asyncpg without a statement cache: prepared in one transaction, bound in later ones.
+#[test]
+fn an_unnamed_statement_is_bound_after_its_server_went_to_others() {
+    let pooler = Setup::url(cluster::shared(), "app").env("PGSLUICE_POOL_SIZE", "1").start();
+    let mut client = pooler.client("app");
+    let mut neighbour = pooler.client("app");
+    let prepare = |sql: &str| [raw::parse("", sql), raw::describe(b'S', ""), raw::sync()].concat();
+    let run = |value: &str| [raw::bind("", "", &[Some(value)]), raw::execute("", 0), raw::sync()].concat();
+    client.send(&prepare("SELECT 'mine ' || $1::text")).unwrap();
+    client.answer().unwrap();
+    for (between, value) in [("SELECT 1", "a"), ("extended", "b"), ("nothing", "c"), ("described", "d")] {
+        match between {
+            "extended" => drop(neighbour.extended("SELECT 'theirs'", &[]).unwrap()),
+            "nothing" => {}
+            "described" => {
+                neighbour.simple("SELECT 2").unwrap();
+                client.send(&[raw::describe(b'S', ""), raw::sync()].concat()).unwrap();
+                client.answer().unwrap();
+                neighbour.simple("SELECT 2").unwrap();
+            }
+            sql => drop(neighbour.simple(sql).unwrap()),
+        }
+        client.send(&run(value)).unwrap();
+        assert_eq!(raw::text(&client.answer().unwrap()), format!("mine {value}"), "after {between}");
+    }
+    // What ends it directly ends it here: a simple Query, and a Parse that fails.
+    client.simple("SELECT 1").unwrap();
+    client.send(&run("x")).unwrap();
+    assert_eq!(client.answer().unwrap_err().code(), "26000");
+    client.send(&prepare("SELECT $1::text")).unwrap();
+    client.answer().unwrap();
+    client.send(&prepare("SELEC")).unwrap();
+    assert_eq!(client.answer().unwrap_err().code(), "42601");
+    neighbour.simple("SELECT 1").unwrap();
+    client.send(&run("x")).unwrap();
+    assert_eq!(client.answer().unwrap_err().code(), "26000");
+}

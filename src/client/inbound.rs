@@ -85,6 +85,7 @@ impl Session {
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
+        self.unnamed.synced(input.filled());
         let bytes = plan.bytes(input.filled());
         if !bytes.is_empty() {
             let sent = match server.socket.try_send(bytes) {
@@ -136,6 +137,7 @@ impl Session {
         if !sql.is_empty() {
             names::put_query(plan.inject(&[]), &sql);
             server.tracker.push(Entry::new(Request::Query, Action::Skip));
+            server.unnamed_of = 0;
         }
         server.params = Arc::clone(&self.params);
     }
@@ -218,6 +220,7 @@ impl Session {
             }
             tag::SYNC => {
                 events.push(Event::Sync);
+                self.unnamed.synced(data);
                 Some(Request::Sync)
             }
             tag::PARSE => return self.parse(frame, data, range, server, plan, events),
@@ -266,6 +269,7 @@ impl Session {
     ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
+        self.unnamed.ended(server);
         if let Some(sql) = data.get(text.clone()) {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);
@@ -316,6 +320,9 @@ impl Session {
             server.tracker.push(Entry::new(Request::Parse, Action::Forward));
             self.stats().server_parses.add(1);
             plan.keep(data, range.clone());
+            if p.name.is_empty() {
+                self.unnamed.parsed(body + 1..range.end, self.place.info.id, server);
+            }
         } else {
             self.parse_shared(&p, server, plan, data);
         }
@@ -356,6 +363,11 @@ impl Session {
         match self.bind_shared(frame, &b, data, &range, server, plan) {
             Some(Taken::Yes) => {}
             Some(other) => return Ok(other),
+            None if b.statement.is_empty() => {
+                self.ensure_unnamed(true, server, plan, data);
+                plan.keep(data, range.clone());
+                server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+            }
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
             None => {
                 plan.keep(data, range.clone());
@@ -417,6 +429,9 @@ impl Session {
                 let registration = self.names().close(name);
                 self.names().closed(registration);
             }
+        }
+        if target == Target::Statement(b"") && !close {
+            self.ensure_unnamed(false, server, plan, data);
         }
         let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });

@@ -9,6 +9,7 @@ use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
 use super::session::{Resets, Session, farewell};
+use super::unnamed::Unnamed;
 use super::{Worker, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
@@ -452,6 +453,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         in_message: InMessage::default(),
         unsent: Vec::new(),
         names: None,
+        unnamed: Unnamed::default(),
         gathered: None,
         insight,
         alarm,

@@ -18,6 +18,7 @@
 //! | `replay` | a sequence sent again when its plan was stale |
 //! | `rename` | DEALLOCATE and EXECUTE of a statement prepared by protocol |
 //! | [`statements`] | the client's names for statements and portals |
+//! | `unnamed` | the unnamed statement, when it is bound later than it was prepared |
 //! | [`refuse`] | answering without a server |
 //! | [`leave`] | clients that go while something is under way |
 //! | [`replication`] | clients that replicate |
@@ -46,6 +47,7 @@ pub mod replication;
 pub mod session;
 pub mod statements;
 mod texts;
+mod unnamed;
 
 use std::cell::RefCell;
 use std::rc::Rc;

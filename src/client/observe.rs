@@ -234,7 +234,8 @@ impl Notes<'_> {
             self.pins.ties().touched.add(&name, false);
         }
         for name in self.pins.watched(true) {
-            self.reset(&name);
+            self.reset(&name, false);
+            self.reset(&name, true);
         }
     }
 
@@ -244,12 +245,13 @@ impl Notes<'_> {
             return;
         }
         let reset = effects & effect::RESET != 0;
+        let by_set = super::texts::first_word(text.0).is_some_and(|w| w.eq_ignore_ascii_case(b"set"));
         let mut names = Vec::new();
         let named = sql::touched_parameters(text, self.lex, |name| names.push(name.to_owned()));
         for name in &names {
             match (later, reset) {
                 (true, _) => self.pins.watch(name, reset),
-                (false, true) => self.reset(name),
+                (false, true) => self.reset(name, by_set),
                 // Its report tells the value.
                 (false, false) if self.welcomes.reports(name) && !params::fixed(name) => {}
                 (false, false) => self.pins.ties().touched.add(name, false),
@@ -260,9 +262,12 @@ impl Notes<'_> {
         }
     }
 
-    fn reset(&mut self, name: &str) {
-        self.resets.note(name);
+    fn reset(&mut self, name: &str, by_set: bool) {
+        // Of several pipelined behind one another, one may be skipped: then only the server knows.
+        let others = !self.resets.names.is_empty();
+        self.resets.note(name, by_set);
         let touched = &mut self.pins.ties().touched;
+        touched.all |= others && name == "all";
         if name == "all" {
             self.params.iter().for_each(|(n, _)| touched.add(n, true));
         } else {

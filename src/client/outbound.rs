@@ -213,7 +213,7 @@ impl Session {
         if server.tracker.has_dropped() {
             self.undo_dropped(server);
         }
-        if forward && self.resets.done {
+        if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
         }
         if status == TxStatus::Idle {
@@ -263,6 +263,9 @@ impl Session {
                 (Request::Parse, action) => {
                     if action != Action::Fake && e.statement != 0 {
                         server.statements.parse_dropped(e.statement, e.place);
+                    }
+                    if e.registration == 0 && e.statement == 0 {
+                        self.unnamed.dropped();
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);
@@ -334,24 +337,23 @@ impl Session {
             self.forgetting = false;
         }
         if discard {
-            self.resets.done = true;
-            self.resets.note("all");
-        } else if matches!(body, b"RESET\0" | b"SET\0") && !self.resets.names.is_empty() {
-            self.resets.done = true;
+            self.resets.note("all", false);
+            self.resets.answered(false);
+        } else if matches!(body, b"RESET\0" | b"SET\0") {
+            self.resets.answered(body == b"SET\0");
         }
     }
 
     /// After the reports of what was reset (they come with ReadyForQuery): the client's startup values come back with
     /// its next batch.
     fn follow_resets(&mut self, server: &mut Server) {
-        // The names stay until all is answered: another RESET may be pipelined behind this one.
-        self.resets.done = false;
+        let names = self.resets.take_done();
         if !self.follows_parameters() || self.startup.is_empty() {
             return;
         }
         let mut params = (*self.params).clone();
         let mut known = (*server.params).clone();
-        for name in &self.resets.names {
+        for name in &names {
             if &**name == "all" {
                 params = (*self.startup).clone();
                 known = known.all_unknown(&self.startup);
@@ -365,7 +367,8 @@ impl Session {
         let shared = Arc::clone(&self.pool.shared);
         let shared = &shared.params;
         self.params = shared.intern(params);
-        if let Some(application) = self.startup.get("application_name").map(str::to_owned) {
+        let named = names.iter().any(|n| matches!(&**n, "all" | "application_name"));
+        if let Some(application) = self.startup.get("application_name").filter(|_| named).map(str::to_owned) {
             // The server is told with the next batch; the console need not wait for that.
             self.heard_parameter("application_name", &application);
         }

@@ -150,6 +150,7 @@ impl Session {
         ties.question = Some(question);
         let mut out = Vec::with_capacity(sql.len() + 6);
         names::put_query(&mut out, &sql);
+        server.unnamed_of = 0;
         server.tracker.push(Entry { statement: QUESTION, ..Entry::new(Request::Query, Action::Skip) });
         let sent = server.socket.try_send(&out).map_err(|e| Stop::ServerLost(e.to_string()))?;
         server.unsent.extend_from_slice(&out[sent..]);

@@ -226,6 +226,7 @@ async fn run(server: Server, sql: &[u8]) -> Result<Server, CleanError> {
 pub async fn apply(mut server: Server, sql: &[u8]) -> Result<(Server, Option<ErrorFields>), CleanError> {
     let mut out = Vec::new();
     names::put_query(&mut out, sql);
+    server.unnamed_of = 0;
     server.tracker.push(Entry::new(Request::Query, Action::Forward));
     server.socket.send_all(&out).await.map_err(|e| CleanError::Failed(e.to_string()))?;
     hear(server).await

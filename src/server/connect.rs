@@ -217,6 +217,7 @@ async fn welcome(
         key: Arc::new(ServerKey::new(reached, key.0, key.1)),
         tracker: Tracker::new(),
         statements: ServerStatements::default(),
+        unnamed_of: 0,
         startup: Arc::clone(startup),
         params: Arc::default(),
         replay: Replay::default(),

@@ -665,11 +665,8 @@ impl Checker {
     async fn copy_end(&mut self, done: bool) -> Result<(), Stop> {
         let Some(copy) = &self.copy else { return Ok(()) };
         let (nonce, rows) = (copy.nonce, copy.rows);
-        let answer = if done {
-            self.want_command(&format!("COPY {rows}")).await?
-        } else {
-            self.want_error("57014").await?
-        };
+        let answer =
+            if done { self.want_command(&format!("COPY {rows}")).await? } else { self.want_error("57014").await? };
         if answer.is_err() {
             return self.copy_failed().await;
         }

@@ -182,7 +182,11 @@ impl Msg {
         let mut text = match self {
             Msg::Query(statements, padding) => {
                 let texts: Vec<_> = statements.iter().map(|s| s.sql.as_str()).collect();
-                format!("Q {:?}{}", texts, if *padding > 0 { format!(" behind {padding} bytes") } else { String::new() })
+                format!(
+                    "Q {:?}{}",
+                    texts,
+                    if *padding > 0 { format!(" behind {padding} bytes") } else { String::new() }
+                )
             }
             Msg::Parse(name, statement) => format!("P {name:?} {:?}", statement.sql),
             Msg::Bind { portal, name, parameters } => format!("B {portal:?} {name:?} {parameters:?}"),

@@ -137,13 +137,7 @@ fn bytes(batch: &Batch) -> Vec<u8> {
 }
 
 /// Sends a batch and checks its answers, both at once.
-async fn whole(
-    run: &Run,
-    checker: &mut Checker,
-    writer: &mut Writer,
-    batch: &Batch,
-    key: &Key,
-) -> Result<(), Stop> {
+async fn whole(run: &Run, checker: &mut Checker, writer: &mut Writer, batch: &Batch, key: &Key) -> Result<(), Stop> {
     let bytes = bytes(batch);
     let mut random = Random::new(batch.seed);
     checker.cancels += u32::from(batch.cancel.is_some());

@@ -61,16 +61,12 @@ fn shared(number: u64) -> Shared {
     let tag = format!("t{number}");
     match number % 9 {
         0 | 1 => text(format!("SELECT $1::text, '{tag}'"), Op::Echo(tag)),
-        2 | 3 => text(
-            format!("SELECT $1::text || ':' || n, '{tag}' FROM generate_series(1, $2::int) n"),
-            Op::Series(tag),
-        ),
+        2 | 3 => {
+            text(format!("SELECT $1::text || ':' || n, '{tag}' FROM generate_series(1, $2::int) n"), Op::Series(tag))
+        }
         4 => text(format!("SELECT $1::text, length($2::text), '{tag}'"), Op::Length(tag)),
         5 => text(settings("$1::text", &tag), Op::Settings(None, tag)),
-        6 => text(
-            format!("INSERT INTO desync VALUES ($1::bigint, 1) RETURNING nonce, '{tag}'"),
-            Op::Insert(None, tag),
-        ),
+        6 => text(format!("INSERT INTO desync VALUES ($1::bigint, 1) RETURNING nonce, '{tag}'"), Op::Insert(None, tag)),
         7 => text(
             format!("SELECT $1::text || ':' || n, 1 / ($2::int - n), '{tag}' FROM generate_series(1, 5) n"),
             Op::Divide(None, tag),
@@ -213,10 +209,7 @@ impl Maker {
             }
             12 => {
                 let ms = self.random.below(40);
-                text(
-                    format!("SELECT pg_sleep(0.{ms:03}), '{nonce}'"),
-                    Op::Rows(vec![vec![String::new(), nonce]]),
-                )
+                text(format!("SELECT pg_sleep(0.{ms:03}), '{nonce}'"), Op::Rows(vec![vec![String::new(), nonce]]))
             }
             _ => {
                 let lines = 1 + self.random.below(40);
