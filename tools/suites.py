@@ -44,7 +44,7 @@ def main(binary, directory, *names):
         config = servers.dir / "pgsluice.toml"
         mode = os.environ.get("POOL_MODE", "transaction")
         # A pool smaller than the clients, so that transactions of one client fall on several servers.
-        size = os.environ.get("POOL_SIZE", "5" if mode == "transaction" else "20")
+        size = os.environ.get("POOL_SIZE", "5" if mode == "transaction" else "60")
         config.write_text(CONFIG.format(port=port, http_port=http_port, postgres=postgres.port, mode=mode, size=size))
         servers.spawn("pgsluice", [pathlib.Path(binary).resolve(), "run", "--config", config], port=port)
         for suite in suites:
