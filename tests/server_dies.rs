@@ -202,3 +202,44 @@ fn a_server_that_cannot_fork_is_quoted() {
         assert_eq!(error.to_string(), format!("FATAL 53000: {text}"));
     }
 }
+
+/// Logs anyone in, begins a transaction, and ends it with FATAL; closes when `done` does.
+fn dies_slowly(listener: TcpListener, done: std::sync::mpsc::Receiver<()>) {
+    let done = std::sync::Arc::new(std::sync::Mutex::new(done));
+    for stream in listener.incoming() {
+        let (mut stream, done) = (stream.unwrap(), done.clone());
+        std::thread::spawn(move || {
+            stream.read(&mut [0; 1000]).unwrap();
+            let mut welcome = raw::frame(b'R', &[0; 4]);
+            for (name, value) in [("server_version", "15.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")] {
+                welcome.extend(raw::frame(b'S', format!("{name}\0{value}\0").as_bytes()));
+            }
+            welcome.extend([raw::frame(b'K', &[1; 8]), raw::frame(b'Z', b"I")].concat());
+            stream.write_all(&welcome).unwrap();
+            if stream.read(&mut [0; 1000]).unwrap_or(0) > 0 {
+                let last = b"SFATAL\0VFATAL\0C57P01\0Mthe end\0\0";
+                let begun = [raw::frame(b'C', b"BEGIN\0"), raw::frame(b'Z', b"T"), raw::frame(b'E', last)].concat();
+                stream.write_all(&begun).unwrap();
+                let _ = done.lock().unwrap().recv();
+            }
+        });
+    }
+}
+
+#[test]
+fn nothing_is_answered_behind_the_last_word_of_a_server() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("postgres://app:{PASSWORD}@{}/{DATABASE}", listener.local_addr().unwrap());
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || dies_slowly(listener, wait));
+    let pooler: Pooler = Setup::default().env("DATABASE_URL", &url).start();
+    let mut client = pooler.client("app");
+    client.send(&raw::query("BEGIN")).unwrap();
+    assert_eq!(raw::tags(&client.read_until(b'E').unwrap()), "CZE");
+    // A Close is answered without the server, as a rule.
+    client.send(&[raw::close(b'S', "s"), raw::sync()].concat()).unwrap();
+    assert!(client.is_silent(std::time::Duration::from_millis(200)));
+    drop(done);
+    // A reset is an end too: what the client sent has not been read.
+    assert_eq!(client.read_to_end().unwrap_or_default(), []);
+}

@@ -98,7 +98,12 @@ impl Session {
             let Some(server) = slot.as_mut() else { return Poll::Ready(Ok(())) };
             // What pgsluice answers itself waits in `unsent`: bounded, because then the client is not read.
             // What the client says next may need parameters that depend on what is being asked.
-            let waits = self.held || self.pins.asking() || self.leaving || server.replay.state == Replaying::Failed;
+            // Behind a server's last word nothing is answered any more.
+            let waits = self.held
+                || self.pins.asking()
+                || self.leaving
+                || self.server_fatal
+                || server.replay.state == Replaying::Failed;
             if server.unsent.is_empty() && !server.tracker.full() && self.unsent.len() < SIZE && !waits {
                 moved |= self.poll_client(server, cx)?;
             }
