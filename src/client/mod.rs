@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
 //! | [`prove`] | the exchange that proves who a client is |
-//! | [`notices`] | what a server says at a login |
+//! | `notices` | what a server says at a login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
@@ -12,7 +12,7 @@
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
 //! | [`pins`] | what ties a client to its server |
-//! | [`probe`] | asking the server what a client has left in its session |
+//! | `probe` | asking the server what a client has left in its session |
 //! | `ahead` | shared prepared statements, sent ahead where a server lacks them |
 //! | `fresh` | prepared statements and a schema that changes |
 //! | `replay` | a sequence sent again when its plan was stale |

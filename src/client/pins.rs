@@ -2,7 +2,7 @@
 //!
 //! What a statement leaves in its session is told by its words only as a suspicion: a rollback, a savepoint or a
 //! failure may undo it. So at the end of a transaction with suspicious statements the server itself is asked, in one
-//! query, what is there ([`super::probe`]); its answer decides. Sessions without such statements cost nothing.
+//! query, what is there (`super::probe`); its answer decides. Sessions without such statements cost nothing.
 //!
 //! Cursors WITH HOLD, which Django opens for every `.iterator()` outside a transaction, are followed by name while all
 //! goes well, without asking.

@@ -1,6 +1,6 @@
 //! Which shared statements a server has, and which of them goes when there are too many.
 //!
-//! Bounds: `max_prepared_statements` per server; of these, texts up to [`KEPT_TEXT`] live as long as the server has them,
+//! Bounds: `max_prepared_statements` per server; of these, texts up to `KEPT_TEXT` live as long as the server has them,
 //! so that a client that prepares and closes the same text again and again finds it there.
 
 use std::sync::{Arc, Weak};
