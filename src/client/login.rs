@@ -1,4 +1,4 @@
-//! From the first packet to ReadyForQuery: refused encryption, cancel requests, authentication, the welcome.
+//! From the first packet to ReadyForQuery: encryption, cancel requests, authentication, the welcome.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::session::{Resets, Session, farewell};
-use super::{Worker, observe};
+use super::{Worker, encrypt, observe};
 use crate::auth::{self, ClientAuth};
 use crate::config::{AuthMethod, ListenAddr, PoolMode};
 use crate::insight::SessionInsight;
@@ -19,7 +19,7 @@ use crate::pool::{Checkout, CheckoutError, Pool, Unknown};
 use crate::server::{self, InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::startup::{self, First, Startup};
+use crate::wire::startup::Startup;
 use crate::wire::tag::frontend;
 use crate::wire::{Frame, HEADER, TxStatus, control};
 
@@ -50,29 +50,35 @@ pub enum Outcome {
 }
 
 /// Why a login failed; the client has been told.
-enum Failed {
+pub(super) enum Failed {
     /// By place in [`super::registry::LOGIN_RESULTS`], with what to say.
     Told(usize, ErrorFields),
+    /// The TLS handshake failed; TLS told the client.
+    Handshake,
     /// The client went away, or it was a cancel request.
     Silent,
 }
 
 const AUTH: usize = 1;
-const REFUSED: usize = 2;
+pub(super) const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
-const ERROR: usize = 4;
+pub(super) const ERROR: usize = 4;
 
 /// Takes one accepted connection through its login.
 pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
-    let mut io = Io { socket, buf: Vec::new() };
+    let mut io = Io { socket, buf: Vec::new(), end_point: None };
     let login = async {
         match Box::pin(login(&w, &mut io, &place)).await {
             Err(Failed::Told(result, fields)) => {
                 w.process.clients.count_login(result, 0);
                 io.say(|out| control::error(out, &fields)).await;
+                None
+            }
+            Err(Failed::Handshake) => {
+                w.process.clients.count_login(ERROR, 0);
                 None
             }
             Err(Failed::Silent) => None,
@@ -118,13 +124,15 @@ struct LoggedIn {
 }
 
 /// The socket and what has been read too much, while messages are few and small.
-struct Io {
-    socket: Socket,
-    buf: Vec<u8>,
+pub(super) struct Io {
+    pub(super) socket: Socket,
+    pub(super) buf: Vec<u8>,
+    /// With TLS: what SCRAM may be bound to.
+    pub(super) end_point: Option<Arc<[u8]>>,
 }
 
 impl Io {
-    async fn fill(&mut self) -> Result<(), Failed> {
+    pub(super) async fn fill(&mut self) -> Result<(), Failed> {
         let mut chunk = [0u8; 1024];
         let n = self.socket.recv(&mut chunk).await.map_err(|_| Failed::Silent)?;
         if n == 0 {
@@ -163,7 +171,7 @@ impl Io {
 }
 
 async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Ready, Failed> {
-    let s = first_packets(w, io).await?;
+    let s = encrypt::first_packets(&w.process, io, &place.info).await?;
     place.info.set_who(Who {
         user: s.user.clone(),
         database: s.database.clone(),
@@ -201,46 +209,13 @@ fn parameter(s: &Startup, name: &str) -> String {
     s.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
 }
 
-/// Reads up to the StartupMessage. Encryption is refused (`N`); bytes already behind such a request were sent before
-/// the answer was known and are an attack or a bug (CVE-2021-23214).
-async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
-    let violation = |m: String| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
-    let (mut ssl, mut gss) = (false, false);
-    loop {
-        let len = loop {
-            match startup::packet_len(&io.buf).map_err(|e| violation(e.to_string()))? {
-                Some(len) if io.buf.len() >= len => break len,
-                _ => io.fill().await?,
-            }
-        };
-        let packet: Vec<u8> = io.buf.drain(..len).collect();
-        match startup::read(&packet).map_err(|e| violation(e.to_string()))? {
-            First::Ssl if !ssl => ssl = true,
-            First::GssEnc if !gss => gss = true,
-            First::Ssl | First::GssEnc => {
-                return Err(violation("encryption was already refused".to_owned()));
-            }
-            First::Cancel { pid, secret } => {
-                let cancels = Arc::clone(&w.process.cancels);
-                // The client waits for the connection to close, which it takes for "delivered".
-                cancels.cancel(pid, &secret).await;
-                return Err(Failed::Silent);
-            }
-            First::Startup(s) => return Ok(s),
-        }
-        if !io.buf.is_empty() {
-            return Err(violation("received unencrypted data after an encryption request".to_owned()));
-        }
-        io.socket.send_all(b"N").await.map_err(|_| Failed::Silent)?;
-    }
-}
-
 async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
     let method = w.process.config.auth.method;
     let secret = w.process.config.auth.users.get(&s.user);
     let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
     let (mut machine, mut ask) =
-        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+        ClientAuth::start_bound(Arc::clone(&w.process.auth), method, &s.user, secret, io.end_point.clone())
+            .map_err(|e| internal(&e))?;
     loop {
         let message = match &ask {
             auth::Ask::Ok => control::Ask::Ok,

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
+//! | [`encrypt`] | TLS before the login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
@@ -18,6 +19,7 @@
 
 mod ahead;
 pub mod alarm;
+mod encrypt;
 pub mod inbound;
 pub mod login;
 pub mod observe;
@@ -41,7 +43,7 @@ use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
-use crate::net::BufPool;
+use crate::net::{BufPool, TlsFiles};
 use crate::pool::Pools;
 use crate::sql::Analyzer;
 
@@ -61,6 +63,8 @@ pub struct Process {
     pub clients: Arc<Clients>,
     /// Keys and caches for authentication.
     pub auth: Arc<AuthContext>,
+    /// TLS of both sides, as read from its files.
+    pub tls: Arc<TlsFiles>,
     /// Insight.
     pub insight: Arc<Insight>,
     /// SIGTERM was seen: not ready, sessions end between transactions.

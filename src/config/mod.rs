@@ -7,6 +7,7 @@
 //! | `value`, `units` | how each kind of value is read from text |
 //! | `parse` | TOML text and environment into `raw` |
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
+//! | `tls` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
 //! | `error` | errors that show the place and the mend |
@@ -18,6 +19,7 @@ mod error;
 pub mod keys;
 mod parse;
 mod raw;
+mod tls;
 pub mod units;
 mod url;
 mod userlist;
@@ -26,6 +28,7 @@ mod warnings;
 
 pub use error::{ConfigError, Problem};
 pub use parse::Environment;
+pub use tls::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
 pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
 use std::collections::BTreeMap;
@@ -63,6 +66,8 @@ pub struct Config {
     pub stats_users: Vec<String>,
     /// How clients prove who they are.
     pub auth: AuthConfig,
+    /// TLS towards clients.
+    pub client_tls: ClientTls,
     /// Named databases, and `*` for any other name.
     pub databases: BTreeMap<String, Database>,
     /// Defaults of every pool.
@@ -231,6 +236,8 @@ pub struct PoolSettings {
     pub max_prepared_statements: usize,
     /// Clients that may keep their server between transactions, cursors aside (never more than `pool_size` - 1).
     pub max_pinned: usize,
+    /// TLS towards the server.
+    pub tls: ServerTls,
 }
 
 impl PoolSettings {

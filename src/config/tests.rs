@@ -147,7 +147,7 @@ fn database_urls_that_cannot_work_say_what_to_do() {
     for (variables, expected) in [
         (&[][..], "no database to pool to is configured"),
         (&[("DATABASE_URL", "")], "no database to pool to is configured"),
-        (&[("DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=require")], "TLS to the server is not built yet"),
+        (&[("DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=verify-full")], "needs `server_tls_ca_file`"),
         (&[("DATABASE_URL", "postgres://db/app")], "it names no user"),
         (&[("DATABASE_URL", "postgres://app@db/app")], "it has no password, so \"app\" cannot log in"),
         (&[("DATABASE_URL", "postgres://app:hunter2@localhost:6432/app")], "it names pgsluice's own address"),

@@ -4,28 +4,59 @@
 //! - `send` is tried at once; writability is asked for only after EAGAIN, on a duplicate of the descriptor, because
 //!   on Unix sockets a standing interest in it costs a wake-up per read of the peer.
 //!
+//! - With TLS the same rules hold for records; what has been decrypted and not yet read counts as readable. Without it
+//!   the cost is one branch.
+//!
 //! All methods are cancel safe: nothing is kept in a future.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::tls::{TlsError, TlsInfo};
+use super::tls_stream::Tls;
+
 /// A connected stream socket.
 pub struct Socket {
-    fd: AsyncFd<OwnedFd>,
+    line: AsyncFd<Line>,
     /// Present only while a write is blocked.
     writable: Option<Box<AsyncFd<OwnedFd>>>,
 }
 
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` owns an open descriptor and keeps it open until the `AsyncFd` that holds it is dropped,
-    // which is what `register_with_interest` asks of its caller.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+/// The descriptor, and TLS on it.
+struct Line {
+    fd: OwnedFd,
+    tls: Option<Box<Tls>>,
+}
+
+impl AsRawFd for Line {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye(&self.fd);
+        }
+    }
+}
+
+/// What owns an open descriptor and keeps it open, the same one, for as long as it lives.
+trait Owner: AsRawFd {}
+impl Owner for OwnedFd {}
+impl Owner for Line {}
+
+fn register<T: Owner>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: an `Owner` keeps its descriptor open until the `AsyncFd` that holds it is dropped, which is what
+    // `register_with_interest` asks of its caller.
+    unsafe { AsyncFd::register_with_interest(owner, interest) }.map_err(io::Error::from)
 }
 
 /// Registers a listening descriptor for readability.
@@ -43,7 +74,11 @@ impl Socket {
     /// Those of `fcntl` and the reactor.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Socket { fd: register(fd, Interest::READABLE)?, writable: None })
+        Socket::on(Line { fd, tls: None })
+    }
+
+    fn on(line: Line) -> io::Result<Self> {
+        Ok(Socket { line: register(line, Interest::READABLE)?, writable: None })
     }
 
     /// Registers with the current runtime instead of the one it was made on (two `epoll_ctl`).
@@ -51,14 +86,17 @@ impl Socket {
     /// # Errors
     /// Those of the reactor; the socket is closed then.
     pub fn rehome(self) -> io::Result<Self> {
-        Socket::new(self.fd.into_inner())
+        Socket::on(self.line.into_inner())
     }
 
     /// Reads once into `buf`, which must not be empty. `Ok(0)` is the end of the stream.
-    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.line.get_ref().tls.is_some() {
+            return self.poll_recv_tls(cx, buf);
+        }
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::empty()) {
+            let mut guard = ready!(self.line.poll_read_ready(cx))?;
+            match rustix::net::recv(&guard.get_inner().fd, &mut *buf, RecvFlags::empty()) {
                 Ok((_, n)) => {
                     if n > 0 && n < buf.len() {
                         guard.clear_ready();
@@ -72,15 +110,47 @@ impl Socket {
         }
     }
 
+    fn poll_recv_tls(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            if let Some(tls) = &mut self.line.get_mut().tls
+                && let Some(read) = tls.read(buf)
+            {
+                return Poll::Ready(read);
+            }
+            let n = ready!(self.poll_pull(cx, buf))?;
+            if n > 0 {
+                return Poll::Ready(Ok(n));
+            }
+        }
+    }
+
+    /// Receives and decrypts once, when the reactor says that there is something.
+    fn poll_pull(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        ready!(self.line.poll_read_ready(cx))?.retain_ready();
+        let line = self.line.get_mut();
+        let Some(tls) = &mut line.tls else { return Poll::Ready(Ok(0)) };
+        let pulled = tls.pull(&line.fd, buf)?;
+        if pulled.drained
+            && let Poll::Ready(guard) = self.line.poll_read_ready(cx)
+        {
+            guard?.clear_ready();
+        }
+        Poll::Ready(Ok(pulled.n))
+    }
+
     /// Whether bytes, an error or the end of the stream are waiting, as far as the reactor has heard; when it says
     /// so, one peek makes sure. For idle servers, which have nothing to say.
-    pub fn has_input(&self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(guard) = self.fd.poll_read_ready(cx) else {
+    /// Records that carry nothing (a session ticket) are taken and do not count.
+    pub fn has_input(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.line.get_ref().tls.is_some() {
+            return self.has_input_tls(cx);
+        }
+        let Poll::Ready(guard) = self.line.poll_read_ready(cx) else {
             return false;
         };
         let Ok(mut guard) = guard else { return true };
         let mut byte = [0u8; 1];
-        match rustix::net::recv(self.fd.get_ref(), &mut byte, RecvFlags::PEEK) {
+        match rustix::net::recv(&guard.get_inner().fd, &mut byte, RecvFlags::PEEK) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
                 guard.clear_ready();
                 false
@@ -89,10 +159,35 @@ impl Socket {
         }
     }
 
+    fn has_input_tls(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            if self.line.get_ref().tls.as_ref().is_some_and(|tls| tls.has_plain()) {
+                return true;
+            }
+            match self.poll_pull(cx, &mut []) {
+                Poll::Pending => return false,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
     /// Whether the peer has closed its side, without taking bytes. `false` while data is still to be read.
-    pub fn peer_closed(&self) -> bool {
+    pub fn peer_closed(&mut self) -> bool {
+        let line = self.line.get_mut();
+        if let Some(tls) = &mut line.tls {
+            // What is received is kept for the reader; the reactor goes on saying that there is something.
+            while !tls.has_plain() {
+                match tls.pull(&line.fd, &mut []) {
+                    Ok(pulled) if pulled.drained && !tls.has_plain() => return false,
+                    Ok(_) => {}
+                    Err(_) => return true,
+                }
+            }
+            return !tls.has_bytes();
+        }
         let mut byte = [0u8; 1];
-        match rustix::net::recv(self.fd.get_ref(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&line.fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, n)) => n == 0,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
             Err(_) => true,
@@ -101,7 +196,12 @@ impl Socket {
 
     /// Waits until something can be read (or the stream has ended), without reading it.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.fd.poll_read_ready(cx))?.retain_ready();
+        if let Some(tls) = &self.line.get_ref().tls
+            && tls.has_plain()
+        {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.line.poll_read_ready(cx))?.retain_ready();
         Poll::Ready(Ok(()))
     }
 
@@ -109,10 +209,14 @@ impl Socket {
     ///
     /// # Errors
     /// Any error of `send` but EAGAIN: the connection is lost.
-    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+    pub fn try_send(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let line = self.line.get_mut();
+        if let Some(tls) = &mut line.tls {
+            return tls.try_send(&line.fd, buf);
+        }
         let mut sent = 0;
         while sent < buf.len() {
-            match rustix::net::send(self.fd.get_ref(), &buf[sent..], SendFlags::NOSIGNAL) {
+            match rustix::net::send(&line.fd, &buf[sent..], SendFlags::NOSIGNAL) {
                 Ok(n) => sent += n,
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(rustix::io::Errno::INTR) => {}
@@ -125,7 +229,7 @@ impl Socket {
     /// Waits until the kernel takes bytes again. Forget it with [`Self::written`] once drained.
     pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.writable.is_none() {
-            let dup = self.fd.get_ref().try_clone()?;
+            let dup = self.line.get_ref().fd.try_clone()?;
             self.writable = Some(Box::new(register(dup, Interest::WRITABLE)?));
         }
         let Some(w) = &self.writable else {
@@ -162,12 +266,46 @@ impl Socket {
     ///
     /// # Errors
     /// Those of `recv`.
-    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub async fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buf)).await
+    }
+
+    /// Encrypts everything from now on: runs the handshake. `early` has been received already. Cancel safe, but the
+    /// connection is of no use when it was not run to its end.
+    ///
+    /// # Errors
+    /// The handshake failed (the peer has been told), or the connection did.
+    pub async fn secure(&mut self, tls: Tls, mut early: Vec<u8>) -> Result<(), TlsError> {
+        self.line.get_mut().tls = Some(Box::new(tls));
+        std::future::poll_fn(|cx| self.poll_shake(cx, &mut early)).await
+    }
+
+    fn poll_shake(&mut self, cx: &mut Context<'_>, early: &mut Vec<u8>) -> Poll<Result<(), TlsError>> {
+        loop {
+            let line = self.line.get_mut();
+            let Some(tls) = &mut line.tls else { return Poll::Ready(Ok(())) };
+            if tls.shake(&line.fd, early)? {
+                self.written();
+                return Poll::Ready(Ok(()));
+            }
+            if tls.ended() {
+                return Poll::Ready(Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())));
+            }
+            if tls.blocked() {
+                ready!(self.poll_writable(cx))?;
+            } else {
+                ready!(self.poll_pull(cx, &mut []))?;
+            }
+        }
+    }
+
+    /// What is known of TLS on it; `None` without.
+    pub fn tls(&self) -> Option<TlsInfo<'_>> {
+        self.line.get_ref().tls.as_ref().map(|tls| TlsInfo { state: tls.state() })
     }
 
     /// The descriptor, for socket options.
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.get_ref().as_fd()
+        self.line.get_ref().fd.as_fd()
     }
 }

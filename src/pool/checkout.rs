@@ -128,7 +128,7 @@ impl Pool {
     fn accept(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        pooled: Box<Pooled>,
+        mut pooled: Box<Pooled>,
         worker: usize,
         client: u64,
     ) -> Option<Checkout> {

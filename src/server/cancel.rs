@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::net::dial::dial;
+use super::encrypt::dial_cancel;
+use crate::net::Connector;
 use crate::wire::control;
 
 /// Time allowed to deliver one cancel request.
@@ -19,6 +20,8 @@ pub struct ServerKey {
     port: u16,
     pid: u32,
     secret: Vec<u8>,
+    /// The session has TLS: so has its cancel request.
+    tls: Option<Arc<Connector>>,
     /// Cancel requests not yet delivered. The server is not handed on while there are any: the cancel would hit
     /// the next client's query (PgBouncer's SV_BEING_CANCELED).
     in_flight: AtomicU32,
@@ -26,9 +29,9 @@ pub struct ServerKey {
 }
 
 impl ServerKey {
-    /// From BackendKeyData.
-    pub fn new(host: String, port: u16, pid: u32, secret: Vec<u8>) -> Self {
-        ServerKey { host, port, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+    /// From BackendKeyData; `tls` when the session has TLS.
+    pub fn new(host: String, port: u16, pid: u32, secret: Vec<u8>, tls: Option<Arc<Connector>>) -> Self {
+        ServerKey { host, port, pid, secret, tls, in_flight: AtomicU32::new(0), delivered: Notify::new() }
     }
 
     /// Backend process id.
@@ -49,7 +52,7 @@ impl ServerKey {
     }
 
     async fn send(&self) -> io::Result<()> {
-        let mut socket = dial(&self.host, self.port).await?;
+        let mut socket = dial_cancel(&self.host, self.port, self.tls.as_deref()).await?;
         let mut packet = Vec::new();
         control::cancel(&mut packet, self.pid, &self.secret);
         socket.send_all(&packet).await?;

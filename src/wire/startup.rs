@@ -8,7 +8,8 @@ use super::cursor::Cursor;
 pub const MAX_PACKET: usize = 10_000;
 
 const CANCEL: u32 = 80_877_102;
-const SSL: u32 = 80_877_103;
+/// Code of SSLRequest.
+pub const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 
 /// A first packet.
