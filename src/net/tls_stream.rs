@@ -39,7 +39,17 @@ enum Side {
     Client(UnbufferedClientConnection),
 }
 
-/// The reading side's end.
+impl Side {
+    fn state(&self) -> &CommonState {
+        match self {
+            Side::Server(c) => c,
+            Side::Client(c) => c,
+        }
+    }
+}
+
+/// The reading side's end. After a failure rustls is not asked again: it would look for the rest of a message in input
+/// that is gone.
 enum End {
     Open,
     /// close_notify, or the end of the stream.
@@ -183,10 +193,16 @@ fn digest(side: &mut Side, input: &mut [u8], sink: &mut Sink<'_>, out: &mut Vec<
         match next {
             Ok(Next::Again) => {}
             Err(e) => {
-                // The alert that tells the peer why.
-                match side {
-                    Side::Server(c) => drop(step(c.process_tls_records(&mut []), sink, out)),
-                    Side::Client(c) => drop(step(c.process_tls_records(&mut []), sink, out)),
+                // What was due before it, and the alert that tells the peer why.
+                // rustls looks at input only when it has nothing to send; after an error it must not look at other input.
+                while side.state().wants_write() {
+                    let (_, next) = match side {
+                        Side::Server(c) => step(c.process_tls_records(&mut []), sink, out),
+                        Side::Client(c) => step(c.process_tls_records(&mut []), sink, out),
+                    };
+                    if next.is_err() {
+                        break;
+                    }
                 }
                 return (used, Err(e));
             }
@@ -242,10 +258,7 @@ impl Tls {
 
     /// What rustls knows of the connection.
     pub(super) fn state(&self) -> &CommonState {
-        match &self.side {
-            Side::Server(c) => c,
-            Side::Client(c) => c,
-        }
+        self.side.state()
     }
 
     /// Whether the reader has something without a receive: plaintext, or the end.
@@ -341,6 +354,9 @@ impl Tls {
     /// As `Socket::try_send`. What it says was not taken must come again, first and unchanged: a part of it may be
     /// encrypted already.
     pub(super) fn try_send(&mut self, fd: &OwnedFd, buf: &[u8]) -> io::Result<usize> {
+        if let End::Failed(e) = &self.end {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, e.clone()));
+        }
         if !self.flush(fd)? {
             return Ok(0);
         }
@@ -378,7 +394,10 @@ impl Tls {
             let mut sink = Sink { buf: &mut [], filled: 0, rest: &mut self.plain };
             let (used, next) = digest(&mut self.side, &mut self.incoming, &mut sink, out);
             self.incoming.drain(..used);
-            next.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            if let Err(e) = next {
+                self.end = End::Failed(e.clone());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, e));
+            }
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, Error::HandshakeNotComplete))
     }

@@ -81,7 +81,9 @@ impl Setup {
         }
         command.env("PGSLUICE_LISTEN", local(port).to_string());
         command.env("PGSLUICE_HTTP_LISTEN", local(http_port).to_string());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // `{port}` is the port of this start.
+        let filled = |value: &String| value.replace("{port}", &port.to_string());
+        command.envs(self.environment.iter().map(|(name, value)| (name, filled(value))));
         if let Some(toml) = &self.toml {
             let path = dir.path().join("pgsluice.toml");
             fs::write(&path, toml).unwrap();
