@@ -12,6 +12,8 @@ pub mod listener;
 pub mod socket;
 pub mod tls;
 pub mod tls_stream;
+#[cfg(test)]
+mod tls_tests;
 mod tls_verify;
 mod tls_words;
 

@@ -205,6 +205,12 @@ pub struct Connector {
 }
 
 impl Connector {
+    /// Where the files cannot be used every connection fails with the reason.
+    pub(super) fn of(settings: &ServerTls) -> Arc<Connector> {
+        let broken = |e: FileError| Connector::new(settings, None, Some(e.to_string()));
+        Arc::new(Connector::load(settings).unwrap_or_else(broken))
+    }
+
     fn load(settings: &ServerTls) -> Result<Connector, FileError> {
         Ok(Connector::new(settings, client_config(settings)?, None))
     }
@@ -321,14 +327,11 @@ impl TlsFiles {
         if let Some(known) = connectors.iter().find(|c| c.settings == *settings) {
             return Arc::clone(known);
         }
-        match Connector::load(settings) {
-            Ok(new) => {
-                let new = Arc::new(new);
-                connectors.push(Arc::clone(&new));
-                new
-            }
-            Err(e) => Arc::new(Connector::new(settings, None, Some(e.to_string()))),
+        let new = Connector::of(settings);
+        if new.broken.is_none() {
+            connectors.push(Arc::clone(&new));
         }
+        new
     }
 
     /// Reads the files again, for connections to come. All or nothing: after an error the old ones stay in force.
