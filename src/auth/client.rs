@@ -295,8 +295,10 @@ pub(super) fn fuzz(data: &[u8]) {
     let md5 = Secret::Md5("md5ffffffffffffffffffffffffffffffff".into());
     for secret in [Some(&verifier), Some(&md5), None] {
         for method in [AuthMethod::Plain, AuthMethod::Md5, AuthMethod::ScramSha256] {
-            for body in [first, data] {
-                let Ok((mut auth, _)) = ClientAuth::start(context.clone(), method, "u", secret) else {
+            for (body, end_point) in
+                [(first, None), (data, None), (first, Some(Arc::from([7; 32]))), (data, Some(Arc::from([7; 32])))]
+            {
+                let Ok((mut auth, _)) = ClientAuth::start_bound(context.clone(), method, "u", secret, end_point) else {
                     return;
                 };
                 if matches!(auth.state, State::Cleartext(Some(Secret::Scram(_)))) && auth.is_expensive(body) {

@@ -33,8 +33,8 @@ DATABASE_URL=postgres://user:password@db:5432/app pgsluice run
 This admits `user` with that password (SCRAM-SHA-256), and pools to the database `app` under the same name. In Django
 only `HOST` and `PORT` change. Special characters in the URL are percent-encoded (`/` is `%2F`); a Unix socket is
 written as `postgres://user:password@/app?host=/run/postgresql`. Parameters of the URL: `host`, `port`, `user`,
-`password`, `dbname`, `connect_timeout` and `sslmode` (`disable`, `allow` or `prefer`: TLS to the server is not built
-yet).
+`password`, `dbname`, `connect_timeout`, and libpq's for TLS: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
+`sslnegotiation`, `channel_binding`. TLS for clients and servers: [security.md](security.md#tls).
 
 Where the application shares pgsluice's environment, its own `DATABASE_URL` names pgsluice: then give the database's
 address in `PGSLUICE_DATABASE_URL`, which counts more. `DATABASE_URL_FILE` and `PGSLUICE_DATABASE_URL_FILE` name a file
@@ -44,7 +44,7 @@ that holds the URL (a mounted secret).
 
 Durations are `250ms`, `5s`, `10min`, `1h`, `1d` or a number of seconds; lists are TOML lists, or one text with commas
 (the way of the environment). An unknown key or variable is an error, never ignored. A changed setting takes effect at
-the next start: there is no reload yet.
+the next start: there is no reload yet, but for the contents of TLS files, which SIGHUP reads again.
 ";
 
 const DATABASES: &str = "\

@@ -126,16 +126,15 @@ impl Socket {
 
     /// Receives and decrypts once, when the reactor says that there is something.
     fn poll_pull(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        ready!(self.line.poll_read_ready(cx))?.retain_ready();
-        let line = self.line.get_mut();
-        let Some(tls) = &mut line.tls else { return Poll::Ready(Ok(0)) };
-        let pulled = tls.pull(&line.fd, buf)?;
-        if pulled.drained
-            && let Poll::Ready(guard) = self.line.poll_read_ready(cx)
-        {
-            guard?.clear_ready();
+        let mut guard = ready!(self.line.poll_read_ready(cx))?;
+        let line = guard.get_inner();
+        let Some(tls) = &line.tls else { return Poll::Ready(Ok(0)) };
+        let received = tls.receive(&line.fd)?;
+        if received.drained {
+            guard.clear_ready();
         }
-        Poll::Ready(Ok(pulled.n))
+        let line = self.line.get_mut();
+        Poll::Ready(Ok(line.tls.as_mut().map_or(0, |tls| tls.take(&line.fd, &received, buf))))
     }
 
     /// Whether bytes, an error or the end of the stream are waiting, as far as the reactor has heard; when it says
@@ -178,10 +177,10 @@ impl Socket {
         if let Some(tls) = &mut line.tls {
             // What is received is kept for the reader; the reactor goes on saying that there is something.
             while !tls.has_plain() {
-                match tls.pull(&line.fd, &mut []) {
-                    Ok(pulled) if pulled.drained && !tls.has_plain() => return false,
-                    Ok(_) => {}
-                    Err(_) => return true,
+                let Ok(received) = tls.receive(&line.fd) else { return true };
+                tls.take(&line.fd, &received, &mut []);
+                if received.drained && !tls.has_plain() {
+                    return false;
                 }
             }
             return !tls.has_bytes();

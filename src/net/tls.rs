@@ -125,10 +125,7 @@ fn roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), F
     let found = certificates(path)?;
     let mut store = RootCertStore::empty();
     // Those that cannot sign (X.509 version 1) still count when a server shows exactly them.
-    let (added, _) = store.add_parsable_certificates(found.iter().cloned());
-    if added == 0 && found.is_empty() {
-        return Err(file_error(path, "no usable certificate in it"));
-    }
+    store.add_parsable_certificates(found.iter().cloned());
     Ok((store, found))
 }
 

@@ -225,10 +225,10 @@ fn send(fd: &OwnedFd, buf: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-/// What one receive came to.
-pub(super) struct Pulled {
-    /// Bytes of plaintext put into the reader's buffer.
-    pub(super) n: usize,
+/// What one receive came to. The bytes are in the thread's buffer until the next one.
+pub(super) struct Received {
+    /// Bytes; `None`: there are none now. 0 is the end of the stream.
+    n: Option<usize>,
     /// The kernel has nothing more: readiness must come from a new edge.
     pub(super) drained: bool,
 }
@@ -291,32 +291,41 @@ impl Tls {
         Some(Ok(n))
     }
 
-    /// Receives once and decrypts, into `buf` first. Only with [`Self::has_plain`] false.
-    pub(super) fn pull(&mut self, fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Pulled> {
+    /// Receives once, behind what was left over. Only with [`Self::has_plain`] false, and [`Self::take`] follows at once.
+    pub(super) fn receive(&self, fd: &OwnedFd) -> io::Result<Received> {
         SCRATCH.with_borrow_mut(|scratch| {
             let incoming = &mut scratch.incoming;
             let kept = self.incoming.len();
             incoming.resize((kept + RECEIVE).max(incoming.len()), 0);
             incoming[..kept].copy_from_slice(&self.incoming);
-            let room = &mut incoming[kept..kept + RECEIVE];
-            let n = loop {
-                match rustix::net::recv(fd, &mut *room, RecvFlags::DONTWAIT) {
-                    Ok((_, n)) => break n,
-                    Err(rustix::io::Errno::AGAIN) => return Ok(Pulled { n: 0, drained: true }),
+            loop {
+                match rustix::net::recv(fd, &mut incoming[kept..kept + RECEIVE], RecvFlags::DONTWAIT) {
+                    Ok((_, n)) => return Ok(Received { n: Some(n), drained: n > 0 && n < RECEIVE }),
+                    Err(rustix::io::Errno::AGAIN) => return Ok(Received { n: None, drained: true }),
                     Err(rustix::io::Errno::INTR) => {}
                     Err(e) => return Err(e.into()),
                 }
-            };
-            if n == 0 {
+            }
+        })
+    }
+
+    /// Decrypts what was received, into `buf` first; the bytes put there.
+    pub(super) fn take(&mut self, fd: &OwnedFd, received: &Received, buf: &mut [u8]) -> usize {
+        match received.n {
+            None => 0,
+            Some(0) => {
                 // Without close_notify too: messages have lengths, so what is cut short is seen (as in PostgreSQL).
                 self.end = End::Closed;
-                return Ok(Pulled { n: 0, drained: false });
+                0
             }
-            let n_plain = self.feed(&mut incoming[..kept + n], buf);
-            // If it fails the next send says so; what was received comes first.
-            let _ = self.flush(fd);
-            Ok(Pulled { n: n_plain, drained: n < RECEIVE })
-        })
+            Some(n) => SCRATCH.with_borrow_mut(|scratch| {
+                let kept = self.incoming.len();
+                let filled = self.feed(&mut scratch.incoming[..kept + n], buf);
+                // If it fails the next send says so; what was received comes first.
+                let _ = self.flush(fd);
+                filled
+            }),
+        }
     }
 
     /// Takes ciphertext: `input` is what was left over and what came now. Returns the plaintext put into `buf`.
@@ -381,25 +390,23 @@ impl Tls {
     }
 
     fn encrypt(&mut self, data: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        // A key update of rustls' own may stand before the data; more than one does not.
-        for _ in 0..4 {
-            let (used, done) = match &mut self.side {
-                Side::Server(c) => encrypt(c.process_tls_records(&mut self.incoming), data, out),
-                Side::Client(c) => encrypt(c.process_tls_records(&mut self.incoming), data, out),
-            };
-            self.incoming.drain(..used);
-            if done {
-                return Ok(());
-            }
+        let invalid = |e: Error| io::Error::new(io::ErrorKind::InvalidData, e);
+        if self.state().wants_write() {
+            // What rustls has to say of its own goes first.
             let mut sink = Sink { buf: &mut [], filled: 0, rest: &mut self.plain };
             let (used, next) = digest(&mut self.side, &mut self.incoming, &mut sink, out);
             self.incoming.drain(..used);
             if let Err(e) = next {
                 self.end = End::Failed(e.clone());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, e));
+                return Err(invalid(e));
             }
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, Error::HandshakeNotComplete))
+        let (used, done) = match &mut self.side {
+            Side::Server(c) => encrypt(c.process_tls_records(&mut self.incoming), data, out),
+            Side::Client(c) => encrypt(c.process_tls_records(&mut self.incoming), data, out),
+        };
+        self.incoming.drain(..used);
+        if done { Ok(()) } else { Err(invalid(Error::HandshakeNotComplete)) }
     }
 
     /// Goes on with the handshake: sends what is due, takes what has come. Whether it is complete.
