@@ -306,6 +306,14 @@ fn warnings_tell_what_is_probably_not_meant() {
     assert_eq!(config.warnings.len(), 5, "{:#?}", config.warnings);
     let trusting = toml("listen = \"*\"\nauth_type = \"any\"").unwrap();
     assert!(trusting.warnings[0].contains("lets everybody in"), "{:?}", trusting.warnings);
+    let clear = |mode: &str| {
+        let variables =
+            [URL, ("PGSLUICE_LISTEN", "*:6432"), ("PGSLUICE_AUTH_TYPE", "plain"), ("PGSLUICE_CLIENT_TLS_MODE", mode)];
+        let files = [("PGSLUICE_CLIENT_TLS_CERT_FILE", "c.pem"), ("PGSLUICE_CLIENT_TLS_KEY_FILE", "c.key")];
+        let config = from_env(&[&variables[..], &files].concat()).unwrap();
+        config.warnings.iter().any(|warning| warning.contains("in the clear"))
+    };
+    assert!(clear("prefer") && !clear("require"));
 }
 
 proptest::proptest! {

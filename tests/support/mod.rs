@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)] // each test file uses a part; a test may panic
 
 pub mod cluster;
+pub mod copy;
 pub mod pki;
 pub mod pooler;
 pub mod proxy;
