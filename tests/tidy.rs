@@ -163,7 +163,7 @@ fn a_module_says_what_it_is_for() {
 #[test]
 fn fuzz_corpora_hold() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 8] = [
+    let targets: [Target; 9] = [
         ("frame", pgsluice::wire::frame::fuzz_frame),
         ("startup", pgsluice::wire::startup::fuzz_startup),
         ("control", pgsluice::wire::control::fuzz_control),
@@ -172,6 +172,7 @@ fn fuzz_corpora_hold() {
         ("tags", pgsluice::sql::fuzz_tags),
         ("sasl", pgsluice::auth::fuzz_sasl),
         ("userlist", pgsluice::config::fuzz_userlist),
+        ("certificate", pgsluice::net::certificate::fuzz_certificate),
     ];
     for (target, run) in targets {
         assert!(root().join(format!("tests/fuzz/fuzz_targets/{target}.rs")).exists());

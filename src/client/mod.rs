@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
-//! | [`encrypt`] | TLS before the login |
+//! | `encrypt` | TLS before the login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |

@@ -212,6 +212,19 @@ mod tests {
         assert_eq!(hash(&rcgen::PKCS_ED25519, &digest::SHA256).0, None);
     }
 
+    /// Certificates made by OpenSSL: ECDSA with SHA-256, RSASSA-PSS with SHA-384, RSA with SHA-1.
+    #[test]
+    fn certificates_of_openssl_are_read() {
+        for (name, hash) in [("ecdsa", &digest::SHA256), ("pss", &digest::SHA384), ("sha1", &digest::SHA256)] {
+            let file = format!("{}/tests/fuzz/corpus/certificate/{name}", env!("CARGO_MANIFEST_DIR"));
+            let der = std::fs::read(file).unwrap();
+            assert_eq!(end_point(&der), Some(digest::digest(hash, &der).as_ref().to_vec()), "{name}");
+            assert_eq!(sole_common_name(&der).is_some(), name != "ecdsa", "{name}");
+            let (first, last) = validity(&der).unwrap();
+            assert_eq!(last - first, 3650 * 86_400, "{name}");
+        }
+    }
+
     #[test]
     fn weak_hashes_become_sha_256() {
         for (oid, hash) in [
