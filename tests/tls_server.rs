@@ -379,6 +379,29 @@ fn an_attacker_between_gets_nothing() {
     }
 }
 
+/// A server that said N and then refuses the user is not asked again in the same way.
+#[test]
+fn without_tls_there_is_no_second_attempt_without_tls() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let firsts: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let seen = Arc::clone(&firsts);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut first = [0; 8];
+            client.read_exact(&mut first).unwrap();
+            seen.lock().unwrap().push(first.to_vec());
+            let _ = client.write_all(b"N");
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(b"E\0\0\0\x16SFATAL\0C28000\0Mno\0\0");
+        }
+    });
+    let pooler = Setup::toml(&configuration(port, &[("app", "127.0.0.1", tls_mode("prefer", None))])).start();
+    assert!(has_tls(&pooler, "app", "app").unwrap_err().contains("28000"));
+    let request = [8u32.to_be_bytes(), 80_877_103u32.to_be_bytes()].concat();
+    assert!(firsts.lock().unwrap().iter().all(|first| *first == request), "{firsts:?}");
+}
+
 /// pgsluice in front of pgsluice: TLS from the first byte on both.
 #[test]
 fn direct_tls_to_a_server_that_takes_it() {

@@ -89,7 +89,7 @@ fn signature_hash(oid: &[u8]) -> Option<&'static digest::Algorithm> {
     }
 }
 
-/// RSASSA-PSS-params (RFC 4055): the hash is tagged [0], SHA-1 when absent.
+/// RSASSA-PSS-params (RFC 4055): the hash is tagged 0, SHA-1 when absent.
 fn pss_hash(mut behind: Der<'_>) -> Option<&'static digest::Algorithm> {
     const SHA2: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2];
     let mut parameters = Der(behind.expect(SEQUENCE)?);

@@ -2,7 +2,7 @@
 //!
 //! - Ciphertext is received into a buffer of the thread. What stays with the connection is the beginning of a record,
 //!   and what was decrypted beyond the room of the reader; both are empty when the peer is silent.
-//! - Bytes count as sent only when their record has gone to the kernel whole. Until then [`Tls::try_send`] says that
+//! - Bytes count as sent only when their record has gone to the kernel whole. Until then `Tls::try_send` says that
 //!   they were not taken, and its caller gives the same bytes again: what is owed is as exact as without TLS.
 
 use std::cell::RefCell;
@@ -193,8 +193,8 @@ fn digest(side: &mut Side, input: &mut [u8], sink: &mut Sink<'_>, out: &mut Vec<
         match next {
             Ok(Next::Again) => {}
             Err(e) => {
-                // What was due before it, and the alert that tells the peer why.
-                // rustls looks at input only when it has nothing to send; after an error it must not look at other input.
+                // What was due before it, and the alert that tells the peer why. rustls looks at input only when it has
+                // nothing to send, and after an error it must not: this is not the input that it remembers.
                 while side.state().wants_write() {
                     let (_, next) = match side {
                         Side::Server(c) => step(c.process_tls_records(&mut []), sink, out),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use super::encrypt::{self, Way};
+use super::encrypt::{self, Progress, Way};
 use super::{InMessage, ParamSet, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::dial::dial;
@@ -154,12 +154,12 @@ async fn login(
     worker: usize,
 ) -> Result<Server, ConnectError> {
     let (way, other) = encrypt::ways(&target.tls, &target.host);
-    let mut proved = false;
-    match (log_in(target, startup, auth, worker, way, &mut proved).await, other) {
-        (Err(e), Some(other)) if encrypt::other_way_may_do(way, &e, proved) => {
+    let mut progress = Progress::default();
+    match (log_in(target, startup, auth, worker, way, &mut progress).await, other) {
+        (Err(e), Some(other)) if encrypt::other_way_may_do(way, &e, progress) => {
             tracing::debug!(target: "pgsluice::server", host = %target.host, error = %e.text(), "trying again {}", if other == Way::Plain { "without TLS" } else { "with TLS" });
             // The first error says more when both ways fail.
-            log_in(target, startup, auth, worker, other, &mut proved).await.map_err(|second| second.or_first(e))
+            log_in(target, startup, auth, worker, other, &mut progress).await.map_err(|second| second.or_first(e))
         }
         (done, _) => done,
     }
@@ -171,10 +171,11 @@ async fn log_in(
     auth: &Arc<AuthContext>,
     worker: usize,
     way: Way,
-    proved: &mut bool,
+    progress: &mut Progress,
 ) -> Result<Server, ConnectError> {
     let mut socket = dial(&target.host, target.port).await?;
     encrypt::encrypt(&mut socket, &target.tls, &target.host, way).await?;
+    progress.tls = socket.tls().is_some();
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
     let mut out = Vec::new();
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
@@ -182,7 +183,7 @@ async fn log_in(
     io.socket.send_all(&out).await?;
     let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())
         .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
-    authenticate(&mut io, target, machine, proved).await?;
+    authenticate(&mut io, target, machine, progress).await?;
     welcome(io, target, startup, worker).await
 }
 
@@ -190,7 +191,7 @@ async fn authenticate(
     io: &mut Messages,
     target: &Target,
     mut auth: ServerAuth,
-    proved: &mut bool,
+    progress: &mut Progress,
 ) -> Result<(), ConnectError> {
     loop {
         let (tag, body) = io.next().await?;
@@ -221,7 +222,7 @@ async fn authenticate(
             Reply::Ok => return Ok(()),
             other => {
                 if let Some(body) = other.body() {
-                    *proved = true;
+                    progress.proved = true;
                     if code == method::CLEARTEXT {
                         warn_of_clear_text(&io.socket, target);
                     }

@@ -35,15 +35,25 @@ pub(super) fn ways(connector: &Connector, host: &str) -> (Way, Option<Way>) {
     }
 }
 
-/// Whether the other way may succeed where this one failed. `proved`: a password or proof has been sent, and goes
-/// nowhere a second time.
-pub(super) fn other_way_may_do(way: Way, error: &ConnectError, proved: bool) -> bool {
+/// How far an attempt has come.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// TLS is there.
+    pub(super) tls: bool,
+    /// A password or proof has been sent: it goes nowhere a second time.
+    pub(super) proved: bool,
+}
+
+/// Whether the other way may succeed where this one failed.
+pub(super) fn other_way_may_do(way: Way, error: &ConnectError, progress: Progress) -> bool {
     match error {
         ConnectError::Tls { .. } => way == Way::Offer,
         // pg_hba.conf has hostssl or hostnossl; PgBouncer says "SSL required" with 08P01.
-        ConnectError::Refused(e) => {
-            !proved && (e.code.starts_with("28") || way == Way::Plain && e.code.starts_with("08"))
-        }
+        ConnectError::Refused(e) if !progress.proved => match way {
+            Way::Plain => e.code.starts_with("28") || e.code.starts_with("08"),
+            // Where the server said N this was without TLS already.
+            Way::Offer | Way::Tls => e.code.starts_with("28") && progress.tls,
+        },
         _ => false,
     }
 }
