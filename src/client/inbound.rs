@@ -435,11 +435,11 @@ impl Session {
         }
         let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
-        if close
-            && target == Target::Statement(b"")
-            && let Some(names) = &mut self.names
-        {
-            names.end_unnamed(server.tracker.last_place());
+        if close && target == Target::Statement(b"") {
+            self.unnamed.ended(server);
+            if let Some(names) = &mut self.names {
+                names.end_unnamed(server.tracker.last_place());
+            }
         }
         plan.keep(data, range);
         Ok(Taken::Yes)

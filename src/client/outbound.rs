@@ -265,7 +265,7 @@ impl Session {
                         server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration == 0 && e.statement == 0 {
-                        self.unnamed.dropped();
+                        self.unnamed.dropped(&e, server);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);

@@ -1,0 +1,112 @@
+//! Features that meet: what one of them leaves to another is still what a direct connection would give.
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod support;
+
+use support::cluster;
+use support::pooler::{Pooler, Setup};
+use support::raw::{self, Client};
+
+fn pool(size: u32) -> Pooler {
+    Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", &size.to_string()).start()
+}
+
+/// Rows, or the SQLSTATE.
+fn heard(client: &mut Client) -> String {
+    client.answer().map_or_else(|e| e.code().to_owned(), |rows| raw::text(&rows))
+}
+
+fn prepare_unnamed(client: &mut Client, sql: &str) {
+    client.send(&[raw::parse("", sql), raw::sync()].concat()).unwrap();
+    client.answer().unwrap();
+}
+
+fn run_unnamed(client: &mut Client) -> String {
+    client.send(&[raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+    heard(client)
+}
+
+#[test]
+fn an_unnamed_statement_is_nobody_elses() {
+    let pooler = pool(1);
+    let (mut a, mut b) = (pooler.client("postgres"), pooler.client("postgres"));
+    prepare_unnamed(&mut a, "SELECT 'a'");
+    assert_eq!(run_unnamed(&mut b), "26000", "it has prepared none");
+    assert_eq!(run_unnamed(&mut a), "a");
+}
+
+#[test]
+fn a_huge_unnamed_statement_takes_the_place_of_the_one_before() {
+    let pooler = pool(1);
+    let (mut a, mut b) = (pooler.client("postgres"), pooler.client("postgres"));
+    prepare_unnamed(&mut b, "SELECT 'old'");
+    prepare_unnamed(&mut a, "SELECT 'a'");
+    let huge = format!("SELECT 'huge' /* {} */", "x".repeat(100_000));
+    b.send(&[raw::parse("", &huge), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut b), "huge");
+    assert_eq!(run_unnamed(&mut a), "a");
+}
+
+#[test]
+fn an_unnamed_statement_put_ahead_and_skipped_leaves_no_other() {
+    let pooler = pool(1);
+    let (mut a, mut b) = (pooler.client("postgres"), pooler.client("postgres"));
+    prepare_unnamed(&mut b, "SELECT 'b'");
+    prepare_unnamed(&mut a, "SELECT 'a'");
+    let failing = [raw::bind("", "no_such", &[]), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()];
+    b.send(&failing.concat()).unwrap();
+    assert_eq!(heard(&mut b), "26000");
+    assert_eq!(run_unnamed(&mut b), "b");
+}
+
+#[test]
+fn an_unnamed_statement_that_was_closed_stays_closed() {
+    let pooler = pool(1);
+    let (mut a, mut b) = (pooler.client("postgres"), pooler.client("postgres"));
+    prepare_unnamed(&mut b, "SELECT 'b'");
+    b.send(&[raw::close(b'S', ""), raw::sync()].concat()).unwrap();
+    b.answer().unwrap();
+    prepare_unnamed(&mut a, "SELECT 'a'");
+    assert_eq!(run_unnamed(&mut b), "26000");
+}
+
+#[test]
+fn an_unnamed_execute_is_bound_at_another_server() {
+    let pooler = pool(1);
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    client.send(&[raw::parse("s", "SELECT 'mine'"), raw::sync()].concat()).unwrap();
+    client.answer().unwrap();
+    prepare_unnamed(&mut client, "EXECUTE s");
+    prepare_unnamed(&mut other, "SELECT 'theirs'");
+    assert_eq!(run_unnamed(&mut client), "mine");
+}
+
+#[test]
+fn a_deallocate_of_a_neighbour_does_not_lose_the_unnamed_statement() {
+    let pooler = pool(1);
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    other.send(&[raw::parse("s", "SELECT 'theirs'"), raw::sync()].concat()).unwrap();
+    other.answer().unwrap();
+    prepare_unnamed(&mut client, "SELECT 'mine'");
+    other.simple("DEALLOCATE s").unwrap();
+    assert_eq!(run_unnamed(&mut client), "mine");
+}
+
+#[test]
+fn a_parse_that_failed_takes_nothing_from_the_one_pipelined_behind_it() {
+    let pooler = pool(1);
+    let mut client = pooler.client("postgres");
+    client
+        .send(
+            &[raw::parse("", "SELECT pg_sleep(0.2), 1/0"), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()]
+                .concat(),
+        )
+        .unwrap();
+    client.send(&raw::parse("", "SELEC")).unwrap();
+    client.send(&raw::sync()).unwrap();
+    client.send(&raw::parse("", "SELECT 'good'")).unwrap();
+    client.answer().unwrap_err();
+    client.answer().unwrap_err();
+    assert_eq!(run_unnamed(&mut client), "good");
+}
