@@ -72,6 +72,23 @@ fn an_unnamed_statement_that_was_closed_stays_closed() {
 }
 
 #[test]
+fn nothing_is_done_when_the_parameters_could_not_be_set() {
+    let cluster = cluster::shared();
+    cluster.psql(
+        "CREATE SCHEMA IF NOT EXISTS tenant_a; CREATE TABLE IF NOT EXISTS tenant_a.orders (n int); \
+         DROP ROLE IF EXISTS temporary_role; CREATE ROLE temporary_role",
+    );
+    let pooler = pool(1);
+    let (mut a, mut b) = (pooler.client("postgres"), pooler.client("postgres"));
+    b.simple("SET ROLE temporary_role").unwrap();
+    a.simple("SET search_path = tenant_a").unwrap();
+    cluster.psql("DROP ROLE temporary_role");
+    let e = b.simple("INSERT INTO orders VALUES (1)").unwrap_err();
+    assert_ne!(e.code(), "42P01", "{e}");
+    assert_eq!(a.value("SELECT count(*) FROM tenant_a.orders"), "0", "done under the role and path of another");
+}
+
+#[test]
 fn an_unnamed_execute_is_bound_at_another_server() {
     let pooler = pool(1);
     let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));

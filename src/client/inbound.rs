@@ -135,6 +135,11 @@ impl Session {
         let mut sql = Vec::new();
         server::params::sync_sql(&server.params, &self.params, &mut sql);
         if !sql.is_empty() {
+            if !in_transaction {
+                // In a block: should it fail, what follows in the same write is refused (25P02), not done under what
+                // another client has set. (But for a text that begins with the end of a transaction.)
+                sql = [b"BEGIN;", &*sql, b";COMMIT"].concat();
+            }
             names::put_query(plan.inject(&[]), &sql);
             server.tracker.push(Entry::new(Request::Query, Action::Skip));
             server.unnamed_of = 0;
