@@ -7,6 +7,7 @@ mod support;
 use support::cluster;
 use support::pooler::{Pooler, Setup};
 use support::raw::{self, Client};
+use support::wait_for;
 
 fn pool(size: u32) -> Pooler {
     Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", &size.to_string()).start()
@@ -86,6 +87,45 @@ fn nothing_is_done_when_the_parameters_could_not_be_set() {
     let e = b.simple("INSERT INTO orders VALUES (1)").unwrap_err();
     assert_ne!(e.code(), "42P01", "{e}");
     assert_eq!(a.value("SELECT count(*) FROM tenant_a.orders"), "0", "done under the role and path of another");
+}
+
+#[test]
+fn what_is_sent_behind_a_replay_is_looked_at_too() {
+    let cluster = cluster::shared();
+    cluster.psql(
+        "DROP TABLE IF EXISTS behind_replay; CREATE TABLE behind_replay (a int); INSERT INTO behind_replay VALUES (1)",
+    );
+    let pooler = pool(1);
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    let plain = other.value("SHOW work_mem");
+    client
+        .send(
+            &[
+                raw::parse("r", "SELECT *, pg_sleep(0.4)::text FROM behind_replay"),
+                raw::parse("s", "SET work_mem = '77MB'"),
+                raw::sync(),
+            ]
+            .concat(),
+        )
+        .unwrap();
+    client.answer().unwrap();
+    let asking =
+        |name: &str| [raw::bind("", name, &[]), raw::describe(b'P', ""), raw::execute("", 0), raw::sync()].concat();
+    client.send(&asking("r")).unwrap();
+    client.answer().unwrap();
+    cluster.psql("ALTER TABLE behind_replay ADD b int");
+    client.send(&asking("r")).unwrap();
+    wait_for("the second time", || {
+        (cluster
+            .psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%behind_replay%'")
+            .trim()
+            == "1")
+            .then_some(())
+    });
+    client.send(&asking("s")).unwrap();
+    client.answer().unwrap();
+    client.answer().unwrap();
+    assert_eq!(other.value("SHOW work_mem"), plain);
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl Session {
         if !events.is_empty() && !seen {
             self.observe(input.filled(), events, now);
         }
+        if seen && used == input.filled().len() {
+            // It is sent a second time once: what is as long and comes next is new.
+            server.replay.bytes.clear();
+        }
         input.consume(used);
         if need > 0 {
             input.grow(need);
