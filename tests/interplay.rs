@@ -90,6 +90,24 @@ fn nothing_is_done_when_the_parameters_could_not_be_set() {
 }
 
 #[test]
+fn a_function_call_ties_as_a_query_does() {
+    let cluster = cluster::shared();
+    let pooler = pool(1);
+    let mut client = pooler.client("postgres");
+    // pg_advisory_lock(bigint), pg_proc.dat.
+    let mut body = 2880u32.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 1, 0, 1, 0, 0, 0, 8]);
+    body.extend(4_711_815u64.to_be_bytes());
+    body.extend([0, 1]);
+    client.send_frame(b'F', &body).unwrap();
+    client.answer().unwrap();
+    let held = || cluster.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711815");
+    assert_eq!(held().trim(), "1");
+    client.terminate();
+    wait_for("the lock to go with its client", || (held().trim() == "0").then_some(()));
+}
+
+#[test]
 fn what_is_sent_behind_a_replay_is_looked_at_too() {
     let cluster = cluster::shared();
     cluster.psql(

@@ -250,7 +250,12 @@ impl Session {
                 }
                 Some(Request::Execute)
             }
-            tag::FUNCTION_CALL => Some(Request::Function),
+            tag::FUNCTION_CALL => {
+                if self.follows_parameters() && !large_object(&data[range.start + HEADER..range.end]) {
+                    self.pins.saw_opaque();
+                }
+                Some(Request::Function)
+            }
             tag::COPY_DONE | tag::COPY_FAIL => Some(Request::CopyEnd),
             tag::FLUSH | tag::COPY_DATA => None,
             tag::TERMINATE => return Err(Stop::Terminate),
@@ -453,6 +458,13 @@ impl Session {
         plan.keep(data, range);
         Ok(Taken::Yes)
     }
+}
+
+/// Whether a FunctionCall is one of those that drivers make, of large objects: they leave nothing behind their
+/// transaction. Oids of pg_proc.dat (lo_open .. lo_tell, lo_unlink, lo_create, lo_truncate, and those of 64 bits).
+fn large_object(body: &[u8]) -> bool {
+    let oid = body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
+    matches!(oid, Some(952..=958 | 964 | 715 | 1004 | 3170..=3172))
 }
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {
