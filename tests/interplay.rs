@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::cluster;
+use support::cluster::{self, Cluster};
 use support::pooler::{Pooler, Setup};
 use support::raw::{self, Client};
 use support::wait_for;
@@ -70,6 +70,20 @@ fn an_unnamed_statement_that_was_closed_stays_closed() {
     b.answer().unwrap();
     prepare_unnamed(&mut a, "SELECT 'a'");
     assert_eq!(run_unnamed(&mut b), "26000");
+}
+
+#[test]
+fn a_client_whose_server_could_not_be_asked_is_sent_away_by_a_drain() {
+    let mut pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    // Too short for the question what is left.
+    client.simple("DO $$ BEGIN PERFORM set_config('statement_timeout', '1', false); END $$").unwrap();
+    let mut other = pooler.client("postgres");
+    other.simple("SELECT 1").unwrap();
+    pooler.signal("TERM");
+    let e = client.answer().unwrap_err();
+    assert_eq!(e.code(), "57P01", "{e}");
+    pooler.wait();
 }
 
 #[test]
@@ -184,4 +198,23 @@ fn a_parse_that_failed_takes_nothing_from_the_one_pipelined_behind_it() {
     client.answer().unwrap_err();
     client.answer().unwrap_err();
     assert_eq!(run_unnamed(&mut client), "good");
+}
+
+#[test]
+fn a_cancel_that_comes_too_late_ties_nobody() {
+    // Its own: what the server is asked waits for a lock on a catalog.
+    let cluster = Cluster::start(&[]);
+    let pooler = Setup::url(&cluster, "postgres").env("PGSLUICE_POOL_SIZE", "1").start();
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    let mut locker = cluster.connect();
+    locker.simple("BEGIN; LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE").unwrap();
+    client.simple("DO $$ BEGIN PERFORM 1; END $$").unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%pg_my_temp_schema%' \
+                 AND pid <> pg_backend_pid()";
+    wait_for("the question", || (locker.value(waits) == "1").then_some(()));
+    Client::connect(pooler.address()).unwrap().send_cancel(client.key.as_ref().unwrap()).unwrap();
+    wait_for("the cancel", || cluster.log().contains("canceling statement due to user request").then_some(()));
+    locker.simple("ROLLBACK").unwrap();
+    assert_eq!(other.value("SELECT 'served'"), "served");
+    assert_eq!(client.value("SELECT 'lives'"), "lives");
 }

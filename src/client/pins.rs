@@ -67,7 +67,9 @@ pub(super) struct Ties {
     /// Kinds of state that are there, as far as is known.
     kinds: u8,
     /// Kinds that statements since the last question may have made or undone.
-    suspect: u8,
+    pub(super) suspect: u8,
+    /// Times that the question has been cancelled.
+    pub(super) tries: u8,
     /// Parameters they may have changed.
     pub(super) touched: Touched,
     /// The question under way, if any: the kinds and parameters asked for, and the answers so far.
