@@ -4,13 +4,19 @@
 
 mod support;
 
-use support::cluster::{self, Cluster};
+use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
 use support::raw::{self, Client};
 use support::wait_for;
 
 fn pool(size: u32) -> Pooler {
     Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", &size.to_string()).start()
+}
+
+fn open(pooler: &Pooler, parameters: &[(&str, &str)]) -> Client {
+    let mut client = Client::connect(pooler.address()).unwrap();
+    client.login_with(PASSWORD, &[&[("user", "postgres"), ("database", DATABASE)], parameters].concat()).unwrap();
+    client
 }
 
 /// Rows, or the SQLSTATE.
@@ -70,6 +76,15 @@ fn an_unnamed_statement_that_was_closed_stays_closed() {
     b.answer().unwrap();
     prepare_unnamed(&mut a, "SELECT 'a'");
     assert_eq!(run_unnamed(&mut b), "26000");
+}
+
+#[test]
+fn a_reported_parameter_set_behind_reset_all_stays_set() {
+    let pooler = pool(1);
+    let (mut client, mut other) = (open(&pooler, &[("application_name", "resetting")]), pooler.client("postgres"));
+    client.simple("RESET ALL; SET TIME ZONE 'Asia/Tokyo'").unwrap();
+    other.simple("SELECT 1").unwrap();
+    assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo");
 }
 
 #[test]

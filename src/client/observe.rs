@@ -252,8 +252,9 @@ impl Notes<'_> {
             match (later, reset) {
                 (true, _) => self.pins.watch(name, reset),
                 (false, true) => self.reset(name, by_set),
-                // Its report tells the value.
-                (false, false) if self.welcomes.reports(name) && !params::fixed(name) => {}
+                // Its report tells the value; beside a RESET, which of them came last does not show.
+                (false, false)
+                    if self.resets.names.is_empty() && self.welcomes.reports(name) && !params::fixed(name) => {}
                 (false, false) => self.pins.ties().touched.add(name, false),
             }
         }
