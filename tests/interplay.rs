@@ -6,6 +6,7 @@ mod support;
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
+use support::proxy::Proxy;
 use support::raw::{self, Client};
 use support::wait_for;
 
@@ -232,4 +233,24 @@ fn a_cancel_that_comes_too_late_ties_nobody() {
     locker.simple("ROLLBACK").unwrap();
     assert_eq!(other.value("SELECT 'served'"), "served");
     assert_eq!(client.value("SELECT 'lives'"), "lives");
+}
+
+#[test]
+fn a_server_lost_as_its_client_is_tied_does_not_upset_the_count() {
+    let proxy = Proxy::start(cluster::shared().address(), 1);
+    let url = format!("postgres://postgres:{PASSWORD}@{}/{DATABASE}", proxy.address());
+    let pooler = Setup::default().env("DATABASE_URL", &url).env("PGSLUICE_POOL_SIZE", "2").start();
+    let mut client = pooler.client("postgres");
+    // Not read: nor is the server then, so its end is first seen by what is sent to it.
+    client.send(&raw::query("BEGIN; SELECT repeat('x', 50000000)")).unwrap();
+    let writes = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'";
+    wait_for("the answer to fill the way", || (cluster::shared().psql(writes).trim() == "1").then_some(()));
+    proxy.reset_all();
+    wait_for("the reset", || (proxy.open() == 0).then_some(()));
+    // A name with a text too long to be shared ties.
+    client.send(&raw::parse("huge", &format!("SELECT 1 /* {} */", "x".repeat(70_000)))).unwrap();
+    client.read_to_end().unwrap_err();
+    let mut other = pooler.client("postgres");
+    other.simple("LISTEN here").unwrap();
+    assert_eq!(other.value("SELECT 'lives'"), "lives");
 }
