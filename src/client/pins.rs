@@ -237,12 +237,9 @@ impl Pins {
         if t.closing.is_empty() {
             return;
         }
+        // CLOSE ALL has another tag: one here is of a cursor with that name.
         let name = t.closing.remove(0);
-        if name.eq_ignore_ascii_case(b"all") {
-            t.held.clear();
-        } else {
-            t.held.retain(|h| *h != name);
-        }
+        t.held.retain(|h| *h != name);
     }
 
     /// `CLOSE CURSOR ALL` was answered.
@@ -329,6 +326,19 @@ mod tests {
         p.pin(Pin::Load);
         p.closed();
         assert_eq!(p.reason(), Some(Pin::Load));
+    }
+
+    #[test]
+    fn a_cursor_named_all_is_not_all_cursors() {
+        let mut p = Pins::default();
+        p.declare(b"DECLARE \"all\" CURSOR WITH HOLD FOR SELECT 1");
+        p.declare(b"DECLARE b CURSOR WITH HOLD FOR SELECT 1");
+        p.close(b"CLOSE \"all\"");
+        p.closed();
+        assert_eq!(p.reason(), Some(Pin::Cursor));
+        p.close(b"CLOSE ALL");
+        p.closed_all();
+        assert_eq!(p.reason(), None);
     }
 
     #[test]
