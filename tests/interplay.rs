@@ -254,3 +254,22 @@ fn a_server_lost_as_its_client_is_tied_does_not_upset_the_count() {
     other.simple("LISTEN here").unwrap();
     assert_eq!(other.value("SELECT 'lives'"), "lives");
 }
+
+#[test]
+fn a_prepared_declare_ties_beside_another_cursor() {
+    let pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    client.send(&[raw::parse("d", "DECLARE a CURSOR WITH HOLD FOR SELECT 'a'"), raw::sync()].concat()).unwrap();
+    client.answer().unwrap();
+    for before in ["DECLARE c CURSOR WITH HOLD FOR SELECT 'c'; CLOSE c", "DECLARE b CURSOR WITH HOLD FOR SELECT 'b'"] {
+        client.simple(before).unwrap();
+        client.send(&[raw::bind("", "d", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+        client.answer().unwrap();
+        let close = if before.contains("CLOSE") { "CLOSE a" } else { "CLOSE b" };
+        client.simple(close).unwrap();
+    }
+    // Takes the server, if it was let go.
+    let mut other = pooler.client("postgres");
+    other.simple("BEGIN").unwrap();
+    assert_eq!(client.value("FETCH a"), "a");
+}

@@ -201,7 +201,9 @@ impl Notes<'_> {
             return;
         }
         self.parameters(statement.effects, text, true);
-        if statement.operation == Operation::Cursor {
+        if statement.effects & effect::HOLD_CURSOR != 0 {
+            self.pins.declare_parsed(text.0);
+        } else if statement.operation == Operation::Cursor {
             self.cursor(statement.effects, text);
         } else if opaque(statement, text) {
             sql::hidden_parameters(text, |name| self.pins.watch(name, false));

@@ -78,6 +78,8 @@ pub(super) struct Ties {
     watched: Vec<(Box<str>, bool)>,
     /// Open cursors WITH HOLD, by name.
     held: Vec<Box<[u8]>>,
+    /// DECLAREs noted by their Parse, and not executed since.
+    parsed: u8,
     /// CLOSE statements sent and not answered, in order; the answer says whether they worked.
     closing: Vec<Box<[u8]>>,
 }
@@ -209,10 +211,20 @@ impl Pins {
         }
     }
 
+    /// The same in a Parse: taken as if it was executed, which nearly always follows at once.
+    pub(super) fn declare_parsed(&mut self, sql: &[u8]) {
+        self.declare(sql);
+        let t = self.ties();
+        t.parsed = t.parsed.saturating_add(1);
+    }
+
     /// A prepared `DECLARE ... WITH HOLD` was executed.
     pub(super) fn declared(&mut self) {
         let t = self.ties();
-        if t.held.is_empty() {
+        if t.parsed > 0 {
+            t.parsed -= 1;
+        } else {
+            // Prepared long ago: its name is not known any more.
             t.suspect |= Pin::Cursor.bit();
         }
     }
@@ -264,6 +276,7 @@ impl Pins {
     pub fn settled(&mut self) {
         if let Some(t) = &mut self.0 {
             t.closing.clear();
+            t.parsed = 0;
         }
     }
 }
