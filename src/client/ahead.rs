@@ -138,6 +138,9 @@ impl Session {
         }
         self.unread = true;
         server.tracker.push(Entry::new(Request::Parse, Action::Forward));
+        if end == 0 {
+            self.unnamed.parsed_huge(self.place.info.id, server);
+        }
         plan.keep(data, range);
         Ok(Taken::Yes)
     }

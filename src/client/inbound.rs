@@ -103,6 +103,10 @@ impl Session {
         if !events.is_empty() && !seen {
             self.observe(input.filled(), events, now);
         }
+        if seen && used == input.filled().len() {
+            // It is sent a second time once: what is as long and comes next is new.
+            server.replay.bytes.clear();
+        }
         input.consume(used);
         if need > 0 {
             input.grow(need);
@@ -135,6 +139,11 @@ impl Session {
         let mut sql = Vec::new();
         server::params::sync_sql(&server.params, &self.params, &mut sql);
         if !sql.is_empty() {
+            if !in_transaction {
+                // In a block: should it fail, what follows in the same write is refused (25P02), not done under what
+                // another client has set. (But for a text that begins with the end of a transaction.)
+                sql = [b"BEGIN;", &*sql, b";COMMIT"].concat();
+            }
             names::put_query(plan.inject(&[]), &sql);
             server.tracker.push(Entry::new(Request::Query, Action::Skip));
             server.unnamed_of = 0;
@@ -241,7 +250,12 @@ impl Session {
                 }
                 Some(Request::Execute)
             }
-            tag::FUNCTION_CALL => Some(Request::Function),
+            tag::FUNCTION_CALL => {
+                if self.follows_parameters() && !large_object(&data[range.start + HEADER..range.end]) {
+                    self.pins.saw_opaque();
+                }
+                Some(Request::Function)
+            }
             tag::COPY_DONE | tag::COPY_FAIL => Some(Request::CopyEnd),
             tag::FLUSH | tag::COPY_DATA => None,
             tag::TERMINATE => return Err(Stop::Terminate),
@@ -435,15 +449,22 @@ impl Session {
         }
         let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
-        if close
-            && target == Target::Statement(b"")
-            && let Some(names) = &mut self.names
-        {
-            names.end_unnamed(server.tracker.last_place());
+        if close && target == Target::Statement(b"") {
+            self.unnamed.ended(server);
+            if let Some(names) = &mut self.names {
+                names.end_unnamed(server.tracker.last_place());
+            }
         }
         plan.keep(data, range);
         Ok(Taken::Yes)
     }
+}
+
+/// Whether a FunctionCall is one of those that drivers make, of large objects: they leave nothing behind their
+/// transaction. Oids of pg_proc.dat (lo_open .. lo_tell, lo_unlink, lo_create, lo_truncate, and those of 64 bits).
+fn large_object(body: &[u8]) -> bool {
+    let oid = body.first_chunk().map(|oid| u32::from_be_bytes(*oid));
+    matches!(oid, Some(952..=958 | 964 | 715 | 1004 | 3170..=3172))
 }
 
 fn needs_short(frame: Frame) -> Result<Taken, Stop> {

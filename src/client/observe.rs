@@ -201,7 +201,9 @@ impl Notes<'_> {
             return;
         }
         self.parameters(statement.effects, text, true);
-        if statement.operation == Operation::Cursor {
+        if statement.effects & effect::HOLD_CURSOR != 0 {
+            self.pins.declare_parsed(text.0);
+        } else if statement.operation == Operation::Cursor {
             self.cursor(statement.effects, text);
         } else if opaque(statement, text) {
             sql::hidden_parameters(text, |name| self.pins.watch(name, false));
@@ -252,8 +254,9 @@ impl Notes<'_> {
             match (later, reset) {
                 (true, _) => self.pins.watch(name, reset),
                 (false, true) => self.reset(name, by_set),
-                // Its report tells the value.
-                (false, false) if self.welcomes.reports(name) && !params::fixed(name) => {}
+                // Its report tells the value; beside a RESET, which of them came last does not show.
+                (false, false)
+                    if self.resets.names.is_empty() && self.welcomes.reports(name) && !params::fixed(name) => {}
                 (false, false) => self.pins.ties().touched.add(name, false),
             }
         }

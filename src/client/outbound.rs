@@ -158,7 +158,7 @@ impl Session {
         if which == QUESTION {
             match t {
                 tag::DATA_ROW => self.hear_row(body, server),
-                tag::ERROR => self.hear_nothing()?,
+                tag::ERROR => self.hear_error(body),
                 tag::READY_FOR_QUERY => self.hear_end(server)?,
                 _ => {}
             }
@@ -194,6 +194,8 @@ impl Session {
                     self.note_schema(body);
                 }
             }
+            // A question that failed has undone nothing.
+            tag::ERROR if server.tracker.own_query() == Some(QUESTION) => {}
             tag::ERROR => {
                 self.pins.undone();
                 if forward {
@@ -265,7 +267,7 @@ impl Session {
                         server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration == 0 && e.statement == 0 {
-                        self.unnamed.dropped();
+                        self.unnamed.dropped(&e, server);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);

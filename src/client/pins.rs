@@ -67,7 +67,9 @@ pub(super) struct Ties {
     /// Kinds of state that are there, as far as is known.
     kinds: u8,
     /// Kinds that statements since the last question may have made or undone.
-    suspect: u8,
+    pub(super) suspect: u8,
+    /// Times that the question has been cancelled.
+    pub(super) tries: u8,
     /// Parameters they may have changed.
     pub(super) touched: Touched,
     /// The question under way, if any: the kinds and parameters asked for, and the answers so far.
@@ -76,6 +78,8 @@ pub(super) struct Ties {
     watched: Vec<(Box<str>, bool)>,
     /// Open cursors WITH HOLD, by name.
     held: Vec<Box<[u8]>>,
+    /// DECLAREs noted by their Parse, and not executed since.
+    parsed: u8,
     /// CLOSE statements sent and not answered, in order; the answer says whether they worked.
     closing: Vec<Box<[u8]>>,
 }
@@ -207,10 +211,20 @@ impl Pins {
         }
     }
 
+    /// The same in a Parse: taken as if it was executed, which nearly always follows at once.
+    pub(super) fn declare_parsed(&mut self, sql: &[u8]) {
+        self.declare(sql);
+        let t = self.ties();
+        t.parsed = t.parsed.saturating_add(1);
+    }
+
     /// A prepared `DECLARE ... WITH HOLD` was executed.
     pub(super) fn declared(&mut self) {
         let t = self.ties();
-        if t.held.is_empty() {
+        if t.parsed > 0 {
+            t.parsed -= 1;
+        } else {
+            // Prepared long ago: its name is not known any more.
             t.suspect |= Pin::Cursor.bit();
         }
     }
@@ -235,12 +249,9 @@ impl Pins {
         if t.closing.is_empty() {
             return;
         }
+        // CLOSE ALL has another tag: one here is of a cursor with that name.
         let name = t.closing.remove(0);
-        if name.eq_ignore_ascii_case(b"all") {
-            t.held.clear();
-        } else {
-            t.held.retain(|h| *h != name);
-        }
+        t.held.retain(|h| *h != name);
     }
 
     /// `CLOSE CURSOR ALL` was answered.
@@ -265,6 +276,7 @@ impl Pins {
     pub fn settled(&mut self) {
         if let Some(t) = &mut self.0 {
             t.closing.clear();
+            t.parsed = 0;
         }
     }
 }
@@ -327,6 +339,19 @@ mod tests {
         p.pin(Pin::Load);
         p.closed();
         assert_eq!(p.reason(), Some(Pin::Load));
+    }
+
+    #[test]
+    fn a_cursor_named_all_is_not_all_cursors() {
+        let mut p = Pins::default();
+        p.declare(b"DECLARE \"all\" CURSOR WITH HOLD FOR SELECT 1");
+        p.declare(b"DECLARE b CURSOR WITH HOLD FOR SELECT 1");
+        p.close(b"CLOSE \"all\"");
+        p.closed();
+        assert_eq!(p.reason(), Some(Pin::Cursor));
+        p.close(b"CLOSE ALL");
+        p.closed_all();
+        assert_eq!(p.reason(), None);
     }
 
     #[test]

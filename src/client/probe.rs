@@ -13,7 +13,7 @@ use super::session::{Session, Stop};
 use crate::pool::Pin;
 use crate::server::{ParamSet, Server, params};
 use crate::wire::cursor::Cursor;
-use crate::wire::error::{ErrorFields, sqlstate};
+use crate::wire::error::{self, ErrorFields, sqlstate};
 use crate::wire::names;
 use crate::wire::tracker::{Action, Entry, Request};
 
@@ -21,6 +21,8 @@ use crate::wire::tracker::{Action, Entry, Request};
 pub(super) const QUESTION: u32 = 1;
 /// Longest value that goes with a client to other servers.
 const MAX_VALUE: usize = 8 * 1024;
+/// Times that a question is asked which is cancelled.
+const TRIES: u8 = 3;
 
 /// A question under way.
 #[derive(Default)]
@@ -35,6 +37,8 @@ pub(super) struct Question {
     values: Vec<(Box<str>, Box<str>)>,
     /// A value cannot be carried to another server.
     unreadable: bool,
+    /// The SQLSTATE it failed with.
+    failed: Option<[u8; 5]>,
 }
 
 /// Rows of the answer that tell of a kind of state: their name, and the count.
@@ -165,15 +169,34 @@ impl Session {
         }
     }
 
-    /// The server could not answer (a timeout of the client's own, say): nothing is known, so the client keeps it.
-    pub(super) fn hear_nothing(&mut self) -> Result<(), Stop> {
-        self.pins.ties().question = None;
-        self.pin(Pin::Unreadable)
+    /// The server could not answer.
+    pub(super) fn hear_error(&mut self, body: &[u8]) {
+        if let Some(question) = &mut self.pins.ties().question {
+            question.failed = Some(error::code(body));
+        }
+    }
+
+    /// A cancel that came too late for the client's own statement is no reason to keep the server: it is asked again.
+    /// Of a server that still does not answer (the client has set a very short time-out, say) nothing is known.
+    fn ask_again(&mut self, question: Question) -> Result<(), Stop> {
+        let ties = self.pins.ties();
+        if question.failed.as_ref() != Some(b"57014") || ties.tries >= TRIES {
+            ties.tries = 0;
+            return self.pin(Pin::Unreadable);
+        }
+        ties.tries += 1;
+        ties.suspect |= question.kinds;
+        ties.touched = question.touched;
+        Ok(())
     }
 
     /// The answer is complete.
     pub(super) fn hear_end(&mut self, server: &mut Server) -> Result<(), Stop> {
         let Some(question) = self.pins.ties().question.take() else { return Ok(()) };
+        if question.failed.is_some() {
+            return self.ask_again(question);
+        }
+        self.pins.ties().tries = 0;
         let before = self.pins.reason();
         self.pins.learn(question.kinds, question.there, question.cursors);
         let followed = self.follow_touched(&question, server);

@@ -178,6 +178,7 @@ impl Session {
             server.tracker.push(entry);
         }
         self.names().end_unnamed(server.tracker.last_place());
+        self.unnamed.ended(server);
         self.stats().queries.add(1);
         events.push(Event::Query(text.start..text.end - 1));
         Some(Taken::Yes)
@@ -292,7 +293,7 @@ impl Session {
         let raw = &unnamed.rest;
         let rest = target.as_ref().map_or_else(|| raw.to_vec(), |t| command.rest(raw, &t.name));
         names::put_parse(plan.inject(data), b"", &rest);
-        server.tracker.push(Entry::new(Request::Parse, Action::Skip));
+        self.push_unnamed(server);
     }
 
     /// A named statement gets a text with the name that servers know.

@@ -173,7 +173,8 @@ impl Session {
     async fn end(&mut self, stop: Stop) {
         self.insight.end(&mut self.w.lens.borrow_mut(), now_us());
         self.pool.clients.fetch_sub(1, Relaxed);
-        if self.pins.reason().is_some() {
+        // As it was counted: a tie noted as its server was lost never was.
+        if self.place.info.pinned().is_some() {
             self.pool.pinned.leave();
         }
         let fields = match stop {

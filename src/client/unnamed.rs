@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::session::Session;
 use crate::server::Server;
 use crate::wire::names;
+use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
 
 /// Longest text kept; a longer one is found on its server or not at all.
@@ -23,6 +24,8 @@ pub(super) struct Unnamed {
     unbound: (u32, u32),
     /// Its text, once a Sync has followed.
     text: Option<Box<[u8]>>,
+    /// Place of its last Parse among the server's requests.
+    place: u32,
 }
 
 impl Unnamed {
@@ -32,7 +35,13 @@ impl Unnamed {
         let short = rest.len() <= MAX_TEXT;
         self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.text = None;
+        self.place = server.tracker.last_place();
         server.unnamed_of = client;
+    }
+
+    /// A Parse of it was forwarded that is too long to be kept.
+    pub(super) fn parsed_huge(&mut self, client: u64, server: &mut Server) {
+        self.parsed(0..usize::MAX, client, server);
     }
 
     /// A Sync, or the end of the batch: who has not bound it yet may do so much later.
@@ -44,7 +53,7 @@ impl Unnamed {
         }
     }
 
-    /// A simple Query was forwarded: it ends the statement.
+    /// A simple Query, or a Close of it, was forwarded: it ends the statement.
     #[inline]
     pub(super) fn ended(&mut self, server: &mut Server) {
         server.unnamed_of = 0;
@@ -52,28 +61,50 @@ impl Unnamed {
         self.text = None;
     }
 
-    /// Its Parse failed or was skipped.
-    pub(super) fn dropped(&mut self) {
-        self.unbound = (0, 0);
-        self.text = None;
+    /// A Parse failed or was skipped: what the server has instead is not known. Another may have been sent since.
+    pub(super) fn dropped(&mut self, e: &Entry, server: &mut Server) {
+        if e.place() != self.place {
+            return;
+        }
+        server.unnamed_of = 0;
+        // One put ahead is put ahead again.
+        if e.action == Action::Forward {
+            self.unbound = (0, 0);
+            self.text = None;
+        }
     }
 }
 
 impl Session {
-    /// A Bind (or, not `bound`, a Describe) of the unnamed statement comes: the server gets it first when it has another's.
+    /// A Bind (or, not `bound`, a Describe) of the unnamed statement comes: where the server has another's, it gets
+    /// this client's first, or loses the other's.
     #[inline]
     pub(super) fn ensure_unnamed(&mut self, bound: bool, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        let client = self.place.info.id;
-        if self.unnamed.unbound.1 == 0
-            && server.unnamed_of != client
-            && let Some(text) = &self.unnamed.text
-        {
-            names::put_parse(plan.inject(data), b"", text);
-            server.tracker.push(Entry::new(Request::Parse, Action::Skip));
-            server.unnamed_of = client;
+        if server.unnamed_of != self.place.info.id {
+            self.put_own_unnamed(server, plan, data);
         }
         if bound {
             self.unnamed.unbound = (0, 0);
         }
+    }
+
+    #[cold]
+    fn put_own_unnamed(&mut self, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+        let Some(text) = &self.unnamed.text else {
+            // PostgreSQL says itself that there is none.
+            names::put_statement(plan.inject(data), tag::CLOSE, b"");
+            server.tracker.push(Entry::new(Request::Close, Action::Skip));
+            server.unnamed_of = 0;
+            return;
+        };
+        names::put_parse(plan.inject(data), b"", text);
+        self.push_unnamed(server);
+    }
+
+    /// Notes a Parse of the client's unnamed statement put ahead.
+    pub(super) fn push_unnamed(&mut self, server: &mut Server) {
+        server.tracker.push(Entry::new(Request::Parse, Action::Skip));
+        self.unnamed.place = server.tracker.last_place();
+        server.unnamed_of = self.place.info.id;
     }
 }

@@ -139,7 +139,7 @@ pub struct Tracker {
     last_sync: u32,
     /// Place of the client's last Sync, Query or FunctionCall.
     last_ending: u32,
-    /// An ErrorResponse came that nothing asked for, or a `Skip` Query failed: never pool this server.
+    /// An ErrorResponse came that nothing asked for, or parameters could not be set: never pool this server.
     tainted: bool,
     /// Entries that the server skipped because of an error, for the caller to undo.
     dropped: Vec<Entry>,
@@ -402,7 +402,8 @@ impl Tracker {
         self.copy = Copy::None;
         match (head.request, head.action) {
             (Request::Query, Action::Skip) => {
-                self.tainted = true;
+                // Parameters that could not be set; a question that failed leaves the server as it was.
+                self.tainted |= head.statement == 0;
                 Ok(false)
             }
             (Request::Query | Request::Function | Request::Sync, _) => Ok(true),

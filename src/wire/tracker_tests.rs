@@ -265,6 +265,12 @@ fn an_injected_query_is_swallowed_whole_and_its_failure_taints() {
     assert!(!t.answer(b'E', b"").unwrap());
     t.answer(b'Z', b"I").unwrap();
     assert!(t.tainted() && !t.releasable());
+
+    let mut t = Tracker::new();
+    t.push(Entry { statement: 1, ..Entry::new(Request::Query, Action::Skip) });
+    assert!(!t.answer(b'E', b"").unwrap());
+    t.answer(b'Z', b"I").unwrap();
+    assert!(t.releasable(), "a question changes nothing");
 }
 
 #[test]
