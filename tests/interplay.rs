@@ -273,3 +273,23 @@ fn a_prepared_declare_ties_beside_another_cursor() {
     other.simple("BEGIN").unwrap();
     assert_eq!(client.value("FETCH a"), "a");
 }
+
+/// The server skips the Query and answers nothing: who left behind it, politely or not, must not keep the server.
+#[test]
+fn a_query_behind_a_failed_pipeline_does_not_keep_the_server_of_who_left() {
+    let pooler = pool(1);
+    for polite in [true, false] {
+        let mut leaver = open(&pooler, &[]);
+        leaver.send(&[raw::parse("", "SELEC"), raw::flush()].concat()).unwrap();
+        assert_eq!(leaver.read().unwrap().tag, b'E');
+        leaver.send(&raw::query("SELECT 1")).unwrap();
+        let began = std::time::Instant::now();
+        if polite {
+            leaver.terminate()
+        } else {
+            leaver.reset()
+        }
+        assert_eq!(open(&pooler, &[]).value("SELECT 2"), "2", "polite: {polite}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(4), "it waited for the server to be given up");
+    }
+}

@@ -189,6 +189,13 @@ async fn hear(mut server: Server) -> Result<Heard, CleanError> {
             // A COPY does not notice a cancel while it waits for data.
             end_copy(&mut io.socket, &mut server.tracker).await?;
         }
+        if server.tracker.failing() && server.tracker.wants_sync() {
+            // A Query behind what failed is skipped, and nothing is answered in its place.
+            let mut sync = Vec::new();
+            frame::put(&mut sync, frontend::SYNC, |_| {});
+            server.tracker.push(Entry::new(Request::Sync, Action::Skip));
+            io.socket.send_all(&sync).await.map_err(|e| CleanError::Failed(e.to_string()))?;
+        }
         for dropped in server.tracker.take_dropped().rev() {
             match dropped.request {
                 Request::Close if dropped.action == Action::Skip => server.statements.not_closed(dropped.statement),

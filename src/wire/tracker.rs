@@ -287,8 +287,12 @@ impl Tracker {
         (head.request == Request::Query && head.action == Action::Skip).then_some(head.statement)
     }
 
-    /// Whether a request was sent without Sync or Query behind it: its answers may never come by themselves.
+    /// Whether a request was sent without Sync or Query behind it: its answers may never come by themselves. After an
+    /// error the server skips a Query too.
     pub fn wants_sync(&self) -> bool {
+        if self.failed {
+            return !self.expected.iter().any(|e| e.request == Request::Sync);
+        }
         match self.expected.iter().rev().find(|e| e.request != Request::CopyEnd) {
             Some(e) => !matches!(e.request, Request::Sync | Request::Query | Request::Function),
             None => !self.settled,
