@@ -159,3 +159,13 @@ fn a_second_cluster_starts_fast() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert_eq!(cluster.backends(DATABASE), 0);
 }
+
+#[test]
+fn a_directory_that_a_killed_run_left_is_passed_over() {
+    let next = support::unique() + 1;
+    let left = std::env::temp_dir().join(format!("pgsluice-left-{}-{next}", std::process::id()));
+    std::fs::create_dir(&left).unwrap();
+    let dir = support::TempDir::new("left");
+    assert_ne!(dir.path(), left);
+    std::fs::remove_dir(&left).unwrap();
+}

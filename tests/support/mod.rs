@@ -58,9 +58,15 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new(purpose: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("pgsluice-{purpose}-{}-{}", std::process::id(), unique()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
+        loop {
+            let path = std::env::temp_dir().join(format!("pgsluice-{purpose}-{}-{}", std::process::id(), unique()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // Left by a run that was killed, and the number of its process has come round.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => panic!("{}: {e}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
