@@ -222,12 +222,13 @@ fn a_cancel_that_comes_too_late_ties_nobody() {
     let cluster = Cluster::start(&[]);
     let pooler = Setup::url(&cluster, "postgres").env("PGSLUICE_POOL_SIZE", "1").start();
     let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
-    let mut locker = cluster.connect();
+    // Two: a transaction sees pg_stat_activity as it first was.
+    let (mut locker, mut watcher) = (cluster.connect(), cluster.connect());
     locker.simple("BEGIN; LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE").unwrap();
     client.simple("DO $$ BEGIN PERFORM 1; END $$").unwrap();
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%pg_my_temp_schema%' \
                  AND pid <> pg_backend_pid()";
-    wait_for("the question", || (locker.value(waits) == "1").then_some(()));
+    wait_for("the question", || (watcher.value(waits) == "1").then_some(()));
     Client::connect(pooler.address()).unwrap().send_cancel(client.key.as_ref().unwrap()).unwrap();
     wait_for("the cancel", || cluster.log().contains("canceling statement due to user request").then_some(()));
     locker.simple("ROLLBACK").unwrap();
