@@ -85,7 +85,8 @@ impl Session {
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
-        self.unnamed.synced(input.filled());
+        self.unnamed.keep(input.filled());
+        self.tie_unnamed();
         let bytes = plan.bytes(input.filled());
         if !bytes.is_empty() {
             let sent = match server.socket.try_send(bytes) {
@@ -371,7 +372,7 @@ impl Session {
         if b.portal.len() > MAX_NAME || b.statement.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement or portal name is too long"));
         }
-        if self.undecided(b.statement, server) {
+        if self.undecided(b.statement, server) || b.statement.is_empty() && self.unnamed_undecided(server) {
             return Ok(Taken::Wait);
         }
         match self.bind_shared(frame, &b, data, &range, server, plan) {
@@ -410,6 +411,9 @@ impl Session {
             .map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
         let close = frame.tag == tag::CLOSE;
         let request = if close { Request::Close } else { Request::Describe };
+        if target == Target::Statement(b"") && !close && self.unnamed_undecided(server) {
+            return Ok(Taken::Wait);
+        }
         if let Target::Statement(name) = target
             && !close
             && self.names.as_ref().is_some_and(|n| n.commands)

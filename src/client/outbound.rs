@@ -214,6 +214,9 @@ impl Session {
         let status = server.tracker.status();
         if server.tracker.has_dropped() {
             self.undo_dropped(server);
+            let before = self.pins.reason();
+            self.tie_unnamed();
+            self.pins_changed(before)?;
         }
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
