@@ -152,3 +152,40 @@ fn an_unnamed_statement_is_not_one_of_before() {
         run(&mut second, "c");
     }
 }
+
+/// asyncpg without a statement cache and pg8000 describe the unnamed statement, sync, and then bind it without asking again.
+#[test]
+fn an_unnamed_statement_that_was_described_gives_no_other_columns() {
+    let pooler = pool(2);
+    let (mut client, mut first, mut second) =
+        (pooler.client("postgres"), pooler.client("postgres"), pooler.client("postgres"));
+    first.simple("CREATE TABLE drv_described (a int); INSERT INTO drv_described VALUES (1)").unwrap();
+    let changes = [
+        ("SELECT 1", "1"),
+        ("ALTER TABLE drv_described ADD b text", "0A000"),
+        ("ALTER TABLE drv_described DROP b", "0A000"),
+        ("ALTER TABLE drv_described ALTER a TYPE text", "0A000"),
+        ("DROP TABLE drv_described", "42P01"),
+    ];
+    for (change, expected) in changes {
+        first.simple("BEGIN").unwrap();
+        second.simple("BEGIN").unwrap();
+        first.simple("COMMIT").unwrap();
+        let prepared = [raw::parse("", "SELECT * FROM drv_described"), raw::describe(b'S', ""), raw::sync()];
+        client.send(&prepared.concat()).unwrap();
+        client.answer().unwrap();
+        cluster::shared().psql(change);
+        first.simple("BEGIN").unwrap();
+        second.simple("COMMIT").unwrap();
+        for _ in 0..2 {
+            assert_eq!(run_unnamed(&mut client), expected, "{change}");
+        }
+        // Who asks with the Bind is told.
+        if expected == "0A000" {
+            let asks = [raw::bind("", "", &[]), raw::describe(b'P', ""), raw::execute("", 0), raw::sync()];
+            client.send(&asks.concat()).unwrap();
+            assert!(heard(&mut client).starts_with('1'), "{change}");
+        }
+        first.simple("COMMIT").unwrap();
+    }
+}

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::ahead::has;
 use super::plan::Plan;
 use super::session::Session;
+use super::unnamed::UNNAMED;
 use crate::server::{self, Server, Shape};
 use crate::wire::cursor::Cursor;
 use crate::wire::tag::{backend, frontend as tag};
@@ -92,6 +93,9 @@ impl Session {
 
     /// A message of the answer to a Describe of a shared statement.
     pub(super) fn note_shape(&mut self, e: &Entry, t: u8, body: &[u8], len: usize, server: &mut Server) {
+        if e.statement == UNNAMED {
+            return self.note_unnamed(e, t, body, len);
+        }
         let Some(statement) = server.statements.get(e.statement) else { return };
         let hash = shape(t, body, len);
         let same = if t == backend::PARAMETER_DESCRIPTION { statement.takes(hash) } else { statement.gives(hash) };
@@ -229,7 +233,7 @@ fn changes_schema(tag: &[u8]) -> bool {
 
 /// Hash of what a ParameterDescription, RowDescription or NoData says, without what may differ for the same columns: OID
 /// and number of the table's column (a table made anew), format. Of one that is not here as a whole, its length.
-fn shape(t: u8, body: &[u8], len: usize) -> u64 {
+pub(super) fn shape(t: u8, body: &[u8], len: usize) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut h = foldhash::fast::FixedState::default().build_hasher();
     h.write_u8(t);

@@ -12,6 +12,7 @@ use super::fresh::Chosen;
 use super::plan::Plan;
 use super::session::{Session, Stop};
 use super::texts::{about_databases, forgets_statements};
+use super::unnamed::UNNAMED;
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
 use crate::server::{self, Replaying, Server};
@@ -378,11 +379,10 @@ impl Session {
         match self.bind_shared(frame, &b, data, &range, server, plan) {
             Some(Taken::Yes) => {}
             Some(other) => return Ok(other),
-            None if b.statement.is_empty() => {
-                self.ensure_unnamed(true, server, plan, data);
-                plan.keep(data, range.clone());
-                server.tracker.push(Entry::new(Request::Bind, Action::Forward));
-            }
+            None if b.statement.is_empty() => match self.bind_unnamed(frame, &b, data, &range, server, plan) {
+                Taken::Yes => {}
+                other => return Ok(other),
+            },
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
             None => {
                 plan.keep(data, range.clone());
@@ -448,10 +448,11 @@ impl Session {
                 self.names().closed(registration);
             }
         }
+        let mut statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         if target == Target::Statement(b"") && !close {
-            self.ensure_unnamed(false, server, plan, data);
+            self.ensure_unnamed(server, plan, data);
+            statement = if self.follows_parameters() { UNNAMED } else { 0 };
         }
-        let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
         if close && target == Target::Statement(b"") {
             self.unnamed.ended(server);

@@ -4,19 +4,28 @@
 //! Its text is kept only then; a Parse whose Bind stands in the same sequence, which is what drivers do for every query,
 //! costs a few stores. A text too long to be kept ties the client to its server until the statement is replaced. Source: protocol-flow, "Extended Query": the unnamed statement lasts until the next Parse of it or
 //! the next simple Query.
+//!
+//! Who was told its columns by a Describe and does not ask again gets no others: where it is prepared anew, they are compared
+//! before it is bound, and 0A000 is said in the server's place, as for named statements (`fresh`).
 
 use std::ops::Range;
 
+use super::fresh::{NO_STATEMENT, OUTDATED, described_next, shape};
+use super::inbound::Taken;
 use super::plan::Plan;
 use super::session::Session;
 use crate::server::Server;
 use crate::server::shared::MAX_SHARED;
-use crate::wire::names;
-use crate::wire::tag::frontend as tag;
+use crate::wire::names::{self, Bind};
+use crate::wire::tag::{backend, frontend as tag};
 use crate::wire::tracker::{Action, Entry, Request};
+use crate::wire::{Frame, HEADER, frame};
 
 /// Longest text kept: as that of a named statement.
 const MAX_TEXT: usize = MAX_SHARED;
+
+/// What an entry of its Describe has for a shared statement's number.
+pub(super) const UNNAMED: u32 = u32::MAX;
 
 /// A client's unnamed statement.
 #[derive(Default)]
@@ -31,6 +40,22 @@ pub(super) struct Unnamed {
     long: Long,
     /// Counts its Parses and ends: a server may still have an earlier one.
     version: u32,
+    /// Hash of the parameters and columns that the client was told; 0 for none.
+    told: u64,
+    /// Hash of the parameters in the Describe that is being answered.
+    parameters: u64,
+    columns: Columns,
+}
+
+/// Where it was prepared anew, its columns there.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Columns {
+    /// Those that the client was told, or not to be compared.
+    #[default]
+    Same,
+    /// A Describe is under way at this place.
+    Asked(u32),
+    Other,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -49,8 +74,9 @@ impl Unnamed {
     pub(super) fn parsed(&mut self, rest: Range<usize>, client: u64, server: &mut Server) {
         let short = rest.len() <= MAX_TEXT;
         self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
+        self.forget();
+        self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.long = if short { Long::No } else { Long::Unbound };
-        self.text = None;
         self.place = server.tracker.last_place();
         self.version = self.version.wrapping_add(1);
         server.unnamed_of = self.token(client);
@@ -97,6 +123,8 @@ impl Unnamed {
         self.unbound = (0, 0);
         self.text = None;
         self.long = Long::No;
+        self.told = 0;
+        self.columns = Columns::Same;
     }
 
     /// Whether it is bound later than it was prepared, and too long to be prepared anew elsewhere.
@@ -119,18 +147,91 @@ impl Unnamed {
 }
 
 impl Session {
-    /// A Bind (or, not `bound`, a Describe) of the unnamed statement comes: where the server has another's, it gets
-    /// this client's first, or loses the other's.
+    /// A Bind or Describe of the unnamed statement comes: where the server has another's, it gets this client's first, or
+    /// loses the other's.
     #[inline]
-    pub(super) fn ensure_unnamed(&mut self, bound: bool, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
+    pub(super) fn ensure_unnamed(&mut self, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
         if server.unnamed_of != self.unnamed.token(self.place.info.id) {
             self.put_own_unnamed(server, plan, data);
         }
-        if bound {
-            self.unnamed.unbound = (0, 0);
-            if self.unnamed.long == Long::Unbound {
-                self.unnamed.long = Long::No;
+    }
+
+    /// A Bind of the unnamed statement.
+    pub(super) fn bind_unnamed(
+        &mut self,
+        frame: Frame,
+        b: &Bind<'_>,
+        data: &[u8],
+        range: &Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) -> Taken {
+        let here = server.unnamed_of == self.unnamed.token(self.place.info.id);
+        if !here || self.unnamed.columns != Columns::Same {
+            let told = range.len() == frame.len && described_next(data, range.end, b.portal);
+            match self.compare_columns(here, told, server, plan, data) {
+                Columns::Same => {}
+                Columns::Asked(_) => return Taken::Wait,
+                Columns::Other => {
+                    names::put_bind_prefix(plan.inject(data), b, frame.body_len(), NO_STATEMENT);
+                    plan.keep(data, range.start + HEADER + b.prefix..range.end);
+                    server.tracker.push(Entry { registration: OUTDATED, ..Entry::new(Request::Bind, Action::Forward) });
+                    return Taken::Yes;
+                }
             }
+        }
+        self.unnamed.unbound = (0, 0);
+        if self.unnamed.long == Long::Unbound {
+            self.unnamed.long = Long::No;
+        }
+        plan.keep(data, range.clone());
+        server.tracker.push(Entry::new(Request::Bind, Action::Forward));
+        Taken::Yes
+    }
+
+    /// Puts it ahead where the server lacks it (not `here`). Whether it gives there what the client was told; `told`: the
+    /// client is told anew before it sees a row.
+    #[cold]
+    fn compare_columns(
+        &mut self,
+        here: bool,
+        told: bool,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+        data: &[u8],
+    ) -> Columns {
+        if !here {
+            self.put_own_unnamed(server, plan, data);
+            self.unnamed.columns = Columns::Same;
+            if told || self.unnamed.told == 0 || server.tracker.failing() {
+                return Columns::Same;
+            }
+            names::put_statement(plan.inject(data), tag::DESCRIBE, b"");
+            frame::put(plan.inject(data), tag::FLUSH, |_| {});
+            server.tracker.push(Entry { statement: UNNAMED, ..Entry::new(Request::Describe, Action::Skip) });
+            self.unnamed.columns = Columns::Asked(server.tracker.last_place());
+        }
+        match self.unnamed.columns {
+            // What is skipped anyway needs no look; and while it is skipped, nothing is answered.
+            _ if told || server.tracker.failing() => Columns::Same,
+            Columns::Asked(place) if !server.tracker.pending(place) => Columns::Same,
+            columns => columns,
+        }
+    }
+
+    /// A message of the answer to a Describe of it.
+    pub(super) fn note_unnamed(&mut self, e: &Entry, t: u8, body: &[u8], len: usize) {
+        let hash = shape(t, body, len);
+        if t == backend::PARAMETER_DESCRIPTION {
+            self.unnamed.parameters = hash;
+            return;
+        }
+        let told = (self.unnamed.parameters.rotate_left(1) ^ hash).max(1);
+        if e.action == Action::Forward {
+            self.unnamed.told = told;
+            self.unnamed.columns = Columns::Same;
+        } else {
+            self.unnamed.columns = if told == self.unnamed.told { Columns::Same } else { Columns::Other };
         }
     }
 
