@@ -189,3 +189,36 @@ fn an_unnamed_statement_that_was_described_gives_no_other_columns() {
         first.simple("COMMIT").unwrap();
     }
 }
+
+/// SQLAlchemy's tests create types and tables in a transaction, use them, roll back, and do so again with others.
+#[test]
+fn what_was_prepared_with_what_was_rolled_back_is_prepared_anew() {
+    let pooler = pool(1);
+    for end in ["ROLLBACK", "ROLLBACK TO s", "an error", "the client leaves"] {
+        let mut client = pooler.client("postgres");
+        for (kind, oid) in [("int", "23"), ("text", "25"), ("int", "23")] {
+            client.simple("BEGIN; SAVEPOINT s").unwrap();
+            client.simple("CREATE TYPE drv_enum AS ENUM ('a')").unwrap();
+            client.simple(&format!("CREATE TABLE drv_rolled_back (a {kind}, e drv_enum)")).unwrap();
+            let text = "SELECT a FROM drv_rolled_back WHERE e = $1::drv_enum";
+            client.send(&[raw::parse("s", text), raw::describe(b'S', "s"), raw::sync()].concat()).unwrap();
+            let told = client.read_until(b'Z').unwrap();
+            assert_eq!(raw::tags(&told), "1tTZ", "{end}: {:?}", told.iter().find_map(|m| m.field(b'M')));
+            let parameter = u32::from_be_bytes(told[1].body[2..6].try_into().unwrap());
+            assert_eq!(client.value("SELECT 'drv_enum'::regtype::oid::text"), parameter.to_string(), "{end}");
+            let column = u32::from_be_bytes(told[2].body[2 + 2 + 6..][..4].try_into().unwrap());
+            assert_eq!(column.to_string(), oid, "{end}");
+            client.send(&[raw::close(b'S', "s"), raw::sync()].concat()).unwrap();
+            client.answer().unwrap();
+            match end {
+                "ROLLBACK" => drop(client.simple("ROLLBACK").unwrap()),
+                "ROLLBACK TO s" => drop(client.simple("ROLLBACK TO s; COMMIT").unwrap()),
+                "an error" => {
+                    client.simple("SELECT 1/0").unwrap_err();
+                    client.simple("COMMIT").unwrap();
+                }
+                _ => client = pooler.client("postgres"),
+            }
+        }
+    }
+}

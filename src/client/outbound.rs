@@ -198,6 +198,7 @@ impl Session {
             tag::ERROR if server.tracker.own_query() == Some(QUESTION) => {}
             tag::ERROR => {
                 self.pins.undone();
+                self.created_undone();
                 if forward {
                     self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
                 }
