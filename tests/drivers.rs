@@ -222,3 +222,35 @@ fn what_was_prepared_with_what_was_rolled_back_is_prepared_anew() {
         }
     }
 }
+
+/// SQLAlchemy's tests of temporary tables go before those of others on the same connection.
+#[test]
+fn a_table_dropped_after_a_temporary_one_counts() {
+    let pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    let prepare = |client: &mut Client| {
+        let text = "SELECT * FROM drv_after_temp";
+        client
+            .send(&[raw::parse("s", text), raw::describe(b'S', "s"), raw::close(b'S', "s"), raw::sync()].concat())
+            .unwrap();
+        raw::tags(&client.read_until(b'Z').unwrap())
+    };
+    client.simple("CREATE TEMP TABLE drv_temp (a int)").unwrap();
+    client.simple("DROP TABLE drv_temp").unwrap();
+    for kind in ["int", "text"] {
+        client.simple(&format!("CREATE TABLE drv_after_temp (a {kind})")).unwrap();
+        assert_eq!(prepare(&mut client), "1tT3Z", "{kind}");
+        client.simple("DROP TABLE drv_after_temp").unwrap();
+    }
+    // As long as there is one, it is taken to be what is dropped: nobody prepares anew for that.
+    let parses = |pooler: &Pooler| pooler.metric("pgsluice_pool_server_parses_total", &["user=\"postgres\""]);
+    client.simple("CREATE TABLE drv_after_temp (a int)").unwrap();
+    prepare(&mut client);
+    let before = parses(&pooler);
+    for how in ["CREATE TEMP TABLE drv_temp (a int); DROP TABLE drv_temp", "CREATE TEMP TABLE drv_temp (a int)"] {
+        client.simple(how).unwrap();
+    }
+    client.simple("DROP TABLE drv_temp").unwrap();
+    prepare(&mut client);
+    assert_eq!(parses(&pooler), before);
+}

@@ -160,8 +160,8 @@ impl Session {
             return;
         }
         if changes_schema(body) {
-            // A session with temporary tables drops those.
-            if !(self.made_temp && body == b"DROP TABLE\0") {
+            // A session that has temporary tables drops those.
+            if !(self.pins.may_have_temp() && body == b"DROP TABLE\0") {
                 let moment = self.pool.schema.moment();
                 self.names().moment = moment;
             }

@@ -122,6 +122,11 @@ impl Pins {
         self.ties().kinds |= pin.bit();
     }
 
+    /// Whether temporary objects are there, or may be.
+    pub(super) fn may_have_temp(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| (t.kinds | t.suspect) & Pin::Temp.bit() != 0)
+    }
+
     /// Whether the unnamed statement is on this server only.
     #[inline]
     pub(super) fn unnamed(&mut self, tied: bool) {
