@@ -8,13 +8,15 @@
 //!   once, without an error: it cannot be misled;
 //! - for any other, the statement must be the one it knows: either the server has had it since, and says 0A000 itself, or
 //!   its shape is compared before anything is bound, and 0A000 is said in the server's place;
-//! - whoever prepares a text anew gets a new statement once a change was seen: DDL that went by, or such an error.
+//! - whoever prepares a text anew gets a new statement once a change was seen: DDL that went by (or was rolled back: what was
+//!   prepared in a transaction may mean what that had created), or such an error.
 
 use std::sync::Arc;
 
 use super::ahead::has;
 use super::plan::Plan;
 use super::session::Session;
+use super::unnamed::UNNAMED;
 use crate::server::{self, Server, Shape};
 use crate::wire::cursor::Cursor;
 use crate::wire::tag::{backend, frontend as tag};
@@ -92,6 +94,9 @@ impl Session {
 
     /// A message of the answer to a Describe of a shared statement.
     pub(super) fn note_shape(&mut self, e: &Entry, t: u8, body: &[u8], len: usize, server: &mut Server) {
+        if e.statement == UNNAMED {
+            return self.note_unnamed(e, t, body, len);
+        }
         let Some(statement) = server.statements.get(e.statement) else { return };
         let hash = shape(t, body, len);
         let same = if t == backend::PARAMETER_DESCRIPTION { statement.takes(hash) } else { statement.gives(hash) };
@@ -151,23 +156,40 @@ impl Session {
 
     /// A statement was executed: whether it changed what others mean. Told by its command tag.
     pub(super) fn note_schema(&mut self, body: &[u8]) {
-        if matches!(body.first(), Some(b'A' | b'C' | b'D'))
-            && changes_schema(body)
-            // A session with temporary tables drops those.
-            && !(self.made_temp && body == b"DROP TABLE\0")
+        if !matches!(body.first(), Some(b'A' | b'C' | b'D' | b'R')) {
+            return;
+        }
+        if changes_schema(body) {
+            // A session that has temporary tables drops those.
+            if !(self.pins.may_have_temp() && body == b"DROP TABLE\0") {
+                let moment = self.pool.schema.moment();
+                self.names().moment = moment;
+            }
+        } else if body == b"ROLLBACK\0" {
+            self.created_undone();
+        } else if body.starts_with(b"CREATE ") && self.shares_statements() {
+            self.names().created = true;
+        }
+    }
+
+    /// What the transaction has created is gone again, or will be: an error, a ROLLBACK (perhaps to a savepoint), a client
+    /// that left.
+    #[inline]
+    pub(super) fn created_undone(&mut self) {
+        if let Some(names) = &mut self.names
+            && names.created
         {
-            let moment = self.pool.schema.moment();
-            self.names().moment = moment;
+            names.moment = self.pool.schema.moment();
         }
     }
 
     /// The transaction is over, or given up: what it changed is seen by others from now on.
     pub(super) fn publish_schema(&mut self) {
-        if let Some(names) = &mut self.names
-            && names.moment != 0
-        {
-            names.moment = 0;
-            self.pool.schema.changed();
+        if let Some(names) = &mut self.names {
+            names.created = false;
+            if std::mem::take(&mut names.moment) != 0 {
+                self.pool.schema.changed();
+            }
         }
     }
 }
@@ -220,7 +242,7 @@ fn changes_schema(tag: &[u8]) -> bool {
         b"EXTENSION\0",
     ];
     match tag {
-        b"CREATE VIEW\0" | b"DROP OWNED\0" | b"COMMIT PREPARED\0" => true,
+        b"CREATE VIEW\0" | b"DROP OWNED\0" | b"COMMIT PREPARED\0" | b"ROLLBACK PREPARED\0" => true,
         _ => {
             tag.strip_prefix(b"ALTER ").or_else(|| tag.strip_prefix(b"DROP ")).is_some_and(|kind| KINDS.contains(&kind))
         }
@@ -229,7 +251,7 @@ fn changes_schema(tag: &[u8]) -> bool {
 
 /// Hash of what a ParameterDescription, RowDescription or NoData says, without what may differ for the same columns: OID
 /// and number of the table's column (a table made anew), format. Of one that is not here as a whole, its length.
-fn shape(t: u8, body: &[u8], len: usize) -> u64 {
+pub(super) fn shape(t: u8, body: &[u8], len: usize) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut h = foldhash::fast::FixedState::default().build_hasher();
     h.write_u8(t);

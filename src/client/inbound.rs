@@ -12,6 +12,7 @@ use super::fresh::Chosen;
 use super::plan::Plan;
 use super::session::{Session, Stop};
 use super::texts::{about_databases, forgets_statements};
+use super::unnamed::UNNAMED;
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
 use crate::server::{self, Replaying, Server};
@@ -85,7 +86,8 @@ impl Session {
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
-        self.unnamed.synced(input.filled());
+        self.unnamed.keep(input.filled());
+        self.tie_unnamed();
         let bytes = plan.bytes(input.filled());
         if !bytes.is_empty() {
             let sent = match server.socket.try_send(bytes) {
@@ -371,17 +373,16 @@ impl Session {
         if b.portal.len() > MAX_NAME || b.statement.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement or portal name is too long"));
         }
-        if self.undecided(b.statement, server) {
+        if self.undecided(b.statement, server) || b.statement.is_empty() && self.unnamed_undecided(server) {
             return Ok(Taken::Wait);
         }
         match self.bind_shared(frame, &b, data, &range, server, plan) {
             Some(Taken::Yes) => {}
             Some(other) => return Ok(other),
-            None if b.statement.is_empty() => {
-                self.ensure_unnamed(true, server, plan, data);
-                plan.keep(data, range.clone());
-                server.tracker.push(Entry::new(Request::Bind, Action::Forward));
-            }
+            None if b.statement.is_empty() => match self.bind_unnamed(frame, &b, data, &range, server, plan) {
+                Taken::Yes => {}
+                other => return Ok(other),
+            },
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
             None => {
                 plan.keep(data, range.clone());
@@ -410,6 +411,9 @@ impl Session {
             .map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
         let close = frame.tag == tag::CLOSE;
         let request = if close { Request::Close } else { Request::Describe };
+        if target == Target::Statement(b"") && !close && self.unnamed_undecided(server) {
+            return Ok(Taken::Wait);
+        }
         if let Target::Statement(name) = target
             && !close
             && self.names.as_ref().is_some_and(|n| n.commands)
@@ -444,10 +448,11 @@ impl Session {
                 self.names().closed(registration);
             }
         }
+        let mut statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         if target == Target::Statement(b"") && !close {
-            self.ensure_unnamed(false, server, plan, data);
+            self.ensure_unnamed(server, plan, data);
+            statement = if self.follows_parameters() { UNNAMED } else { 0 };
         }
-        let statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
         if close && target == Target::Statement(b"") {
             self.unnamed.ended(server);

@@ -198,6 +198,7 @@ impl Session {
             tag::ERROR if server.tracker.own_query() == Some(QUESTION) => {}
             tag::ERROR => {
                 self.pins.undone();
+                self.created_undone();
                 if forward {
                     self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
                 }
@@ -214,6 +215,9 @@ impl Session {
         let status = server.tracker.status();
         if server.tracker.has_dropped() {
             self.undo_dropped(server);
+            let before = self.pins.reason();
+            self.tie_unnamed();
+            self.pins_changed(before)?;
         }
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);

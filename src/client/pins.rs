@@ -82,6 +82,8 @@ pub(super) struct Ties {
     parsed: u8,
     /// CLOSE statements sent and not answered, in order; the answer says whether they worked.
     closing: Vec<Box<[u8]>>,
+    /// The unnamed statement is on this server only.
+    unnamed: bool,
 }
 
 impl Pins {
@@ -92,7 +94,9 @@ impl Pins {
     /// Why the client is tied now.
     pub fn reason(&self) -> Option<Pin> {
         let t = self.0.as_ref()?;
-        if t.held.is_empty() { Pin::first(t.kinds) } else { Pin::first(t.kinds | Pin::Cursor.bit()) }
+        let cursor = if t.held.is_empty() { 0 } else { Pin::Cursor.bit() };
+        let unnamed = if t.unnamed { Pin::Statement.bit() } else { 0 };
+        Pin::first(t.kinds | cursor | unnamed)
     }
 
     /// Whether the server must be asked what is there before it may be given back.
@@ -116,6 +120,21 @@ impl Pins {
     /// A kind of state is there, or taken to be there until the client leaves.
     pub fn pin(&mut self, pin: Pin) {
         self.ties().kinds |= pin.bit();
+    }
+
+    /// Whether temporary objects are there, or may be.
+    pub(super) fn may_have_temp(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| (t.kinds | t.suspect) & Pin::Temp.bit() != 0)
+    }
+
+    /// Whether the unnamed statement is on this server only.
+    #[inline]
+    pub(super) fn unnamed(&mut self, tied: bool) {
+        if let Some(t) = &mut self.0 {
+            t.unnamed = tied;
+        } else if tied {
+            self.ties().unnamed = true;
+        }
     }
 
     /// What the server said is there of the kinds in `asked`.

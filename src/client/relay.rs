@@ -54,6 +54,7 @@ impl Session {
     /// Gives the server up when the session ends while it holds one.
     fn part(&mut self, mut server: Checkout, result: &Result<(), Stop>) {
         self.registration.slot.clear();
+        self.created_undone();
         self.publish_schema();
         self.cut_short = server.in_message.left > 0 && server.in_message.forward;
         server.dirty |= self.pins.leaves_state() || !self.follows_parameters();

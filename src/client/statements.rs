@@ -115,6 +115,8 @@ pub struct Names {
     bytes: usize,
     /// The state of the schema inside a transaction that has changed it; 0 outside.
     pub moment: u32,
+    /// The transaction has created something: what was prepared since may mean it, and it goes with a rollback.
+    pub created: bool,
     /// The statement whose portal the next Describe is about, when its columns are to be compared; 0 for none.
     pub describing: u32,
     /// Hash of the parameters told last.

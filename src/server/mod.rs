@@ -34,7 +34,7 @@ pub struct Server {
     pub tracker: Tracker,
     /// Shared prepared statements it has.
     pub statements: ServerStatements,
-    /// The client whose unnamed statement it has; 0 when that is not known.
+    /// Whose unnamed statement it has, and which of that client's; 0 when that is not known.
     pub unnamed_of: u64,
     /// Startup parameters of clients that it was opened with (session mode).
     pub startup: Arc<ParamSet>,

@@ -1,0 +1,256 @@
+//! Sequences that drivers send, found where their own suites differed from a direct connection.
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod support;
+
+use support::cluster;
+use support::pooler::{Pooler, Setup};
+use support::raw::{self, Client};
+use support::wait_for;
+
+fn pool(size: u32) -> Pooler {
+    Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", &size.to_string()).start()
+}
+
+/// Rows, or the SQLSTATE.
+fn heard(client: &mut Client) -> String {
+    client.answer().map_or_else(|e| e.code().to_owned(), |rows| raw::text(&rows))
+}
+
+fn prepare_unnamed(client: &mut Client, sql: &str) -> String {
+    client.send(&[raw::parse("", sql), raw::sync()].concat()).unwrap();
+    heard(client)
+}
+
+fn run_unnamed(client: &mut Client) -> String {
+    client.send(&[raw::bind("", "", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+    heard(client)
+}
+
+/// A statement with a text of about this many bytes.
+fn long(value: &str, bytes: usize) -> String {
+    format!("SELECT '{value}' /* {} */", "x".repeat(bytes))
+}
+
+/// How many clients keep their server.
+fn tied(pooler: &Pooler) -> f64 {
+    pooler.metric("pgsluice_pool_pinned_clients", &["user=\"postgres\""])
+}
+
+/// pg8000 syncs each Parse before it binds: a long list of parameters makes a long text.
+#[test]
+fn a_long_unnamed_statement_is_bound_after_a_sync() {
+    let pooler = pool(3);
+    for bytes in [20_000, 60_000, 65_530, 100_000, 1_000_000] {
+        let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+        assert_eq!(prepare_unnamed(&mut client, &long("mine", bytes)), "");
+        // The server that it was prepared at is taken, or has another's statement.
+        let mut holder = pooler.client("postgres");
+        holder.simple("BEGIN").unwrap();
+        assert_eq!(prepare_unnamed(&mut other, "SELECT 'theirs'"), "");
+        client.send(&[raw::describe(b'S', ""), raw::sync()].concat()).unwrap();
+        assert_eq!(heard(&mut client), "", "{bytes}");
+        for _ in 0..2 {
+            assert_eq!(run_unnamed(&mut client), "mine", "{bytes}");
+            assert_eq!(run_unnamed(&mut other), "theirs", "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn a_long_unnamed_statement_ties_until_it_is_replaced() {
+    let pooler = pool(2);
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    let ends: [(&str, &[u8]); 4] = [
+        ("Parse", &raw::parse("", "SELECT 1")),
+        ("failing Parse", &raw::parse("", &long("x' +", 100_000))),
+        ("Close", &raw::close(b'S', "")),
+        ("Query", &raw::query("SELECT 1")),
+    ];
+    for (what, end) in ends {
+        assert_eq!(prepare_unnamed(&mut client, &long("mine", 100_000)), "");
+        assert_eq!(tied(&pooler), 1.0, "before the {what}");
+        client.send(end).unwrap();
+        if what != "Query" {
+            client.send(&raw::sync()).unwrap();
+        }
+        let _ = client.answer();
+        wait_for("the client to be untied", || (tied(&pooler) == 0.0).then_some(()));
+    }
+    // One that is bound at once, as most drivers do, ties nothing.
+    client
+        .send(
+            &[raw::parse("", &long("mine", 100_000)), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()]
+                .concat(),
+        )
+        .unwrap();
+    assert_eq!(heard(&mut client), "mine");
+    assert_eq!(tied(&pooler), 0.0);
+    assert_eq!(other.value("SELECT 1"), "1");
+}
+
+/// Behind the Sync the Bind is not skipped together with its Parse.
+#[test]
+fn a_bind_pipelined_behind_a_skipped_parse_finds_no_one_elses() {
+    let pooler = pool(1);
+    let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+    for behind in [raw::bind("", "", &[]), [raw::describe(b'S', ""), raw::bind("", "", &[])].concat()] {
+        assert_eq!(prepare_unnamed(&mut other, "SELECT 'theirs'"), "");
+        let skipped = [raw::bind("", "no_such", &[]), raw::parse("", "SELECT 'mine'"), raw::sync()].concat();
+        client.send(&[skipped, behind, raw::execute("", 0), raw::sync()].concat()).unwrap();
+        assert_eq!((heard(&mut client), heard(&mut client)), ("26000".to_owned(), "26000".to_owned()));
+        assert_eq!(run_unnamed(&mut other), "theirs");
+    }
+    // And one that was prepared is found.
+    client
+        .send(
+            &[raw::parse("", "SELECT 'mine'"), raw::sync(), raw::bind("", "", &[]), raw::execute("", 0), raw::sync()]
+                .concat(),
+        )
+        .unwrap();
+    assert_eq!((heard(&mut client), heard(&mut client)), (String::new(), "mine".to_owned()));
+}
+
+/// The one before stays at the server where it was prepared; what ended it has happened at another.
+#[test]
+fn an_unnamed_statement_is_not_one_of_before() {
+    let pooler = pool(2);
+    // Of two servers these hold one each; what one lets go is the client's.
+    let (mut client, mut first, mut second) =
+        (pooler.client("postgres"), pooler.client("postgres"), pooler.client("postgres"));
+    for holder in [&mut first, &mut second] {
+        for (name, sql) in [("b", "BEGIN"), ("c", "COMMIT")] {
+            holder.send(&[raw::parse(name, sql), raw::sync()].concat()).unwrap();
+            holder.answer().unwrap();
+        }
+    }
+    // A simple Query would end the statement itself.
+    let run = |holder: &mut Client, name| {
+        holder.send(&[raw::bind("", name, &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+        holder.answer().unwrap();
+    };
+    for (end, expected) in [("Parse", "new"), ("Query", "26000"), ("Close", "26000"), ("long Parse", "new")] {
+        run(&mut first, "b");
+        run(&mut second, "b");
+        run(&mut first, "c");
+        assert_eq!(prepare_unnamed(&mut client, "SELECT 'old'"), "");
+        run(&mut first, "b");
+        run(&mut second, "c");
+        match end {
+            "Parse" => assert_eq!(prepare_unnamed(&mut client, "SELECT 'new'"), ""),
+            "long Parse" => assert_eq!(prepare_unnamed(&mut client, &long("new", 30_000)), ""),
+            "Query" => drop(client.simple("SELECT 1").unwrap()),
+            _ => {
+                client.send(&[raw::close(b'S', ""), raw::sync()].concat()).unwrap();
+                assert_eq!(heard(&mut client), "");
+            }
+        }
+        run(&mut second, "b");
+        run(&mut first, "c");
+        assert_eq!(run_unnamed(&mut client), expected, "{end}");
+        run(&mut second, "c");
+    }
+}
+
+/// asyncpg without a statement cache and pg8000 describe the unnamed statement, sync, and then bind it without asking again.
+#[test]
+fn an_unnamed_statement_that_was_described_gives_no_other_columns() {
+    let pooler = pool(2);
+    let (mut client, mut first, mut second) =
+        (pooler.client("postgres"), pooler.client("postgres"), pooler.client("postgres"));
+    first.simple("CREATE TABLE drv_described (a int); INSERT INTO drv_described VALUES (1)").unwrap();
+    let changes = [
+        ("SELECT 1", "1"),
+        ("ALTER TABLE drv_described ADD b text", "0A000"),
+        ("ALTER TABLE drv_described DROP b", "0A000"),
+        ("ALTER TABLE drv_described ALTER a TYPE text", "0A000"),
+        ("DROP TABLE drv_described", "42P01"),
+    ];
+    for (change, expected) in changes {
+        first.simple("BEGIN").unwrap();
+        second.simple("BEGIN").unwrap();
+        first.simple("COMMIT").unwrap();
+        let prepared = [raw::parse("", "SELECT * FROM drv_described"), raw::describe(b'S', ""), raw::sync()];
+        client.send(&prepared.concat()).unwrap();
+        client.answer().unwrap();
+        cluster::shared().psql(change);
+        first.simple("BEGIN").unwrap();
+        second.simple("COMMIT").unwrap();
+        for _ in 0..2 {
+            assert_eq!(run_unnamed(&mut client), expected, "{change}");
+        }
+        // Who asks with the Bind is told.
+        if expected == "0A000" {
+            let asks = [raw::bind("", "", &[]), raw::describe(b'P', ""), raw::execute("", 0), raw::sync()];
+            client.send(&asks.concat()).unwrap();
+            assert!(heard(&mut client).starts_with('1'), "{change}");
+        }
+        first.simple("COMMIT").unwrap();
+    }
+}
+
+/// SQLAlchemy's tests create types and tables in a transaction, use them, roll back, and do so again with others.
+#[test]
+fn what_was_prepared_with_what_was_rolled_back_is_prepared_anew() {
+    let pooler = pool(1);
+    for end in ["ROLLBACK", "ROLLBACK TO s", "an error", "the client leaves"] {
+        let mut client = pooler.client("postgres");
+        for (kind, oid) in [("int", "23"), ("text", "25"), ("int", "23")] {
+            client.simple("BEGIN; SAVEPOINT s").unwrap();
+            client.simple("CREATE TYPE drv_enum AS ENUM ('a')").unwrap();
+            client.simple(&format!("CREATE TABLE drv_rolled_back (a {kind}, e drv_enum)")).unwrap();
+            let text = "SELECT a FROM drv_rolled_back WHERE e = $1::drv_enum";
+            client.send(&[raw::parse("s", text), raw::describe(b'S', "s"), raw::sync()].concat()).unwrap();
+            let told = client.read_until(b'Z').unwrap();
+            assert_eq!(raw::tags(&told), "1tTZ", "{end}: {:?}", told.iter().find_map(|m| m.field(b'M')));
+            let parameter = u32::from_be_bytes(told[1].body[2..6].try_into().unwrap());
+            assert_eq!(client.value("SELECT 'drv_enum'::regtype::oid::text"), parameter.to_string(), "{end}");
+            let column = u32::from_be_bytes(told[2].body[2 + 2 + 6..][..4].try_into().unwrap());
+            assert_eq!(column.to_string(), oid, "{end}");
+            client.send(&[raw::close(b'S', "s"), raw::sync()].concat()).unwrap();
+            client.answer().unwrap();
+            match end {
+                "ROLLBACK" => drop(client.simple("ROLLBACK").unwrap()),
+                "ROLLBACK TO s" => drop(client.simple("ROLLBACK TO s; COMMIT").unwrap()),
+                "an error" => {
+                    client.simple("SELECT 1/0").unwrap_err();
+                    client.simple("COMMIT").unwrap();
+                }
+                _ => client = pooler.client("postgres"),
+            }
+        }
+    }
+}
+
+/// SQLAlchemy's tests of temporary tables go before those of others on the same connection.
+#[test]
+fn a_table_dropped_after_a_temporary_one_counts() {
+    let pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    let prepare = |client: &mut Client| {
+        let text = "SELECT * FROM drv_after_temp";
+        client
+            .send(&[raw::parse("s", text), raw::describe(b'S', "s"), raw::close(b'S', "s"), raw::sync()].concat())
+            .unwrap();
+        raw::tags(&client.read_until(b'Z').unwrap())
+    };
+    client.simple("CREATE TEMP TABLE drv_temp (a int)").unwrap();
+    client.simple("DROP TABLE drv_temp").unwrap();
+    for kind in ["int", "text"] {
+        client.simple(&format!("CREATE TABLE drv_after_temp (a {kind})")).unwrap();
+        assert_eq!(prepare(&mut client), "1tT3Z", "{kind}");
+        client.simple("DROP TABLE drv_after_temp").unwrap();
+    }
+    // As long as there is one, it is taken to be what is dropped: nobody prepares anew for that.
+    let parses = |pooler: &Pooler| pooler.metric("pgsluice_pool_server_parses_total", &["user=\"postgres\""]);
+    client.simple("CREATE TABLE drv_after_temp (a int)").unwrap();
+    prepare(&mut client);
+    let before = parses(&pooler);
+    for how in ["CREATE TEMP TABLE drv_temp (a int); DROP TABLE drv_temp", "CREATE TEMP TABLE drv_temp (a int)"] {
+        client.simple(how).unwrap();
+    }
+    client.simple("DROP TABLE drv_temp").unwrap();
+    prepare(&mut client);
+    assert_eq!(parses(&pooler), before);
+}
