@@ -2,8 +2,8 @@
 //! with an empty name, asyncpg without a statement cache) is wanted again later, perhaps on another server.
 //!
 //! Its text is kept only then; a Parse whose Bind stands in the same sequence, which is what drivers do for every query,
-//! costs a few stores. A text too long to be kept ties the client to its server until the statement is replaced. Source: protocol-flow, "Extended Query": the unnamed statement lasts until the next Parse of it or
-//! the next simple Query.
+//! costs a few stores. A text too long to be kept ties the client to its server until the statement is replaced.
+//! Source: protocol-flow, "Extended Query": the unnamed statement lasts until the next Parse of it or the next simple Query.
 //!
 //! Who was told its columns by a Describe and does not ask again gets no others: where it is prepared anew, they are compared
 //! before it is bound, and 0A000 is said in the server's place, as for named statements (`fresh`).
@@ -73,7 +73,6 @@ impl Unnamed {
     #[inline]
     pub(super) fn parsed(&mut self, rest: Range<usize>, client: u64, server: &mut Server) {
         let short = rest.len() <= MAX_TEXT;
-        self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.forget();
         self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.long = if short { Long::No } else { Long::Unbound };
