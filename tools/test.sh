@@ -45,6 +45,8 @@ else
   rust() { cargo test --locked --no-fail-fast --tests --bins --lib "$@"; }
 fi
 
+# Without it one test is skipped, and says so.
+prometheus=$("$TOOLS/prometheus.sh") && export PATH="$PATH:$prometheus"
 first=$("$TOOLS/postgres.sh") || first=
 export PG_BIN="$first"
 run "Rust tests" rust ${1:+"$1"}
