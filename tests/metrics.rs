@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use support::cluster::{self, Cluster, DATABASE};
 use support::pooler::{Pooler, Setup};
-use support::{DEADLINE, raw, skip, wait_for};
+use support::{DEADLINE, TempDir, raw, skip, wait_for};
 
 /// A pooler with some traffic behind it: queries, an error, a transaction, a loop, a failed login.
 fn busy() -> Pooler {
@@ -226,6 +226,41 @@ fn pages_methods_and_limits() {
     let idle: Vec<_> = (0..64).map(|_| TcpStream::connect_timeout(&pooler.http_address(), DEADLINE).unwrap()).collect();
     assert!(ask("GET /healthz").starts_with("HTTP/1.1 200 "));
     drop(idle);
+}
+
+#[test]
+fn a_token_guards_everything_but_the_health_pages() {
+    let dir = TempDir::new("token");
+    let file = dir.path().join("token");
+    std::fs::write(&file, "the-first-token-of-all\n").unwrap();
+    let pooler =
+        Setup::url(cluster::shared(), "app").env("PGSLUICE_HTTP_TOKEN_FILE", &file.display().to_string()).start();
+    let ask = |path: &str, header: &str| {
+        exchange(&pooler, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"))
+    };
+    for page in ["/healthz", "/livez", "/readyz", "/startupz"] {
+        // Not ready yet, perhaps; but told.
+        let told = ask(page, "");
+        assert!(told.starts_with("HTTP/1.1 200 ") || told.starts_with("HTTP/1.1 503 "), "{page}: {told}");
+    }
+    for page in ["/", "/metrics", "/nothing"] {
+        for header in ["", "Authorization: Bearer the-first-token-of-al\r\n", "Authorization: Basic OjE=\r\n"] {
+            let told = ask(page, header);
+            assert!(told.starts_with("HTTP/1.1 401 ") && !told.contains("pgsluice_"), "{page} {header}: {told}");
+        }
+    }
+    assert!(ask("/metrics", "").contains("www-authenticate: Bearer"));
+    let (first, second) =
+        ("Authorization: Bearer the-first-token-of-all\r\n", "Authorization: Bearer another-token-of-them\r\n");
+    assert!(ask("/metrics", first).starts_with("HTTP/1.1 200 "));
+    // Exchanged, as mounted secrets are; what is no token changes nothing.
+    std::fs::write(&file, "short").unwrap();
+    assert!(ask("/metrics", first).starts_with("HTTP/1.1 200 "));
+    std::fs::write(&file, "another-token-of-them").unwrap();
+    assert!(ask("/metrics", second).starts_with("HTTP/1.1 200 "));
+    assert!(ask("/metrics", first).starts_with("HTTP/1.1 401 "));
+    let log = pooler.log();
+    assert!(log.contains("http_token_file has changed and is not used") && !log.contains("token-of"), "{log}");
 }
 
 #[test]

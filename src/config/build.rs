@@ -9,8 +9,8 @@ use super::raw::{self, Raw};
 use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
-    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, InsightConfig, ListenAddr, LogConfig,
-    PoolSettings, Problem, Timeouts, parse_userlist,
+    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, HttpToken, InsightConfig, ListenAddr,
+    LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -52,6 +52,7 @@ pub(super) fn build(
 
     let mut builder = Builder { located, environment, problems, warnings: Vec::new() };
     builder.database_url(&mut raw, &mut config);
+    builder.http_token(&raw, &mut config);
     builder.users(&raw, &mut config);
     builder.databases(&raw, &mut config);
     // What is missing may stand in a line that could not be read.
@@ -79,6 +80,7 @@ fn assemble(raw: &Raw) -> Config {
     Config {
         listen: filled(&general.listen),
         http_listen: filled(&general.http_listen).0,
+        http_token: None,
         workers: filled(&general.workers).size(),
         max_client_conn: filled(&general.max_client_conn).size(),
         backlog: filled(&general.listen_backlog).get(),
@@ -212,6 +214,21 @@ impl Builder<'_> {
             }
         }
         None
+    }
+
+    /// `http_token` or `http_token_file`: set, and a token now.
+    fn http_token(&mut self, raw: &Raw, config: &mut Config) {
+        let (text, path) = (filled(&raw.general.http_token), filled(&raw.general.http_token_file));
+        let (key, token) = match (text.is_empty(), path.as_os_str().is_empty()) {
+            (true, true) => return,
+            (false, true) => ("http_token", HttpToken::Given(text)),
+            (true, false) => ("http_token_file", HttpToken::File(path)),
+            (false, false) => return self.problem(&["http_token"], "keep one of `http_token` and `http_token_file`"),
+        };
+        match token.read() {
+            Ok(_) => config.http_token = Some(token),
+            Err(message) => self.problem(&[key], message),
+        }
     }
 
     /// `auth_file`, and `[users]` over it.
@@ -373,7 +390,7 @@ fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
 
 /// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
 /// write the secret itself there.
-fn read_secret_file(path: &Path) -> Result<String, String> {
+pub(super) fn read_secret_file(path: &Path) -> Result<String, String> {
     let text = read_limited(path, MAX_SECRET).map_err(|error| format!("the file cannot be read: {error}"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);

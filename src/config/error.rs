@@ -124,7 +124,7 @@ fn excerpt(text: &str, line_start: usize, line: &str) -> Option<String> {
     let lower = line.to_ascii_lowercase();
     let header = before.lines().rev().map(str::trim_start).find(|line| line.starts_with('['));
     let in_users = header.is_some_and(|header| header.starts_with("[users"));
-    let secret = ["password", "passwd", "secret", "url", "://", "users.", "users =", "scram-sha-256$", "md5"]
+    let secret = ["password", "passwd", "secret", "token", "url", "://", "users.", "users =", "scram-sha-256$", "md5"]
         .iter()
         .any(|word| lower.contains(word));
     if (secret || in_users) && !line.trim_start().starts_with('[') {

@@ -2,7 +2,7 @@
 //! SHOW CONFIG, `docs/configuration.md` and `config/pgsluice.toml`, so none of them can differ from another.
 
 use super::units::format_duration;
-use super::{Config, ListenAddr};
+use super::{Config, HttpToken, ListenAddr};
 
 /// Where a setting stands in the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +88,15 @@ pub const KEYS: &[Key] = &[
     key(General, "http_listen", "127.0.0.1:9127", false, |c| c.http_listen.map_or("off".into(), |a| a.to_string()),
         "Where `/metrics`, `/healthz` and `/readyz` are served, or `off`. In Kubernetes use `*:9127`, so that probes \
          and Prometheus reach it."),
+    key(General, "http_token", "", false, |c| if c.http_token.is_some() { "(set)".into() } else { String::new() },
+        "Whoever asks HTTP for anything but the health pages must present this: as `Authorization: Bearer TOKEN`, or as the \
+         password of basic authentication with any user name. At least 16 printable characters without blanks. Set it where \
+         `http_listen` is not on the loopback."),
+    key(General, "http_token_file", "", false, |c| match &c.http_token {
+            Some(HttpToken::File(path)) => path.display().to_string(),
+            _ => String::new(),
+        },
+        "A file that holds the same (a mounted secret). It is read again when it has changed."),
     key(General, "workers", "1", false, |c| c.workers.to_string(),
         "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
     key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),

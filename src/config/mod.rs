@@ -51,6 +51,8 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` switches HTTP off.
     pub http_listen: Option<SocketAddr>,
+    /// What must be presented there for anything but the health pages; `None`: nothing.
+    pub http_token: Option<HttpToken>,
     /// Number of worker threads (each a single-threaded runtime).
     pub workers: usize,
     /// Client connections accepted at most, the console's included.
@@ -77,6 +79,44 @@ pub struct Config {
     pub source: Option<PathBuf>,
     /// What is possible but probably not meant; to be logged at start and shown by `pgsluice check`.
     pub warnings: Vec<String>,
+}
+
+/// Where the token of HTTP comes from. `Debug` shows no token.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HttpToken {
+    /// The token.
+    Given(String),
+    /// A file that holds it, and may change.
+    File(PathBuf),
+}
+
+impl HttpToken {
+    /// Characters a token has at least: one that can be guessed is none.
+    const MIN: usize = 16;
+
+    /// The token as it is now.
+    ///
+    /// # Errors
+    /// The file cannot be read, or what is there is no token; in words, without it.
+    pub fn read(&self) -> Result<String, String> {
+        let text = match self {
+            HttpToken::Given(text) => text.clone(),
+            HttpToken::File(path) => build::read_secret_file(path)?,
+        };
+        if text.len() < Self::MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(format!("a token has at least {} printable ASCII characters and no blanks", Self::MIN));
+        }
+        Ok(text)
+    }
+}
+
+impl std::fmt::Debug for HttpToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            HttpToken::Given(_) => "HttpToken::Given(..)",
+            HttpToken::File(_) => "HttpToken::File(..)",
+        })
+    }
 }
 
 /// A line of SHOW CONFIG.

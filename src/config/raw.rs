@@ -43,6 +43,8 @@ section! {
     General {
         listen: Vec<ListenAddr>,
         http_listen: HttpListen,
+        http_token: String,
+        http_token_file: PathBuf,
         workers: Number<1, 64>,
         max_client_conn: Number<1, 1_000_000>,
         listen_backlog: Number<1, 65_535>,

@@ -254,6 +254,8 @@ fn mistakes_of_newcomers_from_pgbouncer_are_mended() {
         ("pool = 5", "test.toml:1:8: expected "),
         ("listen = []", "at least one address is needed"),
         ("auth_file = \"none.txt\"", "none.txt cannot be read"),
+        ("http_token = \"hunter2\"", "test.toml:1:1: a token has at least 16 printable ASCII characters"),
+        ("http_token = \"0123456789abcdef\"\nhttp_token_file = \"x\"", "keep one of"),
     ] {
         let text = error(toml(front));
         assert!(text.contains(expected), "{front}\n{text}");

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`server`] | the thread, its limits and routes |
+//! | [`access`] | who may read |
 //! | [`health`] | alive, started, ready |
 //! | [`metrics`] | gathers one scrape |
 //! | [`families`] | the table of metric families |
@@ -10,6 +11,7 @@
 //! | [`process`] | memory, CPU, descriptors |
 //! | [`docs`] | `docs/metrics.md` |
 
+pub mod access;
 pub mod docs;
 pub mod families;
 pub mod health;

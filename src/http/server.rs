@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::access::Access;
 use super::health;
 use super::metrics::Metrics;
 use crate::client::Process;
@@ -44,6 +45,10 @@ const INDEX: &str = "pgsluice\n\n\
     /readyz    200 when clients should be sent here\n\
     /startupz  200 once every address is listened at\n";
 
+/// What whoever has not presented the token is told.
+const UNAUTHORIZED: &str = "present the token of http_token: Authorization: Bearer TOKEN, or as the password of basic \
+    authentication\n";
+
 /// Binds and serves on a thread of its own.
 ///
 /// # Errors
@@ -53,7 +58,9 @@ pub fn start(addr: SocketAddr, process: Arc<Process>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tracing::info!(address = %listener.local_addr().unwrap_or(addr), "serving HTTP");
-    let site = Arc::new(Site { process, metrics: Metrics::default() });
+    let key = crate::auth::random().map_err(io::Error::other)?;
+    let access = Access::new(process.config.http_token.clone(), key);
+    let site = Arc::new(Site { process, metrics: Metrics::default(), access });
     std::thread::Builder::new().name("http".to_owned()).spawn(move || runtime.block_on(accept(listener, site)))?;
     Ok(())
 }
@@ -62,6 +69,7 @@ pub fn start(addr: SocketAddr, process: Arc<Process>) -> io::Result<()> {
 struct Site {
     process: Arc<Process>,
     metrics: Metrics,
+    access: Access,
 }
 
 async fn accept(listener: std::net::TcpListener, site: Arc<Site>) {
@@ -124,11 +132,23 @@ impl Site {
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        match request.uri().path() {
+        let path = request.uri().path();
+        match path {
+            "/healthz" | "/livez" => return text(StatusCode::OK, "ok\n"),
+            "/readyz" => return verdict(health::ready(&self.process)),
+            "/startupz" => return verdict(health::started(&self.process)),
+            _ => {}
+        }
+        if !self.access.admits(request.headers().get(AUTHORIZATION)) {
+            let mut answer = text(StatusCode::UNAUTHORIZED, UNAUTHORIZED);
+            // Basic: what a browser asks for by itself.
+            let challenge = HeaderValue::from_static("Basic realm=\"pgsluice\", charset=\"UTF-8\"");
+            answer.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pgsluice\""));
+            answer.headers_mut().append(WWW_AUTHENTICATE, challenge);
+            return answer;
+        }
+        match path {
             "/metrics" => page(StatusCode::OK, METRICS_TYPE, self.metrics.render(&self.process)),
-            "/healthz" | "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => verdict(health::ready(&self.process)),
-            "/startupz" => verdict(health::started(&self.process)),
             "/" => text(StatusCode::OK, INDEX),
             _ => text(StatusCode::NOT_FOUND, "no such page; / lists what there is\n"),
         }
