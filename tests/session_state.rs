@@ -237,6 +237,27 @@ fn a_role_follows_its_client_and_no_other() {
     );
 }
 
+#[test]
+fn a_session_authorization_drops_the_role() {
+    let role = "SELECT current_user, session_user, current_setting('role')";
+    let drops = [
+        "SET SESSION AUTHORIZATION weak",
+        "RESET SESSION AUTHORIZATION",
+        "SELECT set_config('session_authorization', 'weak', false)",
+    ];
+    for drop in drops {
+        same_as_direct(
+            &[],
+            &["SET ROLE weak", role, drop, role, "BEGIN", drop, "ROLLBACK", role, "RESET SESSION AUTHORIZATION", role],
+        );
+    }
+    for undo in ["RESET ROLE", "RESET ALL", "DISCARD ALL", "SET ROLE postgres", "RESET SESSION AUTHORIZATION"] {
+        let script = [role, "SET ROLE NONE", role, undo, role, "SET ROLE weak", role, undo, role];
+        same_as_direct(&[("role", "weak")], &script);
+        same_as_direct(&[("work_mem", "7MB")], &script);
+    }
+}
+
 /// What ties the client whose application is `name`, in the console's words; empty for nothing.
 fn pinned(pooler: &Pooler, name: &str) -> String {
     let mut console = pooler.try_client("postgres", PASSWORD, "pgsluice").unwrap();

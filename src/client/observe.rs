@@ -272,7 +272,8 @@ impl Notes<'_> {
         let touched = &mut self.pins.ties().touched;
         touched.all |= others && name == "all";
         if name == "all" {
-            self.params.iter().for_each(|(n, _)| touched.add(n, true));
+            // It leaves the role alone (GUC_NO_RESET_ALL).
+            self.params.iter().for_each(|(n, _)| touched.add(n, n != "role"));
         } else {
             touched.add(name, true);
         }

@@ -33,6 +33,10 @@ pub(super) struct Touched {
 impl Touched {
     /// Notes a lower-case name that was set, or reset.
     pub(super) fn add(&mut self, name: &str, reset: bool) {
+        // It sets the role to none, or resets it (guc.c, set_config_option: "Ugly hack").
+        if name == "session_authorization" {
+            self.add("role", reset);
+        }
         if let Some((_, r)) = self.names.iter_mut().find(|(n, _)| **n == *name) {
             *r = reset;
         } else if self.names.len() < MAX_NAMES {
@@ -46,6 +50,11 @@ impl Touched {
     /// Whether the parameter was asked for by name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.iter().any(|(n, _)| **n == *name)
+    }
+
+    /// Whether a RESET of it by name was the last to touch it.
+    pub(super) fn was_reset_by_name(&self, name: &str) -> bool {
+        self.names.iter().any(|(n, reset)| **n == *name && *reset)
     }
 
     /// Whether a RESET may have been the last to touch it.

@@ -223,7 +223,8 @@ impl Session {
             let value = question.values.iter().find(|(n, _)| **n == *name).map(|(_, v)| &**v);
             // Not set: no role, the role of the login, a custom parameter that a RESET or a rollback has left empty.
             let value = value.filter(|v| match name {
-                "role" => *v != "none",
+                // To have none is the wish of a client that began with one (RESET ALL leaves the role alone).
+                "role" => *v != "none" || self.startup.get(name).is_some() && !question.touched.was_reset_by_name(name),
                 "session_authorization" => *v != self.pool.target.user,
                 _ if v.is_empty() && name.contains('.') => {
                     wish.get(name).is_some() && !question.touched.was_reset(name)
