@@ -42,8 +42,12 @@ fn prepare() {
 
 /// Plays a script on a direct connection and through a pool of one, with a neighbour that looks in between.
 fn same_as_direct(startup: &[(&str, &str)], script: &[&str]) {
+    same_as_direct_in(&pool(1), startup, script);
+}
+
+/// The same in a pool of one that may have served others.
+fn same_as_direct_in(pooler: &Pooler, startup: &[(&str, &str)], script: &[&str]) {
     prepare();
-    let pooler = pool(1);
     let mut direct = open(cluster::shared().address(), startup);
     let mut client = open(pooler.address(), startup);
     let mut neighbour = open(pooler.address(), &[]);
@@ -239,6 +243,7 @@ fn a_role_follows_its_client_and_no_other() {
 
 #[test]
 fn a_session_authorization_drops_the_role() {
+    let pooler = pool(1);
     let role = "SELECT current_user, session_user, current_setting('role')";
     let drops = [
         "SET SESSION AUTHORIZATION weak",
@@ -253,8 +258,31 @@ fn a_session_authorization_drops_the_role() {
     }
     for undo in ["RESET ROLE", "RESET ALL", "DISCARD ALL", "SET ROLE postgres", "RESET SESSION AUTHORIZATION"] {
         let script = [role, "SET ROLE NONE", role, undo, role, "SET ROLE weak", role, undo, role];
-        same_as_direct(&[("role", "weak")], &script);
-        same_as_direct(&[("work_mem", "7MB")], &script);
+        same_as_direct_in(&pooler, &[("role", "weak")], &script);
+        same_as_direct_in(&pooler, &[("work_mem", "7MB")], &script);
+    }
+}
+
+#[test]
+fn a_reset_in_a_transaction_is_not_undone_by_what_the_client_began_with() {
+    let pooler = pool(1);
+    for (set, reset, show) in [
+        ("SET work_mem = '7MB'", "RESET work_mem", "SHOW work_mem"),
+        ("SET work_mem = '7MB'", "RESET ALL", "SHOW work_mem"),
+        ("SET TimeZone = 'Asia/Tokyo'", "RESET TimeZone", "SHOW TimeZone"),
+        ("SET app.tenant = '7'", "RESET app.tenant", "SELECT current_setting('app.tenant', true)"),
+        ("SET SESSION AUTHORIZATION weak", "RESET SESSION AUTHORIZATION", "SELECT current_user, session_user"),
+        ("SET ROLE weak", "RESET ROLE", "SELECT current_user, session_user"),
+        ("SET ROLE weak", "RESET ALL", "SELECT current_user, session_user"),
+        ("SET ROLE weak", "RESET SESSION AUTHORIZATION", "SELECT current_user, session_user"),
+    ] {
+        for end in ["ROLLBACK", "COMMIT"] {
+            let undone = ["SAVEPOINT a", reset, show, "ROLLBACK TO a", show, show];
+            let script =
+                [&[set, "BEGIN", reset, show, show, end, show, set, "BEGIN"], &undone[..], &[end, show]].concat();
+            same_as_direct_in(&pooler, &[("application_name", "x"), ("statement_timeout", "70s")], &script);
+            same_as_direct_in(&pooler, &[], &script);
+        }
     }
 }
 

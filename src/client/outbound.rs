@@ -343,6 +343,7 @@ impl Session {
             self.forgetting = false;
         }
         if discard {
+            self.resets.note("session_authorization", false);
             self.resets.note("all", false);
             self.resets.answered(false);
         } else if matches!(body, b"RESET\0" | b"SET\0") {
@@ -353,20 +354,28 @@ impl Session {
     /// After the reports of what was reset (they come with ReadyForQuery): the client's startup values come back with
     /// its next batch.
     fn follow_resets(&mut self, server: &mut Server) {
-        let names = self.resets.take_done();
+        let mut names = self.resets.take_done();
         if !self.follows_parameters() || self.startup.is_empty() {
             return;
         }
         let mut params = (*self.params).clone();
         let mut known = (*server.params).clone();
+        if names.iter().any(|n| &**n == "session_authorization") {
+            // The role with it (guc.c, set_config_option).
+            names.push("role".into());
+        }
         for name in &names {
             if &**name == "all" {
-                params = (*self.startup).clone();
+                // All but the role (GUC_NO_RESET_ALL).
+                let role = params.get("role").map(str::to_owned);
+                params = role.map_or_else(|| self.startup.without("role"), |r| self.startup.with("role", &r));
                 known = known.all_unknown(&self.startup);
             } else {
                 known.set_unknown(name);
-                if let Some(value) = self.startup.get(name) {
-                    params.set(name, value);
+                // If it is rolled back, what is asked at the end of the transaction will tell.
+                match self.startup.get(name) {
+                    Some(value) => params.set(name, value),
+                    None => params = params.without(name),
                 }
             }
         }

@@ -13,8 +13,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The longest any single wait of a test may take. Generous: the machine may be busy with other builds.
@@ -137,8 +137,23 @@ pub fn free_port() -> u16 {
     );
     wait_for("a free TCP port", || {
         let port = 12000 + random.below(20000) as u16;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+        (claim(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).then_some(port)
     })
+}
+
+/// Keeps other tests, of other checkouts too, from being given this port while this process lives: else one whose own
+/// program cannot bind it finds the other's listening there, and takes it for its own.
+fn claim(port: u16) -> bool {
+    static CLAIMED: Mutex<Vec<std::fs::File>> = Mutex::new(Vec::new());
+    let dir = std::env::temp_dir().join("pgsluice-ports");
+    let _ = std::fs::create_dir_all(&dir);
+    // Where that cannot be (the directory is another user's), without.
+    let Ok(file) = OpenOptions::new().create(true).append(true).open(dir.join(port.to_string())) else { return true };
+    let free = file.try_lock().is_ok();
+    if free {
+        CLAIMED.lock().unwrap().push(file);
+    }
+    free
 }
 
 /// `127.0.0.1:port`.
