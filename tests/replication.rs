@@ -70,12 +70,13 @@ fn replication_commands_and_sql_work_beside_the_pool() {
     ]));
     let expected = cluster().psql("SELECT system_identifier FROM pg_control_system()");
     assert!(text.starts_with(&expected) && text.ends_with(&format!("{DATABASE}\n")), "{text}");
+    let name = "SELECT application_name FROM pg_stat_activity WHERE backend_type = 'walsender'";
+    wait_for("psql's server to go", || (cluster().psql(name).is_empty()).then_some(()));
     for (value, kind) in [("true", "physical"), ("1", "physical"), ("database", "logical")] {
         let mut client = open(pooler.address(), value).unwrap();
         assert_eq!(client.simple("IDENTIFY_SYSTEM").unwrap()[0][0].as_deref(), Some(&*expected));
         assert_eq!(client.parameter("application_name"), Some("replica"));
         assert_eq!((shown(&pooler, "CLIENTS", kind), shown(&pooler, "SERVERS", kind)), (1, 1));
-        let name = "SELECT application_name FROM pg_stat_activity WHERE backend_type = 'walsender'";
         assert_eq!(cluster().psql(name), "replica");
         client.terminate();
         wait_for("its server to go", || (cluster().psql(name).is_empty()).then_some(()));
