@@ -13,7 +13,7 @@ use super::token::{Cursor, Spot, Token, Whole, lines as whole_lines};
 /// Inclusions within each other (`CONF_FILE_MAX_DEPTH`).
 const MAX_DEPTH: usize = 10;
 /// Files read for one configuration: ten levels could multiply without end.
-const MAX_FILES: usize = 1_000;
+const MAX_FILES: usize = 10_000;
 /// Lines and words kept for one configuration.
 const MAX_ENTRIES: usize = 100_000;
 

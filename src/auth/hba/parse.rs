@@ -114,7 +114,10 @@ fn connection(fields: &mut Fields<'_>) -> Result<Connection, HbaError> {
 /// A name that begins with a slash is an expression (PostgreSQL 16), quoted or not.
 fn pattern(line: &Line, token: &Token) -> Result<Option<Pattern>, HbaError> {
     let Some(text) = token.text.strip_prefix('/') else { return Ok(None) };
-    let wrong = |why| at(line, token, format!("invalid regular expression {}: {why}", shown(text)));
+    let wrong = |why| {
+        let error = at(line, token, format!("invalid regular expression {}: {why}", shown(text)));
+        error.help("an expression with a comma, a blank or # needs quotes: \"/^db\\d{2,4}$\"")
+    };
     Pattern::new(text).map(Some).map_err(wrong)
 }
 
