@@ -226,9 +226,28 @@ fn rules_that_cannot_be_kept_end_the_start() {
     };
     let (good, text) = check();
     assert!(good && text.contains("rules:3: host all hashed 127.0.0.0 255.0.0.0 md5"), "{text}");
+    let doubtful = "host all all 10.0.0.0/8 trust\nhostssl all all all md5\nhostgssenc all all all md5\nhost all all 127.0.0.0/8 trust\n";
+    fs::write(dir.path().join("rules"), doubtful).unwrap();
+    let (good, text) = check();
+    assert!(good && text.contains("rules:2: hostssl matches nobody") && text.contains("rules:3: hostgssenc"), "{text}");
+    assert!(!text.contains("lets in everybody"), "the pooler listens on the loopback only: {text}");
+    fs::write(&path, format!("listen = [\"*:6432\"]\n{toml}")).unwrap();
+    let (_, text) = check();
+    assert!(text.contains("rules:1: trust lets in everybody") && !text.contains("rules:4: trust"), "{text}");
     fs::write(dir.path().join("rules"), "host all all db.internal md5\n").unwrap();
     let (good, text) = check();
     assert!(!good && text.contains("rules:1:14: \"db.internal\" is a host name") && text.contains("help: "), "{text}");
+}
+
+#[test]
+fn the_example_of_our_documentation_is_read() {
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let example = docs.split("```\n# TYPE").nth(1).unwrap().split("```").next().unwrap();
+    let dir = TempDir::new("hba");
+    fs::create_dir(dir.path().join("hba.d")).unwrap();
+    let toml = configuration(&dir, &format!("# TYPE{example}"), "admins root app\n");
+    let config = Config::from_toml(&toml, Path::new("pgsluice.toml")).unwrap();
+    assert_eq!(config.auth.hba.rules.iter().count(), 4);
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
         "With `auth_type = \"hba\"`: a file in the syntax of PostgreSQL's `pg_hba.conf`. Its first line that matches a \
          client's connection, address, database and user says how she proves who she is; without one she is refused. \
          Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`. Users must be known in any case. \
-         Relative to the directory of the configuration file. See [Rules for each client](#rules-for-each-client)."),
+         Relative to the directory of the configuration file. See \"Rules for each client\" in docs/configuration.md."),
     key(General, "auth_ident_file", "", true, |c| HbaConfig::shown(&c.auth.hba.ident_file),
         "A file in the syntax of PostgreSQL's `pg_ident.conf`, for `map=` in `auth_hba_file`: lines of a map's name, a \
          user of the operating system and the user she may log in as."),

@@ -57,8 +57,9 @@ struct Reader<'a> {
     source: &'a dyn Source,
     /// How many may still be read.
     files: usize,
-    /// How many lines and words may still be kept; `full` when one more came, which ends the reading.
+    /// How many lines and words may still be kept.
     entries: usize,
+    /// A limit is passed: the reading ends.
     full: bool,
 }
 
@@ -172,10 +173,13 @@ impl Reader<'_> {
         let named = shown(&path.display().to_string());
         let wrong = |why: String| HbaError::at(from, spot, format!("could not open file {named}: {why}"));
         if depth >= MAX_DEPTH {
+            // Nothing of it will be used, and files that include each other twice would be read a thousand times.
+            self.full = true;
             let error = wrong("maximum nesting depth exceeded".to_owned());
             return Err((error.help(format!("files may include each other {MAX_DEPTH} deep")), None));
         }
         let Some(left) = self.files.checked_sub(1) else {
+            self.full = true;
             return Err((wrong(format!("more than {MAX_FILES} files are included")), None));
         };
         self.files = left;
