@@ -275,3 +275,52 @@ fn files_are_read_again_or_not_at_all() {
     let unused = Config::from_toml(&relative.replace("\"hba\"", "\"md5\""), Path::new("gone/pgsluice.toml")).unwrap();
     assert!(unused.warnings.iter().any(|w| w.contains("auth_hba_file and auth_ident_file are not used")));
 }
+
+/// The same maps at PostgreSQL, for the same process and the same names.
+#[test]
+fn peers_are_judged_as_by_postgresql() {
+    let own = own_name();
+    let mut maps = vec![
+        ("plain", format!("plain {own} app\nplain {own} \"md 5\"\nplain other plain\n")),
+        ("caught", "caught /^(.*)$ \\1\n".to_owned()),
+        ("around", "around /^(.)(.*)$ x\\1y\n".to_owned()),
+        ("narrow", "narrow /^[^a-z]+$ app\nnarrow /^.?$ app\n".to_owned()),
+        ("found", format!("found /{} app\n", &own[1..])),
+    ];
+    let cluster = Cluster::start(&[]);
+    if cluster.version() >= 16 {
+        maps.push(("every", format!("every {own} all\n")));
+        maps.push(("name", format!("name {own} \"all\"\n")));
+        maps.push(("pattern", format!("pattern {own} /^a\n")));
+    }
+    let never = "local never all peer map=never\n";
+    let rules = maps.iter().map(|(map, _)| format!("local {map} all peer map={map}\n"));
+    let rules = format!("local all postgres trust\n{never}local same all peer\n{}", rules.collect::<String>());
+    let lines = format!("never \"nobody here\" app\n{}", maps.iter().map(|(_, lines)| &**lines).collect::<String>());
+    fs::write(cluster.socket_dir().join("data/pg_hba.conf"), &rules).unwrap();
+    fs::write(cluster.socket_dir().join("data/pg_ident.conf"), &lines).unwrap();
+    cluster.psql("SELECT pg_reload_conf()");
+    let dir = TempDir::new("hba");
+    let pooler = pooler(&dir, &rules, &lines);
+    let refused = |dir: &Path, port: u16, user: &str, map: &str| {
+        let mut client = raw::Client::connect_unix(&dir.join(format!(".s.PGSQL.{port}"))).unwrap();
+        match client.login(user, "", map) {
+            Err(raw::Error::Server { message, .. }) => message.starts_with("Peer authentication failed"),
+            Err(error) => panic!("{user} {map}: {error}"),
+            Ok(()) => false,
+        }
+    };
+    wait_for("PostgreSQL to take the rules", || {
+        refused(cluster.socket_dir(), cluster.port(), "app", "never").then_some(())
+    });
+    let (mut yes, mut no) = (0, 0);
+    for map in maps.iter().map(|(map, _)| *map).chain(["same", "never"]) {
+        let first = format!("x{}y", &own[..1]);
+        for user in ["app", "md 5", "plain", "all", "a", &own, &own.to_uppercase(), &first] {
+            let theirs = refused(cluster.socket_dir(), cluster.port(), user, map);
+            assert_eq!(refused(dir.path(), pooler.port(), user, map), theirs, "map {map}, user {user:?}");
+            *(if theirs { &mut no } else { &mut yes }) += 1;
+        }
+    }
+    assert!(yes >= 5 && no >= 20, "{yes} let in, {no} refused");
+}
