@@ -116,7 +116,7 @@ local all banned reject
 host  all banned 127.0.0.1/32 reject
 host  replication banned 127.0.0.1/32 reject
 ";
-    let cluster = Cluster::start(&["wal_level=replica", "max_wal_senders=2"]);
+    let cluster = Cluster::start(&["wal_level=replica", "max_wal_senders=20"]);
     fs::write(cluster.socket_dir().join("data/pg_hba.conf"), RULES).unwrap();
     cluster.psql("SELECT pg_reload_conf()");
     let dir = TempDir::new("hba");
@@ -192,6 +192,7 @@ fn peer_without_rules() {
         let said = said(&mut psql(host, pooler.port(), user, "secret", "app"));
         assert!(said.contains("Peer authentication failed"), "{host}: {said}");
     }
+    pooler.wait_for_log("it did not come by a Unix socket");
     // A name of the system that the configuration does not know.
     let strangers = toml.replace(&format!("[users.\"{own}\"]"), "[users.stranger]");
     let pooler = Setup::toml(&strangers).unix(dir.path()).start();

@@ -212,6 +212,7 @@ fn files_are_those_of_postgresql() {
         "local a\\\\\n all trust",
         "local a\\\\\n\\\n\\\n all trust # \\\nlocal x y trust\nlocal b all trust\r\n\r\nlocal c all trust",
         "local \"a\\\nb\" all trust",
+        "local a all trust #\\\\\n\nlocal b all trust",
         "\\\n\\\n\nlocal a all trust\n\\",
         "local a @names trust\nlocal @names all trust",
         " # comment \\\n still \\\n\nlocal a all trust",

@@ -158,7 +158,7 @@ fn the_first_rule_that_matches_decides() {
     ] {
         assert_eq!(decides(&rules, &login(origin, user, database)), line, "{origin:?} {user} {database}");
     }
-    let replication = Login { replication: true, ..login(tcp("8.8.8.8"), "rep", "") };
+    let replication = Login { replication: true, ..login(tcp("10.1.2.3"), "rep", "rep") };
     assert_eq!(decides(&rules, &replication), 6, "all and names are not for physical replication");
     assert_eq!(decides(&rules, &Login { user: "other", ..replication }), 0);
     let tls = Origin::Tcp { address: IpAddr::from([8, 8, 8, 8]), tls: true };
@@ -198,6 +198,7 @@ fn quotes_commas_comments_and_continuations() {
         ("local a\"l\"l all trust", "local all all trust"),
         ("local \\\n  all \\\nall tru\\\nst", "local all all trust"),
         ("local all all trust \\", "local all all trust"),
+        ("local a all trust #\\\\\n\nlocal b all trust", "local a all trust; local b all trust"),
         ("local all all trust # and \\\n host nothing", "local all all trust"),
         ("local all \"unterminated trust", ""),
         ("local @\"no such\" all trust", ""),
