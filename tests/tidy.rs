@@ -195,7 +195,7 @@ fn what_derives_debug_holds_no_secret() {
 #[test]
 fn fuzz_corpora_hold() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 8] = [
+    let targets: [Target; 9] = [
         ("frame", pgsluice::wire::frame::fuzz_frame),
         ("startup", pgsluice::wire::startup::fuzz_startup),
         ("control", pgsluice::wire::control::fuzz_control),
@@ -204,6 +204,7 @@ fn fuzz_corpora_hold() {
         ("tags", pgsluice::sql::fuzz_tags),
         ("sasl", pgsluice::auth::fuzz_sasl),
         ("userlist", pgsluice::config::fuzz_userlist),
+        ("hba", pgsluice::auth::hba::fuzz_hba),
     ];
     for (target, run) in targets {
         assert!(root().join(format!("tests/fuzz/fuzz_targets/{target}.rs")).exists());

@@ -104,7 +104,8 @@ impl ClientAuth {
             AuthMethod::Any => (State::Done, Ask::Ok),
             // An empty password is still a known user.
             AuthMethod::Trust if secret.is_some() => (State::Done, Ask::Ok),
-            AuthMethod::Trust => (State::Done, Ask::Refused),
+            // Decided before: who comes here has become one of the others.
+            AuthMethod::Trust | AuthMethod::Peer | AuthMethod::Hba => (State::Done, Ask::Refused),
             AuthMethod::Plain => (State::Cleartext(known.cloned()), Ask::Cleartext),
             AuthMethod::Md5 if !wants_scram(&context, known) => {
                 let salt = random()?;

@@ -6,6 +6,7 @@
 //! | [`client`] | a client proves itself to the pooler: [`ClientAuth`] |
 //! | [`server`] | the pooler proves itself to PostgreSQL: [`ServerAuth`] |
 //! | [`scram`] | SCRAM-SHA-256 (RFC 5802, RFC 7677): keys, messages, both parties |
+//! | [`hba`] | which client may log in, and how: `pg_hba.conf` and `pg_ident.conf` |
 //! | [`context`] | the process's key and the cache of derived SCRAM keys: [`AuthContext`] |
 //!
 //! The state machines take and give *bodies* of messages; they know neither frames nor sockets. Every call is
@@ -16,6 +17,7 @@
 pub mod client;
 pub mod context;
 mod error;
+pub mod hba;
 mod md5;
 pub mod scram;
 pub mod secret;

@@ -6,6 +6,8 @@ use crate::config::{Config, Database};
 
 /// Names shown of a list; the rest is counted.
 const MAX_NAMES: usize = 8;
+/// Rules of `auth_hba_file` shown; the rest is counted.
+const MAX_RULES: usize = 50;
 
 /// The text of a good configuration.
 pub(super) fn describe(config: &Config) -> String {
@@ -23,6 +25,13 @@ fn render(config: &Config, out: &mut String) -> std::fmt::Result {
     }
     let users: Vec<&str> = config.auth.users.keys().map(String::as_str).collect();
     writeln!(out, "{:<15}{}, users: {}", "login", config.auth.method, names(&users))?;
+    for (index, rule) in config.auth.hba.rules.iter().take(MAX_RULES).enumerate() {
+        let title = if index == 0 { "rules" } else { "" };
+        writeln!(out, "{title:<15}{}:{}: {rule}", rule.file.display(), rule.line)?;
+    }
+    if let more @ 1.. = config.auth.hba.rules.iter().count().saturating_sub(MAX_RULES) {
+        writeln!(out, "{:<15}and {more} more", "")?;
+    }
     match config.http_listen {
         Some(address) => writeln!(out, "{:<15}http://{address}/metrics, /healthz, /readyz", "http")?,
         None => writeln!(out, "{:<15}off", "http")?,

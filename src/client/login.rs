@@ -138,7 +138,7 @@ struct LoggedIn {
 
 /// The socket and what has been read too much, while messages are few and small.
 pub(super) struct Io {
-    socket: Socket,
+    pub(super) socket: Socket,
     buf: Vec<u8>,
 }
 
@@ -203,7 +203,7 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Fa
                 .hint("Raise max_client_conn, or close idle connections."),
         ));
     }
-    prove::authenticate(w, io, &s).await?;
+    prove::authenticate(w, io, place, &s).await?;
     if console {
         return welcome_console(w, io, place, &s).await;
     }

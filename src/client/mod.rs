@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
+//! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
 //! | [`prove`] | the exchange that proves who a client is |
 //! | `notices` | what a server says at a login |
 //! | [`session`] | the session's state and its loop |
@@ -28,6 +29,7 @@
 mod ahead;
 pub mod alarm;
 mod fresh;
+mod gate;
 pub mod inbound;
 pub mod leave;
 pub mod login;

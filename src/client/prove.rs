@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Worker;
 use super::login::{AUTH, ERROR, Failed, Io};
+use super::registry::Place;
+use super::{Worker, gate};
 use crate::auth::{self, ClientAuth};
 use crate::config::AuthMethod;
 use crate::wire::control;
@@ -15,8 +16,8 @@ use crate::wire::startup::Startup;
 ///
 /// # Errors
 /// It has not, or it went away.
-pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, s: &Startup) -> Result<(), Failed> {
-    let method = w.process.config.auth.method;
+pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<(), Failed> {
+    let method = gate::method(w, io, &place.info, s).await?;
     let secret = w.process.config.auth.users.get(&s.user);
     let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
     let (mut machine, mut ask) =

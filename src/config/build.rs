@@ -9,8 +9,8 @@ use super::raw::{self, Raw};
 use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
-    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, HttpToken, InsightConfig, ListenAddr,
-    LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
+    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
+    ListenAddr, LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -54,6 +54,7 @@ pub(super) fn build(
     builder.database_url(&mut raw, &mut config);
     builder.http_token(&raw, &mut config);
     builder.users(&raw, &mut config);
+    builder.hba(&mut config);
     builder.databases(&raw, &mut config);
     // What is missing may stand in a line that could not be read.
     if file_is_whole && builder.problems.is_empty() {
@@ -89,6 +90,7 @@ fn assemble(raw: &Raw) -> Config {
         auth: AuthConfig {
             method: filled(&general.auth_type),
             file: (!file.as_os_str().is_empty()).then_some(file),
+            hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
             users: BTreeMap::new(),
         },
         databases: BTreeMap::new(),
@@ -175,7 +177,7 @@ impl Builder<'_> {
             let problem = Problem::variable(&variable, "it names no user");
             return self.problems.push(problem.help("write postgres://user:password@host:5432/database"));
         };
-        if url.password.is_none() && !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any) {
+        if url.password.is_none() && config.auth.method.asks_password() {
             let problem = Problem::variable(&variable, format!("it has no password, so \"{user}\" cannot log in"));
             return self.problems.push(problem.help("add the password, or set PGSLUICE_AUTH_TYPE=trust"));
         }
@@ -252,6 +254,19 @@ impl Builder<'_> {
             if let Ok(secret) = self.secret(["users", name], given) {
                 let secret = secret.unwrap_or_else(|| Secret::Plain(String::new()));
                 config.auth.users.insert(name.clone(), secret);
+            }
+        }
+    }
+
+    /// `auth_hba_file` and `auth_ident_file`.
+    fn hba(&mut self, config: &mut Config) {
+        let auth = &mut config.auth;
+        if auth.method == AuthMethod::Hba && auth.hba.file.is_none() {
+            self.problem(&["auth_type"], "auth_type = \"hba\" needs `auth_hba_file`");
+        } else if auth.method == AuthMethod::Hba {
+            match auth.hba.read() {
+                Ok(read) => auth.hba = read,
+                Err(problems) => self.problems.extend(problems),
             }
         }
     }
@@ -378,7 +393,7 @@ fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
 }
 
 /// The text of a file of limited length.
-fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
+pub(super) fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?;

@@ -67,7 +67,7 @@ host = \"db.internal\"
 const USERS: &str = "\
 ## `[users.NAME]`
 
-Who may log in. A section without a password makes the user known, which is all that `auth_type = \"trust\"` asks.
+Who may log in. A section without a password makes the user known, which is all that `trust` and `peer` ask.
 
 ```toml
 [users.app]
@@ -83,6 +83,40 @@ const USERLIST: &str = "\
 The secret is a password, an MD5 hash or a SCRAM verifier as in `pg_authid`. An MD5 hash cannot be used with
 `auth_type = \"scram-sha-256\"`, and a SCRAM verifier cannot log in to a server: give such a database its own `user` and
 `password`.
+";
+
+const RULES: &str = "\
+## Rules for each client
+
+With `auth_type = \"hba\"` the file `auth_hba_file` decides, in the syntax of PostgreSQL's
+[`pg_hba.conf`](https://www.postgresql.org/docs/current/auth-pg-hba-conf.html). The first line that matches counts; without
+one the client gets PostgreSQL's `no pg_hba.conf entry for host ...` (28000).
+
+```
+# TYPE  DATABASE    USER         ADDRESS        METHOD
+local   all         all                         peer map=admins
+host    pgsluice    all          127.0.0.1/32   scram-sha-256
+host    all         intern       all            reject
+host    app         \"/^app_\"     10.0.0.0/8     scram-sha-256
+include_dir hba.d
+```
+
+As in PostgreSQL 15 to 18: quotes, lists, `all`, `sameuser`, `replication`, names in a file (`@file`), regular expressions
+(`/...`; in quotes when they hold a comma), networks as `/bits` or with a mask beside, `samehost`, `samenet`, `\\` at the end of a
+line, `include`, `include_if_exists`, `include_dir`. The console's databases (`pgsluice`, `pgbouncer`) are named like any other.
+
+- Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` (`ident` on a `local` line is `peer`). `cert` and
+  `clientcert=` need TLS towards clients and are refused until then; `hostssl` lines match nobody.
+- Whom a rule lets in must still be known: in `[users]` or `auth_file`. With `trust` and `peer` too: pgsluice logs in to the
+  server with the password that it knows of the user, or with the database's own `user` and `password`.
+- `peer` is for Unix sockets: the operating system tells the name of the client's user, which must be the name she gives.
+  `map=NAME` looks it up in `auth_ident_file` instead, in the syntax of
+  [`pg_ident.conf`](https://www.postgresql.org/docs/current/auth-username-maps.html): `admins root app`, `all`, `/regex` and `\\1`.
+- Refused when the file is read, with the line and what to write instead: `+role`, `samerole` (a pooler does not know who
+  belongs to which role), host names (they would be looked up at each login, and whoever holds the address's reverse zone
+  answers), other methods and options, regular expressions that PostgreSQL reads differently (`\\y`, lookahead, `*?`).
+
+`pgsluice check` reads the files and lists the rules. One wrong line, and none is used: pgsluice does not start.
 ";
 
 /// The text of `docs/configuration.md`.
@@ -103,7 +137,7 @@ pub fn markdown() -> String {
             out.push_str(&format!("| `{name}` | {doc} |\n"));
         }
     }
-    out.push_str(&format!("\n{USERLIST}"));
+    out.push_str(&format!("\n{USERLIST}\n{RULES}"));
     out
 }
 

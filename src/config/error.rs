@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::auth::hba::HbaError;
+
 /// Everything that is wrong with a configuration; `Display` shows all of it.
 #[derive(Clone, Debug)]
 pub struct ConfigError {
@@ -75,6 +77,13 @@ impl Problem {
     pub(super) fn line(path: &Path, line: usize, message: impl Into<String>) -> Problem {
         let spot = Spot { path: path.to_owned(), line, column: 1, excerpt: None };
         Problem { place: Place::Spot(spot), message: message.into(), help: None }
+    }
+
+    /// A line of `pg_hba.conf` or `pg_ident.conf`, which is not shown: options of other methods hold passwords.
+    pub(super) fn hba(error: HbaError) -> Problem {
+        let HbaError { file: path, line, column, message, help } = error;
+        let place = if line == 0 { Place::File(path) } else { Place::Spot(Spot { path, line, column, excerpt: None }) };
+        Problem { place, message, help }
     }
 
     /// At a span of the TOML text.
@@ -192,7 +201,7 @@ fn underline(f: &mut fmt::Formatter<'_>, spot: &Spot, line: &str, width: usize) 
 }
 
 /// The candidate nearest to what was written, when it is near enough to be meant.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
     let allowed = (written.chars().count() / 3).max(1);
     candidates

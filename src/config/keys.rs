@@ -2,7 +2,7 @@
 //! SHOW CONFIG, `docs/configuration.md` and `config/pgsluice.toml`, so none of them can differ from another.
 
 use super::units::format_duration;
-use super::{Config, HttpToken, ListenAddr};
+use super::{Config, HbaConfig, HttpToken, ListenAddr};
 
 /// Where a setting stands in the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,10 +106,20 @@ pub const KEYS: &[Key] = &[
         "Connections that may wait to be accepted. Linux cuts it to `net.core.somaxconn`."),
     key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),
         "How clients prove who they are: `scram-sha-256`, `md5` (SCRAM for users with a SCRAM verifier), `plain` \
-         (password in the clear), `trust` (no password, but the user must be known), `any` (nothing is checked)."),
+         (password in the clear), `trust` (no password, but the user must be known), `peer` (Unix sockets only: the \
+         operating system's name of the client's process must be the user's), `hba` (as `auth_hba_file` says for \
+         each), `any` (nothing is checked)."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
+    key(General, "auth_hba_file", "", true, |c| HbaConfig::shown(&c.auth.hba.file),
+        "With `auth_type = \"hba\"`: a file in the syntax of PostgreSQL's `pg_hba.conf`. Its first line that matches a \
+         client's connection, address, database and user says how she proves who she is; without one she is refused. \
+         Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`. Users must be known in any case. \
+         Relative to the directory of the configuration file. See \"Rules for each client\" in docs/configuration.md."),
+    key(General, "auth_ident_file", "", true, |c| HbaConfig::shown(&c.auth.hba.ident_file),
+        "A file in the syntax of PostgreSQL's `pg_ident.conf`, for `map=` in `auth_hba_file`: lines of a map's name, a \
+         user of the operating system and the user she may log in as."),
     key(General, "admin_users", "", true, |c| c.admin_users.join(","),
         "Users who may do everything on the console (the database `pgsluice` or `pgbouncer`)."),
     key(General, "stats_users", "", true, |c| c.stats_users.join(","),
@@ -238,7 +248,6 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("ignore_startup_parameters", "leave it out: startup parameters follow the client"),
     ("auth_query", "it is not built yet: list the users in [users] or `auth_file`"),
     ("auth_user", "it is not built yet: list the users in [users] or `auth_file`"),
-    ("auth_hba_file", "it is not built yet: one `auth_type` holds for all clients"),
     ("client_tls_sslmode", "TLS is not built yet: leave it out"),
     ("server_tls_sslmode", "TLS is not built yet: leave it out"),
     ("stats_period", "leave it out: metrics are computed when they are asked for"),

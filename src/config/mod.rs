@@ -7,6 +7,7 @@
 //! | `value`, `units` | how each kind of value is read from text |
 //! | `parse` | TOML text and environment into `raw` |
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
+//! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
 //! | `error` | errors that show the place and the mend |
@@ -15,6 +16,7 @@
 mod build;
 pub mod docs;
 mod error;
+mod hba;
 pub mod keys;
 mod parse;
 mod raw;
@@ -24,7 +26,9 @@ mod userlist;
 mod value;
 mod warnings;
 
+pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
+pub use hba::{Disk, HbaConfig};
 pub use parse::Environment;
 pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
@@ -213,6 +217,17 @@ pub enum AuthMethod {
     Md5,
     /// SCRAM-SHA-256.
     ScramSha256,
+    /// The operating system's name of the process at the other end of a Unix socket.
+    Peer,
+    /// What the rules of `auth_hba_file` say.
+    Hba,
+}
+
+impl AuthMethod {
+    /// Whether every client must give a password.
+    pub fn asks_password(self) -> bool {
+        matches!(self, AuthMethod::Plain | AuthMethod::Md5 | AuthMethod::ScramSha256)
+    }
 }
 
 /// How clients prove who they are, and what is known of users.
@@ -222,6 +237,8 @@ pub struct AuthConfig {
     pub method: AuthMethod,
     /// The `userlist.txt` that was read, if any.
     pub file: Option<PathBuf>,
+    /// Rules and maps, for [`AuthMethod::Hba`].
+    pub hba: HbaConfig,
     /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`. An empty plain password: the user is
     /// known (for `trust`), but cannot log in with a password.
     pub users: BTreeMap<String, crate::auth::Secret>,

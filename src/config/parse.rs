@@ -267,6 +267,8 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
     };
     resolve(&mut raw.general.auth_file);
     resolve(&mut raw.general.http_token_file);
+    resolve(&mut raw.general.auth_hba_file);
+    resolve(&mut raw.general.auth_ident_file);
     raw.databases.values_mut().for_each(|database| resolve(&mut database.password_file));
     raw.users.values_mut().for_each(|user| resolve(&mut user.password_file));
 }

@@ -50,6 +50,8 @@ section! {
         listen_backlog: Number<1, 65_535>,
         auth_type: AuthMethod,
         auth_file: PathBuf,
+        auth_hba_file: PathBuf,
+        auth_ident_file: PathBuf,
         admin_users: Vec<String>,
         stats_users: Vec<String>,
         client_login_timeout: Duration,

@@ -20,7 +20,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
         ));
     }
     let empty = users(&Secret::is_empty);
-    if !matches!(config.auth.method, AuthMethod::Trust | AuthMethod::Any) && !empty.is_empty() {
+    if config.auth.method.asks_password() && !empty.is_empty() {
         warnings.push(format!("no password is known of {}: they cannot log in", names(&empty)));
     }
     let verifiers = users(&|secret| matches!(secret, Secret::Scram(_)));
@@ -47,6 +47,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             config.auth.method
         ));
     }
+    config.auth.hba.warnings(config.auth.method, exposed, warnings);
     for reserved in ["pgsluice", "pgbouncer"] {
         if config.databases.contains_key(reserved) {
             warnings.push(format!("the database \"{reserved}\" cannot be reached: the name is the console's"));

@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod clock;
 pub mod dial;
+pub mod host;
 pub mod listener;
 pub mod socket;
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +26,8 @@ pub struct Setup {
     pub toml: Option<String>,
     /// Environment variables besides the addresses.
     pub environment: Vec<(String, String)>,
+    /// A directory for a Unix socket besides the TCP port; libpq finds it by the directory and that port.
+    pub socket_dir: Option<PathBuf>,
     /// Other arguments after `run`.
     pub arguments: Vec<String>,
 }
@@ -38,6 +41,12 @@ impl Setup {
     /// By a configuration file.
     pub fn toml(text: &str) -> Self {
         Self { toml: Some(text.to_owned()), ..Self::default() }
+    }
+
+    /// And listens in a directory.
+    pub fn unix(mut self, dir: &Path) -> Self {
+        self.socket_dir = Some(dir.to_owned());
+        self
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -79,7 +88,8 @@ impl Setup {
                 command.env_remove(name);
             }
         }
-        command.env("PGSLUICE_LISTEN", local(port).to_string());
+        let unix = self.socket_dir.iter().map(|dir| format!(",{}", dir.display()));
+        command.env("PGSLUICE_LISTEN", unix.fold(local(port).to_string(), |tcp, unix| tcp + &unix));
         command.env("PGSLUICE_HTTP_LISTEN", local(http_port).to_string());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(toml) = &self.toml {

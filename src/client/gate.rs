@@ -1,0 +1,120 @@
+//! Which method a client must use: the configured one, or what the first matching rule of `auth_hba_file` says. What the
+//! operating system vouches for is decided here; passwords are [`super::prove`]'s.
+//!
+//! Words and codes are PostgreSQL's (ClientAuthentication in `auth.c`), so that a client learns no more than from it.
+
+use std::io;
+use std::rc::Rc;
+
+use super::Worker;
+use super::login::{AUTH, ERROR, Failed, Io};
+use super::registry::ClientInfo;
+use crate::auth::hba::{Login, Method, Network, Origin, Rule};
+use crate::config::AuthMethod;
+use crate::net::{PeerAddr, host};
+use crate::wire::error::{ErrorFields, sqlstate};
+use crate::wire::startup::{Replication, Startup};
+
+/// The method by which the client must prove itself. Who has done so already is asked for no more: [`AuthMethod::Trust`].
+///
+/// # Errors
+/// It may not log in.
+pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Startup) -> Result<AuthMethod, Failed> {
+    match w.process.config.auth.method {
+        AuthMethod::Hba => {}
+        AuthMethod::Peer => return peer(w, io, s, None).await,
+        method => return Ok(method),
+    }
+    let login = Login {
+        origin: origin(client),
+        user: &s.user,
+        database: &s.database,
+        replication: s.replication == Some(Replication::Physical),
+    };
+    let found = w.process.config.auth.hba.rules.find(&login, &networks);
+    let rule = found.map_err(|error| {
+        tracing::error!(target: "pgsluice::login", %error, "cannot list the network interfaces: login refused");
+        Failed::Told(ERROR, ErrorFields::fatal(sqlstate::INTERNAL, "cannot list the network interfaces"))
+    })?;
+    let Some(rule) = rule else {
+        return Err(refused(&login, None));
+    };
+    tracing::debug!(target: "pgsluice::login", rule = %place(rule), method = %rule.method, "a rule matches");
+    match rule.method {
+        Method::Trust => Ok(AuthMethod::Trust),
+        Method::Password => Ok(AuthMethod::Plain),
+        Method::Md5 => Ok(AuthMethod::Md5),
+        Method::ScramSha256 => Ok(AuthMethod::ScramSha256),
+        Method::Peer => peer(w, io, s, Some(rule)).await,
+        // No configuration with `cert` is taken.
+        Method::Reject | Method::Cert => Err(refused(&login, Some(rule))),
+    }
+}
+
+/// Where the client comes from. There is no encryption.
+fn origin(client: &ClientInfo) -> Origin {
+    match &client.peer {
+        PeerAddr::Unix => Origin::Local,
+        PeerAddr::Tcp(peer) => Origin::Tcp { address: peer.ip().to_canonical(), tls: false },
+    }
+}
+
+fn networks() -> io::Result<Vec<Network>> {
+    Ok(host::networks()?.into_iter().map(|(address, mask)| Network { address, mask }).collect())
+}
+
+fn place(rule: &Rule) -> String {
+    format!("{}:{}", rule.file.display(), rule.line)
+}
+
+/// `reject`, or no rule at all.
+fn refused(login: &Login<'_>, rule: Option<&Rule>) -> Failed {
+    let (user, database) = (login.user, login.database);
+    let (host, encryption) = match login.origin {
+        Origin::Local => ("[local]".to_owned(), "no encryption"),
+        Origin::Tcp { address, tls } => (address.to_string(), if tls { "SSL encryption" } else { "no encryption" }),
+    };
+    let message = match (rule, login.replication) {
+        (Some(_), false) => format!(
+            "pg_hba.conf rejects connection for host \"{host}\", user \"{user}\", database \"{database}\", {encryption}"
+        ),
+        (Some(_), true) => {
+            format!("pg_hba.conf rejects replication connection for host \"{host}\", user \"{user}\", {encryption}")
+        }
+        (None, false) => {
+            format!("no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", {encryption}")
+        }
+        (None, true) => {
+            format!(
+                "no pg_hba.conf entry for replication connection from host \"{host}\", user \"{user}\", {encryption}"
+            )
+        }
+    };
+    let why = rule.map_or_else(|| "no rule matches".to_owned(), |rule| format!("rejected by {}", place(rule)));
+    tracing::warn!(target: "pgsluice::login", client = host, database = %database.escape_debug(), user = %user.escape_debug(), why, "login refused");
+    Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, message))
+}
+
+/// The operating system's name of the client's process, mapped.
+async fn peer(w: &Rc<Worker>, io: &Io, s: &Startup, rule: Option<&Rule>) -> Result<AuthMethod, Failed> {
+    let why = match host::peer_uid(io.socket.as_fd()) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => "it did not come by a Unix socket".to_owned(),
+        Err(error) => format!("the client's process is not known: {error}"),
+        Ok(uid) => match tokio::task::spawn_blocking(move || host::user_name(uid)).await {
+            Ok(Ok(Some(system))) => {
+                let map = rule.and_then(|rule| rule.map.as_deref());
+                if w.process.config.auth.hba.maps.admits(map, &system, &s.user) {
+                    return Ok(AuthMethod::Trust);
+                }
+                format!("\"{}\" of the operating system may not log in as this user", system.escape_debug())
+            }
+            Ok(Ok(None)) => format!("the operating system has no user {uid}"),
+            Ok(Err(error)) => format!("user {uid} cannot be looked up: {error}"),
+            Err(_) => format!("user {uid} cannot be looked up"),
+        },
+    };
+    let rule = rule.map_or_else(|| "auth_type".to_owned(), place);
+    tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), rule, why, "login refused");
+    let message = format!("Peer authentication failed for user \"{}\"", s.user);
+    Err(Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, message)))
+}
