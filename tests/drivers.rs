@@ -254,3 +254,27 @@ fn a_table_dropped_after_a_temporary_one_counts() {
     prepare(&mut client);
     assert_eq!(parses(&pooler), before);
 }
+
+/// After an error the server skips a Query too, up to the Sync. Nothing behind a DEALLOCATE is answered before that.
+#[test]
+fn a_skipped_deallocate_keeps_nobody_waiting() {
+    let pooler = pool(1);
+    let mut client = pooler.client("postgres");
+    let run = || [raw::bind("", "b", &[]), raw::execute("", 0)].concat();
+    for (failing, deallocate) in [
+        (raw::parse("c", "SELEC"), "DEALLOCATE b"),
+        (raw::bind("", "none", &[]), "DEALLOCATE b"),
+        (raw::bind("", "none", &[]), "DEALLOCATE ALL"),
+    ] {
+        client.send(&[raw::parse("b", "SELECT 'b'"), raw::sync()].concat()).unwrap();
+        assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "1Z");
+        for behind in [run(), [raw::parse("b", "SELECT 'new'"), run()].concat(), raw::describe(b'S', "b")] {
+            let skipped = [failing.clone(), raw::query(deallocate), behind, raw::sync()].concat();
+            client.send(&[skipped, run(), raw::sync()].concat()).unwrap();
+            assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "EZ", "{deallocate}");
+            assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "2DCZ", "{deallocate}");
+        }
+        client.send(&[raw::close(b'S', "b"), raw::sync()].concat()).unwrap();
+        client.read_until(b'Z').unwrap();
+    }
+}
