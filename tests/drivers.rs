@@ -255,6 +255,13 @@ fn a_table_dropped_after_a_temporary_one_counts() {
     assert_eq!(parses(&pooler), before);
 }
 
+/// The client gets its next message from the other of two servers: `holders.0` has one of them in a transaction.
+fn move_client(holders: &mut (Client, Client)) {
+    holders.1.simple("BEGIN").unwrap();
+    holders.0.simple("COMMIT").unwrap();
+    std::mem::swap(&mut holders.0, &mut holders.1);
+}
+
 /// After an error the server skips a Query too, up to the Sync. Nothing behind a DEALLOCATE is answered before that.
 #[test]
 fn a_skipped_deallocate_keeps_nobody_waiting() {
@@ -277,4 +284,32 @@ fn a_skipped_deallocate_keeps_nobody_waiting() {
         client.send(&[raw::close(b'S', "b"), raw::sync()].concat()).unwrap();
         client.read_until(b'Z').unwrap();
     }
+}
+
+/// What stands before the Query is not synced: it is part of the Query's transaction.
+#[test]
+fn an_execute_behind_an_open_sequence_finds_its_statement_at_any_server() {
+    let pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    let mut holders = (pooler.client("postgres"), pooler.client("postgres"));
+    holders.0.simple("BEGIN").unwrap();
+    client.send(&[raw::parse("b", "SELECT 'at the other'"), raw::sync()].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    move_client(&mut holders);
+    client.send(&[raw::parse("x", "SELECT 8"), raw::query("EXECUTE b"), raw::sync()].concat()).unwrap();
+    assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "1TDCZ");
+    assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "Z");
+    // Where it cannot be prepared the client is told, and nothing is left unanswered.
+    client.send(&[raw::parse("late", "SELECT 'late'"), raw::sync()].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    move_client(&mut holders);
+    client.simple("BEGIN").unwrap();
+    client.simple("SELECT 1/0").unwrap_err();
+    let rollback = [raw::parse("", "ROLLBACK"), raw::bind("", "", &[]), raw::execute("", 0)].concat();
+    client.send(&[rollback, raw::query("EXECUTE late"), raw::sync()].concat()).unwrap();
+    let told = client.read_until(b'Z').unwrap();
+    assert_eq!(raw::tags(&told), "12CEZ");
+    assert_eq!(told[3].field(b'M').unwrap(), "prepared statement \"late\" does not exist");
+    client.read_until(b'Z').unwrap();
+    assert_eq!(client.value("EXECUTE late"), "late");
 }

@@ -133,7 +133,7 @@ impl Session {
         if e.request == Request::Query {
             if e.registration != 0 {
                 self.names().close_dropped(e.registration);
-            } else if unknown && server.statements.shape(e.statement).is_none() {
+            } else if unknown && e.statement != 0 && server.statements.shape(e.statement).is_none() {
                 // The Parse ahead has failed, and the client has been told why.
                 return (false, None);
             }
