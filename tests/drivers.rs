@@ -4,7 +4,9 @@
 
 mod support;
 
-use support::cluster;
+use std::collections::BTreeSet;
+
+use support::cluster::{self, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
 use support::raw::{self, Client};
 use support::wait_for;
@@ -312,4 +314,63 @@ fn an_execute_behind_an_open_sequence_finds_its_statement_at_any_server() {
     assert_eq!(told[3].field(b'M').unwrap(), "prepared statement \"late\" does not exist");
     client.read_until(b'Z').unwrap();
     assert_eq!(client.value("EXECUTE late"), "late");
+}
+
+/// pgjdbc closes a connection that is told of another encoding or date style, though the next message mends it.
+#[test]
+fn a_reset_tells_what_the_client_began_with_and_no_default_of_the_server() {
+    let parameters = [
+        ("user", "postgres"),
+        ("database", DATABASE),
+        ("client_encoding", "latin1"),
+        ("DateStyle", "German"),
+        ("TimeZone", "Asia/Tokyo"),
+        ("application_name", "begun"),
+        ("app.tenant", "mine"),
+    ];
+    let pooler = pool(2);
+    let mut holders = (pooler.client("postgres"), pooler.client("postgres"));
+    holders.0.simple("BEGIN").unwrap();
+    let (mut pooled, mut direct) =
+        (Client::connect(pooler.address()).unwrap(), Client::connect(cluster::shared().address()).unwrap());
+    for client in [&mut pooled, &mut direct] {
+        client.login_with(PASSWORD, &parameters).unwrap();
+    }
+    for sql in [
+        "RESET ALL",
+        "SELECT 1",
+        "SET TimeZone = 'UTC'",
+        "RESET app.tenant",
+        "SELECT 1",
+        "RESET TimeZone",
+        "SELECT 1",
+        "SET DateStyle = 'SQL'; SET client_encoding = 'UTF8'",
+        "SET DateStyle TO DEFAULT",
+        "SELECT 1",
+        "SET client_encoding = 'UTF8'",
+        "BEGIN; RESET client_encoding; ROLLBACK",
+        "RESET client_encoding; SELECT 1/0",
+        "SELECT 1",
+        "SET application_name = 'other'",
+        "BEGIN; RESET ALL",
+        "SELECT 1",
+        "ROLLBACK",
+        "SELECT 1",
+        "SET DateStyle = 'Postgres'",
+        "DISCARD ALL",
+        "SELECT 1",
+        "RESET TimeZone; SET TimeZone = 'Europe/Rome'",
+        "SELECT 1",
+    ] {
+        if pooled.status != b'T' {
+            move_client(&mut holders);
+        }
+        let [told, expected] = [&mut pooled, &mut direct].map(|client| {
+            client.send(&raw::query(sql)).unwrap();
+            let told = client.read_until(b'Z').unwrap();
+            let reports = told.iter().filter(|m| m.tag == b'S');
+            reports.map(|m| String::from_utf8_lossy(&m.body).replace('\0', " ")).collect::<BTreeSet<_>>()
+        });
+        assert_eq!(told, expected, "{sql}");
+    }
 }
