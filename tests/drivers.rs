@@ -374,3 +374,27 @@ fn a_reset_tells_what_the_client_began_with_and_no_default_of_the_server() {
         assert_eq!(told, expected, "{sql}");
     }
 }
+
+/// A client that has lost count prepares by a name that it has taken (42P05), and then runs what it finds.
+#[test]
+fn a_name_prepared_twice_means_what_it_first_did() {
+    for limit in ["200", "0"] {
+        let setup = Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", "1");
+        let pooler = setup.env("PGSLUICE_MAX_PREPARED_STATEMENTS", limit).start();
+        for (first, look) in [
+            ("CREATE TEMP TABLE drv_twice (a int)", "SELECT to_regclass('drv_twice') IS NULL"),
+            ("SELECT set_config('work_mem', '6MB', false)", "SELECT current_setting('work_mem') <> '6MB'"),
+        ] {
+            let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+            for (text, expected) in [(first, ""), ("SELECT 1", "42P05")] {
+                client.send(&[raw::parse("s", text), raw::sync()].concat()).unwrap();
+                assert_eq!(heard(&mut client), expected, "{text}");
+            }
+            client.send(&[raw::bind("", "s", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+            client.answer().unwrap();
+            assert_eq!(client.value(look), "f", "{first}");
+            client.terminate();
+            assert_eq!(other.value(look), "t", "{first}");
+        }
+    }
+}

@@ -154,7 +154,10 @@ impl Names {
     pub fn replace(&mut self, name: &[u8]) {
         if !self.full(name.len()) {
             self.bytes += name.len();
-            let old = self.named.insert(name.into(), vec![Named::new(None, 0, name.len())]);
+            let mut new = Named::new(None, 0, name.len());
+            // The server may keep the one before: see `learn`.
+            new.meta = self.meta(name);
+            let old = self.named.insert(name.into(), vec![new]);
             self.bytes -= old.iter().flatten().map(|n| n.cost).sum::<usize>();
         }
     }
@@ -303,11 +306,16 @@ impl Names {
         }
     }
 
-    /// Learns the analysis of a statement.
-    pub fn learn(&mut self, name: &[u8], meta: Meta) {
+    /// Learns the analysis of a statement. Of a second text by a name that is taken (42P05) nothing: the first one stays, and
+    /// what it leaves at a server must be seen when it is executed. Who knows which one it is has the effects of both.
+    pub fn learn(&mut self, name: &[u8], mut meta: Meta) {
         if name.is_empty() {
             self.unnamed = meta;
         } else if let Some(n) = self.named.get_mut(name).and_then(|all| all.last_mut()) {
+            if n.shared.is_some() && n.meta.known {
+                return;
+            }
+            meta.statement.effects |= n.meta.statement.effects;
             n.meta = meta;
         }
     }
