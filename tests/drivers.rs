@@ -398,3 +398,69 @@ fn a_name_prepared_twice_means_what_it_first_did() {
         }
     }
 }
+
+/// Npgsql sends DISCARD ALL in front of the next user's first query, in one write.
+#[test]
+fn what_is_pipelined_behind_a_reset_finds_what_the_client_began_with() {
+    let parameters =
+        [("user", "postgres"), ("database", DATABASE), ("options", "-c work_mem=5MB"), ("TimeZone", "Asia/Tokyo")];
+    let pooler = pool(1);
+    let mut client = Client::connect(pooler.address()).unwrap();
+    client.login_with(PASSWORD, &parameters).unwrap();
+    let run = |name| [raw::bind("", name, &[]), raw::execute("", 0), raw::sync()].concat();
+    let extended = |sql| [raw::parse("", sql), run("")].concat();
+    client.send(&[raw::parse("discard", "DISCARD ALL"), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut client), "");
+    let (begun, show) = ("5MB", "SHOW work_mem");
+    for reset in [
+        run("discard"),
+        raw::query("RESET ALL"),
+        raw::query("discard all"),
+        raw::query("/* a */ RESET work_mem"),
+        raw::query("SET work_mem TO DEFAULT"),
+        extended("RESET ALL"),
+        extended("DISCARD ALL"),
+    ] {
+        client.simple("SET work_mem = '6MB'").unwrap();
+        client.send(&[reset.clone(), raw::query("BEGIN"), raw::query(show), extended(show)].concat()).unwrap();
+        let told: Vec<_> = (0..4).map(|_| heard(&mut client)).collect();
+        assert_eq!(told, ["", "", begun, begun], "{}", String::from_utf8_lossy(&reset));
+        client.simple("ROLLBACK").unwrap();
+        assert_eq!(client.value(show), begun);
+    }
+    // Behind an error it is skipped: nothing waits for its answer.
+    client.simple("SET work_mem = '6MB'").unwrap();
+    let skipped = [raw::parse("", "SELEC"), raw::query("RESET ALL"), extended(show), raw::query(show)].concat();
+    client.send(&skipped).unwrap();
+    assert_eq!((heard(&mut client), heard(&mut client)), ("42601".to_owned(), "6MB".to_owned()));
+    // The client speaks in its COPY.
+    client.simple("CREATE TABLE drv_copied (a int)").unwrap();
+    let copy = raw::query("RESET ALL; COPY drv_copied FROM stdin");
+    client.send(&[copy, raw::frame(b'd', b"1\n"), raw::frame(b'c', b""), raw::query(show)].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    assert_eq!(heard(&mut client), begun);
+}
+
+/// A block that begins before the startup values are set anew takes them with it when it is rolled back.
+#[test]
+fn startup_values_set_anew_in_a_block_outlive_it() {
+    let parameters =
+        [("user", "postgres"), ("database", DATABASE), ("options", "-c work_mem=5MB"), ("TimeZone", "Asia/Tokyo")];
+    let pooler = pool(1);
+    let mut client = Client::connect(pooler.address()).unwrap();
+    client.login_with(PASSWORD, &parameters).unwrap();
+    client.send(&[raw::parse("r", "RESET ALL"), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut client), "");
+    for end in ["ROLLBACK", "SELECT 1/0", "COMMIT"] {
+        client.send(&[raw::query("EXECUTE r"), raw::query("BEGIN; SAVEPOINT s")].concat()).unwrap();
+        assert_eq!((heard(&mut client), heard(&mut client)), (String::new(), String::new()));
+        assert_eq!(client.value("SHOW work_mem"), "5MB");
+        client.simple("ROLLBACK TO s").unwrap();
+        assert_eq!(client.value("SHOW work_mem"), "5MB", "after the savepoint");
+        let _ = client.simple(end);
+        client.simple("ROLLBACK").unwrap();
+        assert_eq!(client.value("SHOW work_mem"), "5MB", "{end}");
+        assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo", "{end}");
+        assert_eq!(client.parameter("TimeZone"), Some("Asia/Tokyo"), "{end}");
+    }
+}

@@ -65,7 +65,7 @@ impl Session {
                 (forward, instead) = self.error_of_statement(about.as_ref(), body, forward, server);
             } else if let Some(e) = about {
                 forward = self.about_statement(&e, f, body, forward, server);
-            } else if f.tag == tag::PARAMETER_STATUS && forward && !self.resets.names.is_empty() {
+            } else if f.tag == tag::PARAMETER_STATUS && forward && self.resets.under_way() {
                 match self.report_of_reset(body, server) {
                     Report::AsIs => {}
                     Report::Nothing => forward = false,
@@ -231,6 +231,9 @@ impl Session {
         }
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
+        }
+        if self.resets.follows() {
+            self.follow_block(server);
         }
         if status == TxStatus::Idle {
             self.publish_schema();

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::session::Session;
+use super::texts;
 use crate::server::Server;
-use crate::wire::control;
-use crate::wire::frame;
-use crate::wire::tag::backend as tag;
+use crate::wire::tag::{backend as tag, frontend as ask};
+use crate::wire::{TxStatus, control, frame};
 
 /// RESETs under way, and what they leave to be told.
 #[derive(Default)]
@@ -16,6 +16,14 @@ pub(super) struct Resets {
     pub(super) names: Vec<(Box<str>, bool)>,
     /// A RESET has succeeded; a SET.
     pub(super) done: [bool; 2],
+    /// One has been sent, or is in the sequence that is being sent: what comes behind it must find the startup values.
+    pub(super) awaited: bool,
+    pub(super) parsed: bool,
+    /// One was answered outside of a block, and the startup values are not there for good yet; a block has begun; something
+    /// was rolled back in it, perhaps those values.
+    outside: bool,
+    in_block: bool,
+    lost: bool,
     /// Something was rolled back since: whether it has stayed so is not known.
     undone: bool,
     /// Set again since, as a report has told.
@@ -52,6 +60,19 @@ impl Resets {
     /// An error or a ROLLBACK was answered.
     pub(super) fn undone(&mut self) {
         self.undone |= self.done.contains(&true);
+        self.lost |= self.in_block;
+    }
+
+    /// Whether what a ReadyForQuery says matters.
+    #[inline]
+    pub(super) fn follows(&self) -> bool {
+        self.outside || self.in_block
+    }
+
+    /// Whether a report may be of what they have left.
+    #[inline]
+    pub(super) fn under_way(&self) -> bool {
+        !self.names.is_empty() || self.lost
     }
 
     /// Whether a statement that resets this lower-case name has succeeded, and no ReadyForQuery has followed.
@@ -74,13 +95,15 @@ impl Session {
         let Ok((name, value)) = control::read_parameter_status(body) else { return Report::AsIs };
         let Ok(lower) = std::str::from_utf8(name).map(str::to_ascii_lowercase) else { return Report::AsIs };
         let begun = self.follows_parameters() && !self.startup.is_empty();
-        let ours = begun && server.startup.is_empty() && self.resets.has(&lower);
+        let ours = begun && server.startup.is_empty() && (self.resets.lost || self.resets.has(&lower));
         if !ours {
             return Report::AsIs;
         }
         if !self.pool.welcomes.is_default(name, value) {
             // Set again behind the RESET.
-            self.resets.since.push(lower.into());
+            if !self.resets.lost {
+                self.resets.since.push(lower.into());
+            }
             return Report::AsIs;
         }
         let Some((_, own)) = self.startup_value(&lower) else { return Report::AsIs };
@@ -127,6 +150,7 @@ impl Session {
             return;
         }
         self.tell_startup_values(&names);
+        self.resets.outside |= server.tracker.status() == TxStatus::Idle;
         let mut params = (*self.params).clone();
         let mut known = (*server.params).clone();
         for name in &names {
@@ -151,6 +175,41 @@ impl Session {
         // What a reset left (and whether it was rolled back) is not known: whoever comes next sets these anew.
         server.params = shared.intern(known);
         self.restoring = true;
+    }
+
+    /// Whether the next message must wait until a RESET before it has been answered: it must find the startup values, which
+    /// are set before what is sent then.
+    #[inline]
+    pub(super) fn awaits_reset(&mut self, next: u8, server: &Server) -> bool {
+        if !self.resets.awaited || matches!(next, ask::COPY_DATA | ask::COPY_DONE | ask::COPY_FAIL | ask::TERMINATE) {
+            return false;
+        }
+        let tracker = &server.tracker;
+        // Behind an error it is skipped, and no answer comes before the client's Sync.
+        self.resets.awaited = !(tracker.answered() || tracker.failing() && tracker.wants_sync());
+        self.resets.awaited
+    }
+
+    /// A text is about to be sent: whether it resets something that the client began with.
+    #[inline]
+    pub(super) fn may_reset(&self, sql: &[u8]) -> bool {
+        !self.startup.is_empty() && self.follows_parameters() && texts::resets(sql)
+    }
+
+    /// A ReadyForQuery behind a RESET: startup values that were set anew in a block go with it when it is rolled back.
+    pub(super) fn follow_block(&mut self, server: &mut Server) {
+        let status = server.tracker.status();
+        self.resets.in_block |= self.resets.outside && self.restoring && status != TxStatus::Idle;
+        if self.resets.lost && status != TxStatus::Failed {
+            self.resets.lost = false;
+            let known = (*server.params).clone().all_unknown(&self.startup);
+            server.params = self.pool.shared.params.intern(known);
+            self.restoring = true;
+        }
+        if status == TxStatus::Idle {
+            self.resets.in_block = false;
+            self.resets.outside = self.restoring;
+        }
     }
 
     /// Reports what servers do not, since their default is what the client had; what may have been rolled back is told later.
