@@ -4,7 +4,9 @@
 
 mod support;
 
-use support::cluster;
+use std::collections::BTreeSet;
+
+use support::cluster::{self, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
 use support::raw::{self, Client};
 use support::wait_for;
@@ -253,4 +255,212 @@ fn a_table_dropped_after_a_temporary_one_counts() {
     client.simple("DROP TABLE drv_temp").unwrap();
     prepare(&mut client);
     assert_eq!(parses(&pooler), before);
+}
+
+/// The client gets its next message from the other of two servers: `holders.0` has one of them in a transaction.
+fn move_client(holders: &mut (Client, Client)) {
+    holders.1.simple("BEGIN").unwrap();
+    holders.0.simple("COMMIT").unwrap();
+    std::mem::swap(&mut holders.0, &mut holders.1);
+}
+
+/// After an error the server skips a Query too, up to the Sync. Nothing behind a DEALLOCATE is answered before that.
+#[test]
+fn a_skipped_deallocate_keeps_nobody_waiting() {
+    let pooler = pool(1);
+    let mut client = pooler.client("postgres");
+    let run = || [raw::bind("", "b", &[]), raw::execute("", 0)].concat();
+    for (failing, deallocate) in [
+        (raw::parse("c", "SELEC"), "DEALLOCATE b"),
+        (raw::bind("", "none", &[]), "DEALLOCATE b"),
+        (raw::bind("", "none", &[]), "DEALLOCATE ALL"),
+    ] {
+        client.send(&[raw::parse("b", "SELECT 'b'"), raw::sync()].concat()).unwrap();
+        assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "1Z");
+        for behind in [run(), [raw::parse("b", "SELECT 'new'"), run()].concat(), raw::describe(b'S', "b")] {
+            let skipped = [failing.clone(), raw::query(deallocate), behind, raw::sync()].concat();
+            client.send(&[skipped, run(), raw::sync()].concat()).unwrap();
+            assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "EZ", "{deallocate}");
+            assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "2DCZ", "{deallocate}");
+        }
+        client.send(&[raw::close(b'S', "b"), raw::sync()].concat()).unwrap();
+        client.read_until(b'Z').unwrap();
+    }
+}
+
+/// What stands before the Query is not synced: it is part of the Query's transaction.
+#[test]
+fn an_execute_behind_an_open_sequence_finds_its_statement_at_any_server() {
+    let pooler = pool(2);
+    let mut client = pooler.client("postgres");
+    let mut holders = (pooler.client("postgres"), pooler.client("postgres"));
+    holders.0.simple("BEGIN").unwrap();
+    client.send(&[raw::parse("b", "SELECT 'at the other'"), raw::sync()].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    move_client(&mut holders);
+    client.send(&[raw::parse("x", "SELECT 8"), raw::query("EXECUTE b"), raw::sync()].concat()).unwrap();
+    assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "1TDCZ");
+    assert_eq!(raw::tags(&client.read_until(b'Z').unwrap()), "Z");
+    // Where it cannot be prepared the client is told, and nothing is left unanswered.
+    client.send(&[raw::parse("late", "SELECT 'late'"), raw::sync()].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    move_client(&mut holders);
+    client.simple("BEGIN").unwrap();
+    client.simple("SELECT 1/0").unwrap_err();
+    let rollback = [raw::parse("", "ROLLBACK"), raw::bind("", "", &[]), raw::execute("", 0)].concat();
+    client.send(&[rollback, raw::query("EXECUTE late"), raw::sync()].concat()).unwrap();
+    let told = client.read_until(b'Z').unwrap();
+    assert_eq!(raw::tags(&told), "12CEZ");
+    assert_eq!(told[3].field(b'M').unwrap(), "prepared statement \"late\" does not exist");
+    client.read_until(b'Z').unwrap();
+    assert_eq!(client.value("EXECUTE late"), "late");
+}
+
+/// pgjdbc closes a connection that is told of another encoding or date style, though the next message mends it.
+#[test]
+fn a_reset_tells_what_the_client_began_with_and_no_default_of_the_server() {
+    let parameters = [
+        ("user", "postgres"),
+        ("database", DATABASE),
+        ("client_encoding", "latin1"),
+        ("DateStyle", "German"),
+        ("TimeZone", "Asia/Tokyo"),
+        ("application_name", "begun"),
+        ("app.tenant", "mine"),
+    ];
+    let pooler = pool(2);
+    let mut holders = (pooler.client("postgres"), pooler.client("postgres"));
+    holders.0.simple("BEGIN").unwrap();
+    let (mut pooled, mut direct) =
+        (Client::connect(pooler.address()).unwrap(), Client::connect(cluster::shared().address()).unwrap());
+    for client in [&mut pooled, &mut direct] {
+        client.login_with(PASSWORD, &parameters).unwrap();
+    }
+    for sql in [
+        "RESET ALL",
+        "SELECT 1",
+        "SET TimeZone = 'UTC'",
+        "RESET app.tenant",
+        "SELECT 1",
+        "RESET TimeZone",
+        "SELECT 1",
+        "SET DateStyle = 'SQL'; SET client_encoding = 'UTF8'",
+        "SET DateStyle TO DEFAULT",
+        "SELECT 1",
+        "SET client_encoding = 'UTF8'",
+        "BEGIN; RESET client_encoding; ROLLBACK",
+        "RESET client_encoding; SELECT 1/0",
+        "SELECT 1",
+        "SET application_name = 'other'",
+        "BEGIN; RESET ALL",
+        "SELECT 1",
+        "ROLLBACK",
+        "SELECT 1",
+        "SET DateStyle = 'Postgres'",
+        "DISCARD ALL",
+        "SELECT 1",
+        "RESET TimeZone; SET TimeZone = 'Europe/Rome'",
+        "SELECT 1",
+    ] {
+        if pooled.status != b'T' {
+            move_client(&mut holders);
+        }
+        let [told, expected] = [&mut pooled, &mut direct].map(|client| {
+            client.send(&raw::query(sql)).unwrap();
+            let told = client.read_until(b'Z').unwrap();
+            let reports = told.iter().filter(|m| m.tag == b'S');
+            reports.map(|m| String::from_utf8_lossy(&m.body).replace('\0', " ")).collect::<BTreeSet<_>>()
+        });
+        assert_eq!(told, expected, "{sql}");
+    }
+}
+
+/// A client that has lost count prepares by a name that it has taken (42P05), and then runs what it finds.
+#[test]
+fn a_name_prepared_twice_means_what_it_first_did() {
+    for limit in ["200", "0"] {
+        let setup = Setup::url(cluster::shared(), "postgres").env("PGSLUICE_POOL_SIZE", "1");
+        let pooler = setup.env("PGSLUICE_MAX_PREPARED_STATEMENTS", limit).start();
+        for (first, look) in [
+            ("CREATE TEMP TABLE drv_twice (a int)", "SELECT to_regclass('drv_twice') IS NULL"),
+            ("SELECT set_config('work_mem', '6MB', false)", "SELECT current_setting('work_mem') <> '6MB'"),
+        ] {
+            let (mut client, mut other) = (pooler.client("postgres"), pooler.client("postgres"));
+            for (text, expected) in [(first, ""), ("SELECT 1", "42P05")] {
+                client.send(&[raw::parse("s", text), raw::sync()].concat()).unwrap();
+                assert_eq!(heard(&mut client), expected, "{text}");
+            }
+            client.send(&[raw::bind("", "s", &[]), raw::execute("", 0), raw::sync()].concat()).unwrap();
+            client.answer().unwrap();
+            assert_eq!(client.value(look), "f", "{first}");
+            client.terminate();
+            assert_eq!(other.value(look), "t", "{first}");
+        }
+    }
+}
+
+/// Npgsql sends DISCARD ALL in front of the next user's first query, in one write.
+#[test]
+fn what_is_pipelined_behind_a_reset_finds_what_the_client_began_with() {
+    let parameters =
+        [("user", "postgres"), ("database", DATABASE), ("options", "-c work_mem=5MB"), ("TimeZone", "Asia/Tokyo")];
+    let pooler = pool(1);
+    let mut client = Client::connect(pooler.address()).unwrap();
+    client.login_with(PASSWORD, &parameters).unwrap();
+    let run = |name| [raw::bind("", name, &[]), raw::execute("", 0), raw::sync()].concat();
+    let extended = |sql| [raw::parse("", sql), run("")].concat();
+    client.send(&[raw::parse("discard", "DISCARD ALL"), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut client), "");
+    let (begun, show) = ("5MB", "SHOW work_mem");
+    for reset in [
+        run("discard"),
+        raw::query("RESET ALL"),
+        raw::query("discard all"),
+        raw::query("/* a */ RESET work_mem"),
+        raw::query("SET work_mem TO DEFAULT"),
+        extended("RESET ALL"),
+        extended("DISCARD ALL"),
+    ] {
+        client.simple("SET work_mem = '6MB'").unwrap();
+        client.send(&[reset.clone(), raw::query("BEGIN"), raw::query(show), extended(show)].concat()).unwrap();
+        let told: Vec<_> = (0..4).map(|_| heard(&mut client)).collect();
+        assert_eq!(told, ["", "", begun, begun], "{}", String::from_utf8_lossy(&reset));
+        client.simple("ROLLBACK").unwrap();
+        assert_eq!(client.value(show), begun);
+    }
+    // Behind an error it is skipped: nothing waits for its answer.
+    client.simple("SET work_mem = '6MB'").unwrap();
+    let skipped = [raw::parse("", "SELEC"), raw::query("RESET ALL"), extended(show), raw::query(show)].concat();
+    client.send(&skipped).unwrap();
+    assert_eq!((heard(&mut client), heard(&mut client)), ("42601".to_owned(), "6MB".to_owned()));
+    // The client speaks in its COPY.
+    client.simple("CREATE TABLE drv_copied (a int)").unwrap();
+    let copy = raw::query("RESET ALL; COPY drv_copied FROM stdin");
+    client.send(&[copy, raw::frame(b'd', b"1\n"), raw::frame(b'c', b""), raw::query(show)].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    assert_eq!(heard(&mut client), begun);
+}
+
+/// A block that begins before the startup values are set anew takes them with it when it is rolled back.
+#[test]
+fn startup_values_set_anew_in_a_block_outlive_it() {
+    let parameters =
+        [("user", "postgres"), ("database", DATABASE), ("options", "-c work_mem=5MB"), ("TimeZone", "Asia/Tokyo")];
+    let pooler = pool(1);
+    let mut client = Client::connect(pooler.address()).unwrap();
+    client.login_with(PASSWORD, &parameters).unwrap();
+    client.send(&[raw::parse("r", "RESET ALL"), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut client), "");
+    for end in ["ROLLBACK", "SELECT 1/0", "COMMIT"] {
+        client.send(&[raw::query("EXECUTE r"), raw::query("BEGIN; SAVEPOINT s")].concat()).unwrap();
+        assert_eq!((heard(&mut client), heard(&mut client)), (String::new(), String::new()));
+        assert_eq!(client.value("SHOW work_mem"), "5MB");
+        client.simple("ROLLBACK TO s").unwrap();
+        assert_eq!(client.value("SHOW work_mem"), "5MB", "after the savepoint");
+        let _ = client.simple(end);
+        client.simple("ROLLBACK").unwrap();
+        assert_eq!(client.value("SHOW work_mem"), "5MB", "{end}");
+        assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo", "{end}");
+        assert_eq!(client.parameter("TimeZone"), Some("Asia/Tokyo"), "{end}");
+    }
 }

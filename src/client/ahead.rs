@@ -24,9 +24,11 @@ impl Session {
     pub(super) fn undecided(&mut self, name: &[u8], server: &Server) -> bool {
         let Some(names) = self.names.as_ref().filter(|_| !name.is_empty()) else { return false };
         let tracker = &server.tracker;
+        // Behind an error, and no Sync sent since: this is skipped too, and no answer comes before the client's Sync.
+        let skipped = tracker.failing() && tracker.wants_sync();
         // A DEALLOCATE ALL may be skipped, and what comes behind it not.
-        let forgetting = self.forgetting && !tracker.failing() && !tracker.answered();
-        let open = |n: &Named| tracker.undecided(n.place) || n.by_query && tracker.pending(n.place);
+        let forgetting = self.forgetting && !skipped && !tracker.answered();
+        let open = |n: &Named| tracker.undecided(n.place) || n.by_query && !skipped && tracker.pending(n.place);
         forgetting || self.shares_statements() && names.last(name).is_some_and(open)
     }
 

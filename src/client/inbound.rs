@@ -85,6 +85,7 @@ impl Session {
         // What is sent again has been looked at before.
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
+        self.resets.awaited |= !self.resets.names.is_empty() && !self.startup.is_empty();
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
         self.unnamed.keep(input.filled());
         self.tie_unnamed();
@@ -129,7 +130,14 @@ impl Session {
 
     /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
     fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || Arc::ptr_eq(&server.params, &self.params) || self.in_message.left > 0 {
+        if !self.follows_parameters() || self.in_message.left > 0 {
+            return;
+        }
+        if Arc::ptr_eq(&server.params, &self.params) {
+            if self.restoring && server.tracker.releasable() {
+                // Another server, which has the startup values.
+                self.restoring = false;
+            }
             return;
         }
         // Inside a transaction only what a RESET there has undone: it is rolled back together with it.
@@ -177,6 +185,10 @@ impl Session {
                 Ok(None) => return (at, 0, None),
                 Err(e) => return (at, 0, Some(Stop::protocol(e.to_string()))),
             };
+            if self.awaits_reset(frame.tag, server) {
+                self.held = true;
+                return (at, 0, None);
+            }
             let have = frame.len.min(data.len() - at);
             match self.message(frame, data, at..at + have, server, plan, events) {
                 Ok(Taken::Yes) => {
@@ -232,6 +244,7 @@ impl Session {
             tag::SYNC => {
                 events.push(Event::Sync);
                 self.unnamed.synced(data);
+                self.resets.awaited |= std::mem::take(&mut self.resets.parsed);
                 Some(Request::Sync)
             }
             tag::PARSE => return self.parse(frame, data, range, server, plan, events),
@@ -290,6 +303,7 @@ impl Session {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);
             }
+            self.resets.awaited |= self.may_reset(sql);
             if self.shares_statements() && forgets_statements(sql) {
                 server.statements.doubt();
                 self.names().close_all();
@@ -346,6 +360,7 @@ impl Session {
         if self.shares_statements() && forgets_statements(p.sql) {
             server.statements.doubt();
         }
+        self.resets.parsed |= self.may_reset(p.sql);
         if about_databases(p.sql) {
             self.w.process.pools.make_way(p.sql);
         }
@@ -389,6 +404,7 @@ impl Session {
                 server.tracker.push(Entry::new(Request::Bind, Action::Forward));
             }
         }
+        self.resets.parsed |= self.names.as_ref().is_some_and(|n| n.resets(b.statement)) && !self.startup.is_empty();
         self.stats().binds.add(1);
         let portal = body..body + b.portal.len();
         let statement = portal.end + 1..portal.end + 1 + b.statement.len();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
-use super::session::{Resets, Session, farewell};
+use super::resets::Resets;
+use super::session::{Session, farewell};
 use super::unnamed::Unnamed;
 use super::{Worker, notices, observe, prove};
 use crate::auth;
@@ -356,7 +357,7 @@ async fn finish(w: &Rc<Worker>, io: &mut Io, mut out: Vec<u8>, registration: &Re
 }
 
 /// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
-fn clean_application(name: &str) -> Vec<u8> {
+pub(super) fn clean_application(name: &str) -> Vec<u8> {
     name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
 }
 

@@ -16,6 +16,7 @@
 //! | `probe` | asking the server what a client has left in its session |
 //! | `ahead` | shared prepared statements, sent ahead where a server lacks them |
 //! | `fresh` | prepared statements and a schema that changes |
+//! | `resets` | RESET: what a client began with comes back |
 //! | `replay` | a sequence sent again when its plan was stale |
 //! | `rename` | DEALLOCATE and EXECUTE of a statement prepared by protocol |
 //! | [`statements`] | the client's names for statements and portals |
@@ -46,6 +47,7 @@ pub mod relay;
 mod rename;
 mod replay;
 pub mod replication;
+mod resets;
 pub mod session;
 pub mod statements;
 mod texts;

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use super::inbound::{Event, MAX_GATHERED};
 use super::pins::Pins;
-use super::session::{Resets, Session};
+use super::resets::Resets;
+use super::session::Session;
 use super::statements::Meta;
 use crate::config::PoolMode;
 use crate::insight::{Begin, TagSet, Text, Times};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::fresh::{OUTDATED, outdated_error};
 use super::plan::Plan;
 use super::probe::QUESTION;
+use super::resets::Report;
 use super::session::{Session, Stop};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
@@ -64,6 +65,12 @@ impl Session {
                 (forward, instead) = self.error_of_statement(about.as_ref(), body, forward, server);
             } else if let Some(e) = about {
                 forward = self.about_statement(&e, f, body, forward, server);
+            } else if f.tag == tag::PARAMETER_STATUS && forward && self.resets.under_way() {
+                match self.report_of_reset(body, server) {
+                    Report::AsIs => {}
+                    Report::Nothing => forward = false,
+                    Report::Own(message) => (forward, instead) = (false, Some(message)),
+                }
             }
             let failed_once = f.tag == tag::READY_FOR_QUERY && server.replay.state == Replaying::Failed;
             forward &= !failed_once;
@@ -73,6 +80,9 @@ impl Session {
             self.answered += f.len as u64;
             if interesting(f.tag) {
                 self.note(f.tag, body, forward, server, now)?;
+                if !self.resets.reports.is_empty() {
+                    plan.inject(data).append(&mut self.resets.reports);
+                }
             }
             if failed_once {
                 self.replay(server);
@@ -133,7 +143,7 @@ impl Session {
         if e.request == Request::Query {
             if e.registration != 0 {
                 self.names().close_dropped(e.registration);
-            } else if unknown && server.statements.shape(e.statement).is_none() {
+            } else if unknown && e.statement != 0 && server.statements.shape(e.statement).is_none() {
                 // The Parse ahead has failed, and the client has been told why.
                 return (false, None);
             }
@@ -174,8 +184,7 @@ impl Session {
                 self.restoring = false;
                 Ok(false)
             }
-            // The client has been told the server's default; now it is told its own value.
-            tag::PARAMETER_STATUS => Ok(self.restoring),
+            tag::PARAMETER_STATUS => Ok(self.restoring && self.is_news(body)),
             _ => Ok(false),
         }
     }
@@ -198,6 +207,7 @@ impl Session {
             tag::ERROR if server.tracker.own_query() == Some(QUESTION) => {}
             tag::ERROR => {
                 self.pins.undone();
+                self.resets.undone();
                 self.created_undone();
                 if forward {
                     self.insight.failed(&mut self.w.lens.borrow_mut(), error::code(body), now);
@@ -221,6 +231,9 @@ impl Session {
         }
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
+        }
+        if self.resets.follows() {
+            self.follow_block(server);
         }
         if status == TxStatus::Idle {
             self.publish_schema();
@@ -319,7 +332,10 @@ impl Session {
         match body {
             b"CLOSE CURSOR\0" => self.pins.closed(),
             b"CLOSE CURSOR ALL\0" => self.pins.closed_all(),
-            b"ROLLBACK\0" => self.pins.undone(),
+            b"ROLLBACK\0" => {
+                self.pins.undone();
+                self.resets.undone();
+            }
             b"DISCARD ALL\0" => self.pins.discarded(),
             _ => return Ok(()),
         }
@@ -349,47 +365,6 @@ impl Session {
         } else if matches!(body, b"RESET\0" | b"SET\0") {
             self.resets.answered(body == b"SET\0");
         }
-    }
-
-    /// After the reports of what was reset (they come with ReadyForQuery): the client's startup values come back with
-    /// its next batch.
-    fn follow_resets(&mut self, server: &mut Server) {
-        let mut names = self.resets.take_done();
-        if !self.follows_parameters() || self.startup.is_empty() {
-            return;
-        }
-        let mut params = (*self.params).clone();
-        let mut known = (*server.params).clone();
-        if names.iter().any(|n| &**n == "session_authorization") {
-            // The role with it (guc.c, set_config_option).
-            names.push("role".into());
-        }
-        for name in &names {
-            if &**name == "all" {
-                // All but the role (GUC_NO_RESET_ALL).
-                let role = params.get("role").map(str::to_owned);
-                params = role.map_or_else(|| self.startup.without("role"), |r| self.startup.with("role", &r));
-                known = known.all_unknown(&self.startup);
-            } else {
-                known.set_unknown(name);
-                // If it is rolled back, what is asked at the end of the transaction will tell.
-                match self.startup.get(name) {
-                    Some(value) => params.set(name, value),
-                    None => params = params.without(name),
-                }
-            }
-        }
-        let shared = Arc::clone(&self.pool.shared);
-        let shared = &shared.params;
-        self.params = shared.intern(params);
-        let named = names.iter().any(|n| matches!(&**n, "all" | "application_name"));
-        if let Some(application) = self.startup.get("application_name").filter(|_| named).map(str::to_owned) {
-            // The server is told with the next batch; the console need not wait for that.
-            self.heard_parameter("application_name", &application);
-        }
-        // What a reset left (and whether it was rolled back) is not known: whoever comes next sets these anew.
-        server.params = shared.intern(known);
-        self.restoring = true;
     }
 
     /// Sends a digested batch to the client; what it does not take now is kept.

@@ -161,20 +161,29 @@ impl Session {
                 self.names().renew(&command.name, &new);
                 shared = new;
             }
-            if !super::ahead::has(shared.id, server) && !server.tracker.wants_sync() {
-                if !server.tracker.answered() {
+            let mut there = super::ahead::has(shared.id, server);
+            if !there {
+                let open = server.tracker.wants_sync();
+                if !open && !server.tracker.answered() {
                     return Some(Taken::Wait);
                 }
                 if server.tracker.status() != TxStatus::Failed {
                     self.ensure(&shared, server, plan, data);
-                    // Should it fail, the Query must not be skipped together with it.
+                    there = true;
+                }
+                if there && !open {
+                    // Should it fail, the Query must not be skipped together with it. (What is open is a transaction: a
+                    // Sync would end it.)
                     frame::put(plan.inject(data), tag::SYNC, |_| {});
                     server.tracker.push(Entry::new(Request::Sync, Action::Skip));
                 }
             }
             names::put_query(plan.inject(data), &renamed(sql, &command.at, &shared.name));
-            let entry =
-                Entry { statement: shared.id, named: registration, ..Entry::new(Request::Query, Action::Forward) };
+            let entry = Entry {
+                statement: if there { shared.id } else { 0 },
+                named: registration,
+                ..Entry::new(Request::Query, Action::Forward)
+            };
             server.tracker.push(entry);
         }
         self.names().end_unnamed(server.tracker.last_place());

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::alarm::{Alarm, Reason};
 use super::pins::Pins;
 use super::registry::{ClientState, Place};
+use super::resets::Resets;
 use super::statements::Names;
 use super::unnamed::Unnamed;
 use super::{Worker, observe};
@@ -50,36 +51,6 @@ impl Stop {
 
 /// Time allowed to tell a client why its session ends.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// Parameters that statements under way return to their defaults.
-#[derive(Default)]
-pub(super) struct Resets {
-    /// Lower-case names (`all`), and whether by SET ... TO DEFAULT, whose answer is that of any SET.
-    pub(super) names: Vec<(Box<str>, bool)>,
-    /// A RESET has succeeded; a SET.
-    pub(super) done: [bool; 2],
-}
-
-impl Resets {
-    /// A statement resets `name`. Bounded: more than one session sets are all.
-    pub(super) fn note(&mut self, name: &str, by_set: bool) {
-        if self.names.len() < crate::server::params::MAX_PARAMS {
-            self.names.push((name.into(), by_set));
-        }
-    }
-
-    /// CommandComplete of a RESET, or (`by_set`) of a SET.
-    pub(super) fn answered(&mut self, by_set: bool) {
-        self.done[usize::from(by_set)] |= self.names.iter().any(|(_, set)| *set == by_set);
-    }
-
-    /// The names whose kind of statement has succeeded since the last call; they stay until all is answered, since
-    /// another RESET may be pipelined behind this one.
-    pub(super) fn take_done(&mut self) -> Vec<Box<str>> {
-        let done = std::mem::take(&mut self.done);
-        self.names.iter().filter(|(_, set)| done[usize::from(*set)]).map(|(n, _)| n.clone()).collect()
-    }
-}
 
 /// A logged-in client.
 pub struct Session {

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::rename::Command;
 use crate::insight::TagSet;
 use crate::server;
-use crate::sql;
+use crate::sql::{self, effect};
 
 /// Names a client may have prepared at once.
 pub const MAX_NAMES: usize = 10_000;
@@ -16,6 +16,9 @@ pub const MAX_NAMES: usize = 10_000;
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Named portals remembered for insight.
 const MAX_PORTALS: usize = 64;
+
+/// Effects of statements that reset parameters.
+const RESETS: u16 = effect::RESET | effect::DISCARD_ALL;
 
 /// What insight knows of a statement.
 #[derive(Clone, Copy, Default)]
@@ -125,6 +128,8 @@ pub struct Names {
     pub unnamed_command: Option<Box<UnnamedCommand>>,
     /// There has been such a statement.
     pub commands: bool,
+    /// There has been one that resets parameters.
+    resets: bool,
     /// Portals of DEALLOCATE and EXECUTE.
     naming: Vec<(Box<[u8]>, Naming)>,
     /// The name that was to be ended last.
@@ -154,7 +159,10 @@ impl Names {
     pub fn replace(&mut self, name: &[u8]) {
         if !self.full(name.len()) {
             self.bytes += name.len();
-            let old = self.named.insert(name.into(), vec![Named::new(None, 0, name.len())]);
+            let mut new = Named::new(None, 0, name.len());
+            // The server may keep the one before: see `learn`.
+            new.meta = self.meta(name);
+            let old = self.named.insert(name.into(), vec![new]);
             self.bytes -= old.iter().flatten().map(|n| n.cost).sum::<usize>();
         }
     }
@@ -303,11 +311,23 @@ impl Names {
         }
     }
 
-    /// Learns the analysis of a statement.
-    pub fn learn(&mut self, name: &[u8], meta: Meta) {
+    /// Whether executing a statement resets parameters.
+    #[inline]
+    pub fn resets(&self, statement: &[u8]) -> bool {
+        self.resets && self.meta(statement).statement.effects & RESETS != 0
+    }
+
+    /// Learns the analysis of a statement. Of a second text by a name that is taken (42P05) nothing: the first one stays, and
+    /// what it leaves at a server must be seen when it is executed. Who knows which one it is has the effects of both.
+    pub fn learn(&mut self, name: &[u8], mut meta: Meta) {
+        self.resets |= meta.statement.effects & RESETS != 0;
         if name.is_empty() {
             self.unnamed = meta;
         } else if let Some(n) = self.named.get_mut(name).and_then(|all| all.last_mut()) {
+            if n.shared.is_some() && n.meta.known {
+                return;
+            }
+            meta.statement.effects |= n.meta.statement.effects;
             n.meta = meta;
         }
     }

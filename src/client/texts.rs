@@ -30,6 +30,19 @@ pub(super) fn forgets_statements(sql: &[u8]) -> bool {
     (deallocate || verb.eq_ignore_ascii_case(b"discard")) && what.eq_ignore_ascii_case(b"all")
 }
 
+/// Whether a text begins with RESET, DISCARD or a SET that may be TO DEFAULT.
+pub(super) fn resets(sql: &[u8]) -> bool {
+    const DEFAULT: &[u8] = b"default";
+    match sql.trim_ascii_start() {
+        [b'r' | b'R' | b'd' | b'D' | b'/' | b'-', ..] | [b's' | b'S', b'e' | b'E', b't' | b'T', ..] => {}
+        _ => return false,
+    }
+    let word = first_word(sql).unwrap_or_default();
+    word.eq_ignore_ascii_case(b"reset")
+        || word.eq_ignore_ascii_case(b"discard")
+        || word.eq_ignore_ascii_case(b"set") && sql.windows(DEFAULT.len()).any(|w| w.eq_ignore_ascii_case(DEFAULT))
+}
+
 /// The first word of a text, behind comments.
 pub(super) fn first_word(sql: &[u8]) -> Option<&[u8]> {
     let mut rest = sql.trim_ascii_start();
@@ -53,6 +66,12 @@ mod tests {
     fn statements_about_databases_are_told_apart() {
         assert!(about_databases(b"DROP DATABASE x") && about_databases(b"  create\ndatabase y TEMPLATE z"));
         assert!(!about_databases(b"DROP TABLE database") && !about_databases(b"SELECT 1") && !about_databases(b""));
+    }
+
+    #[test]
+    fn statements_that_reset_are_told_apart() {
+        assert!(resets(b"RESET ALL") && resets(b" /* a */ discard all") && resets(b"SET timezone TO Default"));
+        assert!(!resets(b"SET timezone = 'UTC'") && !resets(b"SELECT 'default'") && !resets(b"DELETE FROM t"));
     }
 
     #[test]

@@ -83,4 +83,9 @@ impl Welcomes {
                 .is_some_and(|k| k.reported.iter().any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())))
         })
     }
+
+    /// Whether servers report this value where no client has set another.
+    pub fn is_default(&self, name: &[u8], value: &[u8]) -> bool {
+        self.baseline.lock().is_ok_and(|known| known.iter().any(|(n, v)| **n == *name && **v == *value))
+    }
 }
