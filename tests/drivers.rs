@@ -428,6 +428,13 @@ fn what_is_pipelined_behind_a_reset_finds_what_the_client_began_with() {
         client.simple("ROLLBACK").unwrap();
         assert_eq!(client.value(show), begun);
     }
+    // What it did not begin with is gone, and a RESET that is undone has reset nothing, though a Sync comes behind them.
+    for (reset, expected) in [("RESET lock_timeout", "0"), ("RESET lock_timeout; SELECT 1/0", "7s")] {
+        client.simple("SET lock_timeout = '7s'").unwrap();
+        client.send(&[raw::query(reset), raw::sync(), raw::query("SHOW lock_timeout")].concat()).unwrap();
+        let told: Vec<_> = (0..3).map(|_| heard(&mut client)).collect();
+        assert_eq!(told[2], expected, "{reset}");
+    }
     // Behind an error it is skipped: nothing waits for its answer.
     client.simple("SET work_mem = '6MB'").unwrap();
     let skipped = [raw::parse("", "SELEC"), raw::query("RESET ALL"), extended(show), raw::query(show)].concat();

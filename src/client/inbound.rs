@@ -130,7 +130,7 @@ impl Session {
 
     /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
     fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || self.in_message.left > 0 {
+        if !self.follows_parameters() || self.in_message.left > 0 || self.asks_first(server) {
             return;
         }
         if Arc::ptr_eq(&server.params, &self.params) {

@@ -143,7 +143,9 @@ impl Session {
     /// Asks the server when something must be asked and the transaction is over. The server is not releasable until the
     /// answer has come.
     pub(super) fn ask_what_is_left(&mut self, server: &mut Server) -> Result<(), Stop> {
-        if !self.pins.must_ask() || !server.releasable() || self.in_message.left > 0 || self.input.is_some() {
+        // What waits for a RESET waits for this too.
+        let more = self.input.is_some() && !self.resets.awaited;
+        if !self.pins.must_ask() || !server.releasable() || self.in_message.left > 0 || more {
             return Ok(());
         }
         let kinds = self.pins.take_suspect();

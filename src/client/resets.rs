@@ -194,8 +194,14 @@ impl Session {
         }
         let tracker = &server.tracker;
         // Behind an error it is skipped, and no answer comes before the client's Sync.
-        self.resets.awaited = !(tracker.answered() || tracker.failing() && tracker.wants_sync());
+        let answered = tracker.answered() || tracker.failing() && tracker.wants_sync();
+        self.resets.awaited = !answered || self.asks_first(server);
         self.resets.awaited
+    }
+
+    /// Whether the server is to be asked what a RESET has left before more is sent.
+    pub(super) fn asks_first(&self, server: &Server) -> bool {
+        self.resets.awaited && self.pins.must_ask() && server.releasable()
     }
 
     /// A text is about to be sent: whether it resets something that the client began with.
