@@ -176,7 +176,7 @@ impl Session {
             server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Close, Action::Skip) });
         }
         if let Some(old) = server.statements.insert(shared, self.pool.settings.max_prepared_statements) {
-            names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
+            names::put_statement(out, tag::CLOSE, &self.pool.schema.prefix().name(old));
             server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
         }
         names::put_parse(out, &shared.name, &shared.rest);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::parameters::Setting;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
@@ -464,6 +465,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         skip_to_sync: false,
         forgetting: false,
         held: false,
+        setting: Setting::No,
         cut_short: false,
         resets: Resets::default(),
         restoring: false,

@@ -8,6 +8,7 @@
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
+//! | `parameters` | the client's parameters, set where a server has others |
 //! | [`plan`] | what a batch becomes on its way |
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
@@ -34,6 +35,7 @@ pub mod login;
 mod notices;
 pub mod observe;
 pub mod outbound;
+mod parameters;
 pub mod pins;
 pub mod plan;
 mod probe;

@@ -28,6 +28,8 @@ pub(super) struct Touched {
     pub(super) all: bool,
     /// These too perhaps by a RESET.
     all_reset: bool,
+    /// Whether any of them was really reset is not known.
+    pub(super) guessed: bool,
 }
 
 impl Touched {
@@ -103,6 +105,11 @@ impl Pins {
     #[inline]
     pub fn must_ask(&self) -> bool {
         self.0.as_ref().is_some_and(|t| t.question.is_none() && (t.suspect != 0 || !t.touched.is_empty()))
+    }
+
+    /// Whether it is only guessed that parameters were reset.
+    pub(super) fn guessed(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| t.touched.guessed)
     }
 
     /// Whether the server is being asked.

@@ -81,6 +81,11 @@ impl Unnamed {
         server.unnamed_of = self.token(client);
     }
 
+    /// Its text, when it was prepared in an earlier batch or sequence.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        self.text.as_deref()
+    }
+
     /// What a server that has it is marked with.
     #[inline]
     fn token(&self, client: u64) -> u64 {
