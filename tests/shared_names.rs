@@ -138,3 +138,33 @@ fn a_statement_that_somebody_took_away_is_made_anew() {
     }
     used(&mut owner);
 }
+
+#[test]
+fn statements_stay_where_ending_them_all_is_refused() {
+    let pooler = start();
+    let mut direct = Client::open(cluster::shared().address(), "app", PASSWORD, "app").unwrap();
+    let mut client = pooler.client("app");
+    let prepare =
+        [parse("s", "DEALLOCATE PREPARE never"), parse("all", "DISCARD ALL"), parse("n", "SET x.y = 1"), sync()];
+    for c in [&mut direct, &mut client] {
+        c.send(&prepare.concat()).unwrap();
+        c.answer().unwrap();
+    }
+    for (case, refused) in [
+        vec![query("BEGIN"), query("DISCARD ALL")],
+        vec![query("BEGIN"), query("SELECT 1/0"), query("DEALLOCATE ALL")],
+        vec![query("BEGIN"), query("SELECT 1/0"), query(" discard all; SELECT 1")],
+        vec![query("BEGIN"), [bind("", "all", &[]), execute("", 0), sync()].concat()],
+        vec![query("BEGIN"), query("SELECT 1/0"), [parse("x", "DISCARD ALL"), sync()].concat()],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for bytes in refused.into_iter().chain([[describe(b'S', "n"), sync()].concat(), query("ROLLBACK")]) {
+            direct.send(&bytes).unwrap();
+            client.send(&bytes).unwrap();
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            assert_eq!(heard(&mut client), heard(&mut direct), "case {case}: {shown}");
+        }
+    }
+}

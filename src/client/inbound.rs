@@ -11,7 +11,7 @@ use super::fresh::Chosen;
 use super::parameters::{SETTING, Setting};
 use super::plan::Plan;
 use super::session::{Session, Stop};
-use super::texts::{about_databases, forgets_statements};
+use super::texts::about_databases;
 use super::unnamed::UNNAMED;
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
@@ -272,7 +272,7 @@ impl Session {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);
             }
-            if self.shares_statements() && forgets_statements(sql) {
+            if self.may_forget(sql, server) {
                 server.statements.doubt();
                 self.names().close_all();
                 self.forgetting = true;
@@ -311,6 +311,7 @@ impl Session {
         if self.undecided(p.name, server) {
             return Ok(Taken::Wait);
         }
+        let forgets = self.may_forget(p.sql, server);
         if p.name.is_empty() || !self.shares_statements() {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
@@ -325,7 +326,7 @@ impl Session {
             self.parse_shared(&p, server, plan, data);
         }
         self.note_command(&p, server);
-        if self.shares_statements() && forgets_statements(p.sql) {
+        if forgets {
             server.statements.doubt();
         }
         if about_databases(p.sql) {
