@@ -11,7 +11,7 @@ use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
 use super::session::{Resets, Session, farewell};
 use super::unnamed::Unnamed;
-use super::{Worker, notices, observe, prove};
+use super::{Worker, application, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
 use crate::config::{ListenAddr, PoolMode};
@@ -338,7 +338,7 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
     for (name, value) in reported.iter() {
         let value = match application {
-            Some(a) if &**name == b"application_name" => clean_application(a),
+            Some(a) if &**name == b"application_name" => application::clean(a, &reported),
             _ => value.to_vec(),
         };
         control::parameter_status(&mut out, name, &value);
@@ -354,11 +354,6 @@ async fn finish(w: &Rc<Worker>, io: &mut Io, mut out: Vec<u8>, registration: &Re
     control::ready(&mut out, TxStatus::Idle);
     let limit = w.process.config.timeouts.client_login_timeout;
     within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await
-}
-
-/// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
-fn clean_application(name: &str) -> Vec<u8> {
-    name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
 }
 
 /// What servers report under these parameters: known, or asked of a server, which proves that it takes them. In session

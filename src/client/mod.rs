@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
 //! | [`prove`] | the exchange that proves who a client is |
+//! | `application` | the name of the application, as a server tells it |
 //! | `notices` | what a server says at a login |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
@@ -28,6 +29,7 @@
 
 mod ahead;
 pub mod alarm;
+mod application;
 mod fresh;
 pub mod inbound;
 pub mod leave;
