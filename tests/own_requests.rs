@@ -118,6 +118,22 @@ fn a_request_that_waits_for_parameters_goes_elsewhere_when_they_are_cancelled() 
     }
 }
 
+#[test]
+fn a_login_goes_on_when_the_server_ends_that_its_parameters_are_tried_at() {
+    let pooler = pool(2);
+    open(pooler.address(), &[]).simple("SELECT 1").unwrap();
+    let mut admin = lock_tablespaces();
+    let address = pooler.address();
+    let login = std::thread::spawn(move || open(address, &[("options", "-c default_tablespace=pg_default")]));
+    for _ in 0..2 {
+        let waiting = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'pg_catalog.pg_tablespace'::regclass";
+        let pid = wait_for("the parameters to wait", || admin.simple(waiting).unwrap().pop()?.pop()?);
+        assert_eq!(admin.value(&format!("SELECT pg_terminate_backend({pid}, 10000)")), "t");
+    }
+    admin.simple("COMMIT").unwrap();
+    assert_eq!(login.join().unwrap().value("SHOW default_tablespace"), "pg_default");
+}
+
 /// Texts that end a failed transaction and then do something, in every manner of writing it.
 const LEAVING: &[&str] = &[
     "ROLLBACK; INSERT",

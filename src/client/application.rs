@@ -29,7 +29,8 @@ pub(super) fn clean(name: &str, reported: &Reported) -> Vec<u8> {
 
 /// A name cut to its longest, between two characters.
 pub(super) fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(MAX_IDENTIFIER)]
+    let end = (0..=MAX_IDENTIFIER.min(name.len())).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+    &name[..end]
 }
 
 /// `15.18 (Debian 15.18-0+deb12u1)`, `18beta1`.

@@ -371,49 +371,69 @@ async fn reported(
         return Ok((known, None));
     }
     place.info.set_state(ClientState::Waiting, 0, now_us());
+    let mut lost = None;
+    for _ in 0..SERVERS_TRIED {
+        let server = server_for(w, pool, place, startup).await?;
+        if session {
+            return Ok((Arc::new(server.reported.clone()), Some(server)));
+        }
+        match Box::pin(try_out(pool, server, &key)).await {
+            Ok(tried) => return tried.map(|reported| (reported, None)),
+            // It ended as it was asked, of which the client need not hear.
+            Err(e) => lost = Some(e),
+        }
+    }
+    let why = lost.map_or_else(String::new, |e| e.to_string());
+    Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {why}")))
+}
+
+/// Servers that may end one after the other while they are asked for one client.
+const SERVERS_TRIED: usize = 3;
+
+/// A server for a login, after waiting in line.
+async fn server_for(
+    w: &Rc<Worker>,
+    pool: &Arc<Pool>,
+    place: &Place,
+    startup: &Arc<ParamSet>,
+) -> Result<Checkout, ErrorFields> {
     let wait = pool.settings.query_wait_timeout;
     let checkout = Box::pin(pool.checkout(w.id, place.info.id, startup));
     let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
-    let server = match server {
-        Ok(Ok(server)) => server,
+    match server {
+        Ok(Ok(server)) => Ok(server),
         Ok(Err(CheckoutError::Failed(fields))) => {
             pool.stats[w.id].connect_failures.add(1);
-            return Err(fields);
+            Err(fields)
         }
         Err(_) => {
             pool.stats[w.id].wait_timeouts.add(1);
             let (detail, hint) = pool.holders();
-            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
-                .detail(detail)
-                .hint(hint));
+            Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout").detail(detail).hint(hint))
         }
-    };
-    if session {
-        return Ok((Arc::new(server.reported.clone()), Some(server)));
     }
-    let mut server = server;
+}
+
+/// What this server reports with these parameters, or why it does not take them.
+///
+/// # Errors
+/// The connection failed.
+async fn try_out(
+    pool: &Pool,
+    mut server: Checkout,
+    key: &Arc<ParamSet>,
+) -> Result<Result<Arc<Reported>, ErrorFields>, server::clean::CleanError> {
     // What it said to others is not for this client.
     server.said.clear();
     let mut sql = Vec::new();
-    server::params::sync_sql(&server.params, &key, &mut sql);
-    if sql.is_empty() {
-        let reported = pool.welcomes.learn(&key, &server);
-        server.release(now_us());
-        return Ok((reported, None));
+    server::params::sync_sql(&server.params, key, &mut sql);
+    let (mut server, refused) = if sql.is_empty() { (server, None) } else { server.apply(&sql).await? };
+    if refused.is_none() {
+        server.params = Arc::clone(key);
     }
-    match Box::pin(server.apply(&sql)).await {
-        Ok((mut server, None)) => {
-            server.params = Arc::clone(&key);
-            let reported = pool.welcomes.learn(&key, &server);
-            server.release(now_us());
-            Ok((reported, None))
-        }
-        Ok((server, Some(fields))) => {
-            server.release(now_us());
-            Err(fields)
-        }
-        Err(e) => Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {e}"))),
-    }
+    let told = refused.map_or_else(|| Ok(pool.welcomes.learn(key, &server)), Err);
+    server.release(now_us());
+    Ok(told)
 }
 
 fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Option<Checkout>) {

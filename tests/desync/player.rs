@@ -82,8 +82,12 @@ async fn play(run: &Run, session: &Session) -> Result<(), String> {
         // Killed while it logs in: PostgreSQL itself, never pgsluice.
         Err(_) if run.rules.kills && !run.rules.waits => return Ok(()),
         // Startup parameters that are new are tried out at a server.
-        Err(error) if run.rules.waits && !session.startup.is_empty() && error.contains("53300") => {
-            run.tally.lock().unwrap().count("login: 53300");
+        Err(error) if run.rules.waits && !session.startup.is_empty() => {
+            // Or each time it is tried the server is killed.
+            let Some(code) = ["53300", "08006", "57P01"].into_iter().find(|code| error.contains(code)) else {
+                return Err(format!("login: {error}"));
+            };
+            run.tally.lock().unwrap().count(&format!("login: {code}"));
             return Ok(());
         }
         Err(error) => return Err(format!("login: {error}")),
