@@ -267,7 +267,7 @@ impl Session {
     ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
-        self.unnamed.ended(server);
+        self.end_unnamed_by_query(server);
         if let Some(sql) = data.get(text.clone()) {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);

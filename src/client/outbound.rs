@@ -210,6 +210,7 @@ impl Session {
             self.tie_unnamed();
             self.pins_changed(before)?;
         }
+        self.unnamed_settled(server);
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
         }
@@ -278,6 +279,7 @@ impl Session {
                     self.names().close_dropped(e.registration);
                 }
                 (Request::Query | Request::Close, _) => {
+                    self.unnamed_not_ended(e.place(), server);
                     if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }

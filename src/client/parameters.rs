@@ -19,6 +19,9 @@ use crate::wire::{Frame, HEADER, Severity, TxStatus, error};
 /// Marks these queries among pgsluice's own (`Entry::statement`).
 pub(super) const SETTING: u32 = 0;
 
+/// Servers that a request may leave, one after the other, because parameters could not be set there just then.
+const SERVERS_TRIED: u8 = 3;
+
 /// Whether parameters are being set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Setting {
@@ -87,9 +90,11 @@ impl Session {
             backend::ERROR => {
                 let unasked = server.tracker.behind_head().next().is_none();
                 let free = self.pins.reason().is_none() && !self.pins.must_ask();
-                // A cancel or time limit that was not this client's.
-                let passing = matches!(&error::code(body), b"57014" | b"55P03");
-                if passing && unasked && free && server.tracker.status() == TxStatus::Idle {
+                // A cancel or time limit that was not this client's, or the end of the server.
+                let passing = matches!(&error::code(body), b"57014" | b"55P03" | b"57P01");
+                let again = self.pins.ties().moved < SERVERS_TRIED;
+                if passing && again && unasked && free && server.tracker.status() == TxStatus::Idle {
+                    self.pins.ties().moved += 1;
                     return Err(Stop::Elsewhere);
                 }
                 // What comes behind would run under other parameters than the client's.
@@ -100,6 +105,7 @@ impl Session {
             }
             backend::READY_FOR_QUERY => {
                 self.restoring = false;
+                self.pins.stayed();
                 // Else what waited is about to be sent, and a cancel before it would be lost.
                 if !server.tracker.answered() {
                     self.cancel_again();
