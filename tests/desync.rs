@@ -198,7 +198,11 @@ fn start(cluster: &Cluster, seed: u64) -> Pooler {
          [users.app]\npassword = \"{PASSWORD}\"\n",
         cluster.port()
     );
-    Setup::toml(&toml).start()
+    let pooler = Setup::toml(&toml).start();
+    // The first login of all needs a server, and on a busy machine more time than a client may wait here.
+    let first = wait_for("the first login", || pooler.try_client("app", PASSWORD, DATABASE).ok());
+    first.terminate();
+    pooler
 }
 
 /// All clients have gone: every server is idle or closed, in no transaction, without a lock.
