@@ -115,8 +115,9 @@ fn kill_now_and_then(cluster: &Cluster, seed: u64, stopped: &mpsc::Receiver<()>)
     while let Err(mpsc::RecvTimeoutError::Timeout) =
         stopped.recv_timeout(Duration::from_millis(100 + random.below(1200)))
     {
-        let sql =
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' ORDER BY random() LIMIT 1";
+        // And waits until it is gone: one that dies only when all clients have left would end who looks then.
+        let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app' \
+                   ORDER BY random() LIMIT 1";
         if let Err(error) = admin.simple(sql) {
             let log = cluster.log();
             let crash: Vec<_> = log.lines().skip_while(|line| !line.contains("terminated by signal")).take(5).collect();

@@ -137,6 +137,12 @@ fn a_statement_that_somebody_took_away_is_made_anew() {
         assert_eq!(error.code(), "26000", "{error}");
     }
     used(&mut owner);
+    other.simple(&format!("SELECT 1; DEALLOCATE {}", there[0])).unwrap();
+    match owner.simple("EXECUTE mine (7)") {
+        Ok(rows) => assert_eq!(rows[0][0].as_deref(), Some("theirs")),
+        Err(error) => assert!(error.code() == "26000" && error.to_string().contains("mine"), "{error}"),
+    }
+    used(&mut owner);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | [`prove`] | the exchange that proves who a client is |
 //! | `application` | the name of the application, as a server tells it |
 //! | `notices` | what a server says at a login |
+//! | `tried` | parameters of a login that no server has had yet |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
@@ -51,6 +52,7 @@ pub mod replication;
 pub mod session;
 pub mod statements;
 mod texts;
+mod tried;
 mod unnamed;
 
 use std::cell::RefCell;

@@ -127,7 +127,8 @@ impl Session {
             outdated_error(&mut message);
             return (true, Some(message));
         }
-        if unknown && e.statement != 0 {
+        let known = server.statements.shape(e.statement).is_some();
+        if unknown && known {
             // Somebody has read its name there and ended it.
             server.statements.lost(e.statement);
         }
@@ -137,7 +138,7 @@ impl Session {
         if e.request == Request::Query {
             if e.registration != 0 {
                 self.names().close_dropped(e.registration);
-            } else if unknown && server.statements.shape(e.statement).is_none() {
+            } else if unknown && !known {
                 // The Parse ahead has failed, and the client has been told why.
                 return (false, None);
             }

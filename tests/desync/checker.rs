@@ -111,6 +111,11 @@ pub struct Checker {
     pipelining: bool,
     /// What runs now is in a block because of that.
     implicit: bool,
+    /// A command was begun since the last ReadyForQuery.
+    started: bool,
+    /// PostgreSQL's own fault (18.6): a Sync that ends such a block with nothing between commits nothing; the next command
+    /// is refused with XX000, and all is rolled back.
+    broken: bool,
     base: Option<Snapshot>,
     savepoints: Vec<(&'static str, Snapshot)>,
     parameters: Parameters,
@@ -164,6 +169,8 @@ impl Checker {
             transaction: Transaction::Idle,
             pipelining: false,
             implicit: false,
+            started: false,
+            broken: false,
             base: None,
             savepoints: Vec::new(),
             parameters: Parameters { session: begins, local: Default::default() },
@@ -279,6 +286,11 @@ impl Checker {
 
     fn failure(&mut self, message: &Message, instead_of: &str) -> Answer<Message> {
         let code = message.field(b'C').unwrap_or_default();
+        let own = "StartTransactionCommand: unexpected state STARTED";
+        if self.broken && message.field(b'M').as_deref() == Some(own) {
+            self.count("XX000 of PostgreSQL itself");
+            return Ok(Err(code));
+        }
         if self.may_fail(&code) {
             return Ok(Err(code));
         }
@@ -350,6 +362,7 @@ impl Checker {
     /// A message is carried out (start_xact_command).
     fn start_command(&mut self) {
         self.begin_implicit();
+        self.started = true;
         self.implicit |= self.rules.blocks && self.pipelining && self.transaction == Transaction::Idle;
     }
 
@@ -360,7 +373,7 @@ impl Checker {
 
     fn leave_transaction(&mut self) {
         self.transaction = Transaction::Idle;
-        (self.pipelining, self.implicit) = (false, false);
+        (self.pipelining, self.implicit, self.broken) = (false, false, false);
         self.base = None;
         self.savepoints.clear();
         self.portals.clear();
@@ -390,6 +403,7 @@ impl Checker {
 
     async fn want_ready(&mut self) -> Answer<()> {
         let message = ok!(self.want(b'Z').await);
+        self.started = false;
         if self.unsure {
             self.unsure = false;
             match message.body[0] {
@@ -398,7 +412,7 @@ impl Checker {
                 _ => {}
             }
         }
-        if self.transaction == Transaction::Idle && !self.implicit {
+        if self.transaction == Transaction::Idle && !self.implicit && !self.broken {
             self.commit();
             self.fresh = true;
         }
@@ -588,13 +602,17 @@ impl Checker {
             portal.at += count;
             portal.done |= !suspended;
         }
-        self.effect(&portal.statement.op, &portal.parameters);
+        if count > 0 {
+            // Not once more when it is executed again at its end.
+            self.effect(&portal.statement.op, &portal.parameters);
+        }
         self.executed();
         Ok(Ok(()))
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {
         self.skipping = false;
+        self.broken |= self.implicit && !self.started;
         self.implicit = false;
         // A refused Sync, or one whose commit was cancelled, is answered twice.
         while self.want_ready().await?.is_err() {
