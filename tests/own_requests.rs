@@ -267,10 +267,16 @@ fn text(random: &mut Random) -> String {
 
 /// Several texts as one write, and the number of its ReadyForQuery.
 fn pipeline(random: &mut Random, shown: &mut String) -> (Vec<u8>, usize) {
-    let (mut bytes, mut ready) = (Vec::new(), 0);
+    let (mut bytes, mut ready, mut open) = (Vec::new(), 0, false);
     for _ in 0..1 + random.below(5) {
         let sql = text(random);
         if random.below(2) == 0 {
+            // Behind a sequence without Sync a Query is another thing in each version of PostgreSQL.
+            if std::mem::take(&mut open) {
+                *shown += "  S\n";
+                bytes.extend(sync());
+                ready += 1;
+            }
             *shown += &format!("  Q {sql}\n");
             bytes.extend(query(&sql));
             ready += 1;
@@ -279,7 +285,8 @@ fn pipeline(random: &mut Random, shown: &mut String) -> (Vec<u8>, usize) {
         let sql = sql.split(';').next().unwrap().to_owned();
         *shown += &format!("  P {sql}");
         bytes.extend([parse("", &sql), bind("", "", &[]), execute("", 0)].concat());
-        if random.below(3) > 0 {
+        open = random.below(3) == 0;
+        if !open {
             *shown += " S";
             bytes.extend(sync());
             ready += 1;
