@@ -439,15 +439,16 @@ fn libpq_18_speaks_protocol_3_2() {
 
 // === What is said at login ===
 
-/// NoticeResponses of a login: severity, code, text.
-fn notices(address: std::net::SocketAddr, parameters: &[(&str, &str)]) -> Vec<String> {
+/// NoticeResponses of a login (severity, code, text), and the name of the application as it is reported.
+fn notices(address: std::net::SocketAddr, parameters: &[(&str, &str)]) -> (Vec<String>, String) {
     let mut client = raw::Client::connect(address).unwrap();
     client.send_startup(&[&[("user", "app"), ("database", DATABASE)], parameters].concat()).unwrap();
     client.authenticate("app", PASSWORD).unwrap();
     let messages = client.read_until(b'Z').unwrap();
-    assert_eq!(client.value("SELECT 1"), "1", "and nothing more with the first query");
+    let name = client.parameter("application_name").unwrap_or_default().to_owned();
+    assert_eq!(client.value("SHOW application_name"), name, "and nothing more with the first query");
     let tell = |m: &raw::Message| [b'S', b'C', b'M'].map(|f| m.field(f).unwrap()).join(" ");
-    messages.iter().filter(|m| m.tag == b'N').map(tell).collect()
+    (messages.iter().filter(|m| m.tag == b'N').map(tell).collect(), name)
 }
 
 #[test]
@@ -460,10 +461,11 @@ fn notices_of_the_login_are_the_servers() {
     }
     let long = "n".repeat(65);
     let accents = "\u{e9}".repeat(33);
-    let sets: [&[(&str, &str)]; 7] = [
+    let sets: [&[(&str, &str)]; 8] = [
         &[],
         &[("application_name", &long)],
         &[("application_name", &accents)],
+        &[("application_name", "caf\u{e9}\tau lait")],
         &[("application_name", &long[..63])],
         &[("application_name", &long), ("options", "-c client_min_messages=warning")],
         &[("application_name", &long), ("options", "-c client_min_messages=error")],
@@ -476,7 +478,7 @@ fn notices_of_the_login_are_the_servers() {
             // By what is asked of a server, and by what is known.
             for _ in 0..2 {
                 let direct = notices(cluster.address(), parameters);
-                said += direct.len();
+                said += direct.0.len();
                 assert_eq!(notices(pooler.address(), parameters), direct, "{mode} {parameters:?}");
             }
         }

@@ -531,3 +531,42 @@ fn an_unnamed_statement_is_bound_after_its_server_went_to_others() {
     client.send(&run("x")).unwrap();
     assert_eq!(client.answer().unwrap_err().code(), "26000");
 }
+
+#[test]
+fn an_unnamed_statement_stays_when_the_query_behind_it_is_skipped() {
+    let cluster = cluster::shared();
+    let pooler = Setup::url(cluster, "app").env("PGSLUICE_POOL_SIZE", "1").start();
+    let mut direct = raw::Client::open(cluster.address(), "app", "secret", "app").unwrap();
+    let (mut client, mut neighbour) = (pooler.client("app"), pooler.client("app"));
+    let run = [raw::bind("", "", &[Some("x")]), raw::execute("", 0), raw::sync()].concat();
+    let prepare = [raw::parse("", "SELECT 'mine ' || $1::text"), raw::sync()].concat();
+    let fails = raw::bind("", "never", &[]);
+    for (what, bytes, readies) in [
+        ("one", [&fails[..], &raw::query("SELECT 1"), &raw::sync()].concat(), 1),
+        ("two", [&fails[..], &raw::query("SELECT 1"), &raw::query("SELECT 2"), &raw::sync()].concat(), 1),
+        ("another Parse", [&fails[..], &raw::query("SELECT 1"), &raw::parse("", "SELECT 2"), &raw::sync()].concat(), 1),
+        (
+            "not skipped",
+            [raw::parse("n", "SELECT 3"), raw::query("SELECT 1"), raw::close(b'S', "n"), raw::sync()].concat(),
+            2,
+        ),
+    ] {
+        for away in [false, true] {
+            let mut heard = Vec::new();
+            for (c, pooled) in [(&mut direct, false), (&mut client, true)] {
+                c.send(&prepare).unwrap();
+                c.answer().unwrap();
+                c.send(&bytes).unwrap();
+                for _ in 0..readies {
+                    let _either_way = c.answer();
+                }
+                if pooled && away {
+                    neighbour.extended("SELECT 'theirs'", &[]).unwrap();
+                }
+                c.send(&run).unwrap();
+                heard.push(c.answer().map(|rows| raw::text(&rows)).map_err(|e| e.code().to_owned()));
+            }
+            assert_eq!(heard[1], heard[0], "{what}, another client between: {away}");
+        }
+    }
+}

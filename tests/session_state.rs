@@ -391,10 +391,12 @@ fn a_client_that_leaves_its_state_behind_leaves_nothing_to_the_next() {
 #[test]
 fn pinned_clients_never_take_the_whole_pool() {
     let pooler = pool(2);
-    let mut first = open(pooler.address(), &[]);
+    let mut first = open(pooler.address(), &[("application_name", "first")]);
     let mut second = open(pooler.address(), &[]);
     let mut third = open(pooler.address(), &[]);
     first.simple("LISTEN news").unwrap();
+    // Its server is asked behind the answer; who is asked later is the second.
+    wait_for("the first to be pinned", || (pinned(&pooler, "first") == "LISTEN").then_some(()));
     second.simple("LISTEN news").unwrap();
     let end = second.read_to_end().unwrap();
     let error = end.first().expect("it is told why").to_error();

@@ -45,6 +45,8 @@ enum Runs {
     Waits { waker: Waker, canceled: bool },
     /// Whatever this server does.
     On(Arc<ServerKey>),
+    /// A query of pgsluice's own runs on this server for the client: a cancel is kept for the client's request behind it.
+    Held { server: Arc<ServerKey>, canceled: bool },
 }
 
 impl CancelSlot {
@@ -53,6 +55,25 @@ impl CancelSlot {
     pub fn set(&self, key: &Arc<ServerKey>) -> bool {
         let Ok(mut runs) = self.runs.lock() else { return false };
         matches!(std::mem::replace(&mut *runs, Runs::On(Arc::clone(key))), Runs::Waits { canceled: true, .. })
+    }
+
+    /// What the server does now is not the client's request: a cancel is kept until [`Self::resume`].
+    pub fn hold(&self) {
+        if let Ok(mut runs) = self.runs.lock()
+            && let Runs::On(server) = &*runs
+        {
+            *runs = Runs::Held { server: Arc::clone(server), canceled: false };
+        }
+    }
+
+    /// The client's request is what runs from now on: deliver what is returned, which came before.
+    #[must_use]
+    pub fn resume(&self) -> Option<Mark> {
+        let mut runs = self.runs.lock().ok()?;
+        let Runs::Held { server, canceled } = &*runs else { return None };
+        let mark = canceled.then(|| server.mark());
+        *runs = Runs::On(Arc::clone(server));
+        mark
     }
 
     /// The client is about to give its server back.
@@ -88,6 +109,10 @@ impl CancelSlot {
                 None
             }
             Runs::On(server) => Some(server.mark()),
+            Runs::Held { canceled, .. } => {
+                *canceled = true;
+                None
+            }
         }
     }
 
@@ -191,6 +216,20 @@ mod tests {
         assert!(key.being_canceled());
         drop(mark);
         assert!(!key.being_canceled());
+    }
+
+    #[test]
+    fn a_cancel_is_kept_while_the_servers_query_is_not_the_clients() {
+        let (slot, key) = (CancelSlot::default(), server());
+        assert!(!slot.set(&key));
+        for canceled in [false, true] {
+            slot.hold();
+            if canceled {
+                assert!(slot.mark().is_none() && slot.mark().is_none() && !key.being_canceled());
+            }
+            assert_eq!(slot.resume().is_some(), canceled);
+            assert!(slot.resume().is_none() && slot.mark().is_some(), "told once; a later one goes at once");
+        }
     }
 
     #[test]

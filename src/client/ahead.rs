@@ -9,6 +9,7 @@ use super::inbound::Taken;
 use super::plan::Plan;
 use super::session::{Session, Stop};
 use super::statements::Named;
+use super::texts::{discards, forgets_statements};
 use crate::pool::Pin;
 use crate::server::shared::Text;
 use crate::server::{self, Server, Shape};
@@ -16,7 +17,7 @@ use crate::sql::{self, RawSql};
 use crate::wire::names::{self, Bind, Parse};
 use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{Frame, HEADER};
+use crate::wire::{Frame, HEADER, TxStatus};
 
 impl Session {
     /// Whether what the name means depends on answers that are on their way: the Parse or Close before may have been
@@ -65,6 +66,21 @@ impl Session {
             server.tracker.push(entry(Action::Fake));
         }
         self.names().placed(p.name, server.tracker.last_place());
+    }
+
+    /// Whether a text may end all prepared statements: it is DEALLOCATE ALL or DISCARD ALL, and not sure to be refused.
+    #[inline]
+    pub(super) fn may_forget(&self, sql: &[u8], server: &Server) -> bool {
+        if !forgets_statements(sql) || !self.shares_statements() {
+            return false;
+        }
+        // 25P02 in a failed transaction; DISCARD ALL is not for blocks (25001). Nothing has been ended then.
+        let refused = match server.tracker.status() {
+            TxStatus::Failed => true,
+            TxStatus::Transaction => discards(sql),
+            TxStatus::Idle => false,
+        };
+        !(refused && server.tracker.answered())
     }
 
     /// The shared statement that a Parse means. Comments do not count: a trace id in every text would share nothing.
@@ -178,7 +194,7 @@ impl Session {
             server.tracker.push(Entry { statement: shared.id, ..Entry::new(Request::Close, Action::Skip) });
         }
         if let Some(old) = server.statements.insert(shared, self.pool.settings.max_prepared_statements) {
-            names::put_statement(out, tag::CLOSE, format!("pgsluice_{old}").as_bytes());
+            names::put_statement(out, tag::CLOSE, &self.pool.schema.prefix().name(old));
             server.tracker.push(Entry { statement: old, ..Entry::new(Request::Close, Action::Skip) });
         }
         names::put_parse(out, &shared.name, &shared.rest);

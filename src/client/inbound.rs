@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::fresh::Chosen;
+use super::parameters::{SETTING, Setting};
 use super::plan::Plan;
 use super::session::{Session, Stop};
-use super::texts::{about_databases, forgets_statements};
+use super::texts::about_databases;
 use super::unnamed::UNNAMED;
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
@@ -20,7 +20,7 @@ use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
 use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{Frame, HEADER, TxStatus};
+use crate::wire::{Frame, HEADER};
 
 /// SQL text kept for insight when it does not fit a buffer; the lexer looks no further.
 pub const MAX_GATHERED: usize = 64 * 1024;
@@ -103,6 +103,9 @@ impl Session {
             }
             server.info.set_tx(b'Q', now);
         }
+        if self.setting != Setting::No && server.tracker.own_query() != Some(SETTING) {
+            self.cancel_again();
+        }
         if !events.is_empty() && !seen {
             self.observe(input.filled(), events, now);
         }
@@ -128,39 +131,6 @@ impl Session {
         }
     }
 
-    /// Makes the server's parameters the client's, in the same write as what follows (transaction pooling).
-    fn sync_parameters(&mut self, server: &mut Server, plan: &mut Plan<'_>) {
-        if !self.follows_parameters() || self.in_message.left > 0 || self.asks_first(server) {
-            return;
-        }
-        if Arc::ptr_eq(&server.params, &self.params) {
-            if self.restoring && server.tracker.releasable() {
-                // Another server, which has the startup values.
-                self.restoring = false;
-            }
-            return;
-        }
-        // Inside a transaction only what a RESET there has undone: it is rolled back together with it.
-        let in_transaction =
-            self.restoring && server.tracker.answered() && server.tracker.status() == TxStatus::Transaction;
-        if !server.tracker.releasable() && !in_transaction {
-            return;
-        }
-        let mut sql = Vec::new();
-        server::params::sync_sql(&server.params, &self.params, &mut sql);
-        if !sql.is_empty() {
-            if !in_transaction {
-                // In a block: should it fail, what follows in the same write is refused (25P02), not done under what
-                // another client has set. (But for a text that begins with the end of a transaction.)
-                sql = [b"BEGIN;", &*sql, b";COMMIT"].concat();
-            }
-            names::put_query(plan.inject(&[]), &sql);
-            server.tracker.push(Entry::new(Request::Query, Action::Skip));
-            server.unnamed_of = 0;
-        }
-        server.params = Arc::clone(&self.params);
-    }
-
     /// Steps over the messages in `data`. Returns the bytes used, the room that the next message needs, and why to stop.
     fn scan(
         &mut self,
@@ -170,6 +140,7 @@ impl Session {
         events: &mut Vec<Event>,
     ) -> (usize, usize, Option<Stop>) {
         let mut at = 0;
+        let setting = server.tracker.own_query() == Some(SETTING);
         loop {
             if self.in_message.left > 0 {
                 at = self.carry(data, at, plan, events);
@@ -190,6 +161,10 @@ impl Session {
                 return (at, 0, None);
             }
             let have = frame.len.min(data.len() - at);
+            if setting && self.waits_for_parameters(frame, &data[at..at + have]) {
+                self.held = true;
+                return (at, 0, None);
+            }
             match self.message(frame, data, at..at + have, server, plan, events) {
                 Ok(Taken::Yes) => {
                     at += have;
@@ -298,13 +273,13 @@ impl Session {
     ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
-        self.unnamed.ended(server);
+        self.end_unnamed_by_query(server);
         if let Some(sql) = data.get(text.clone()) {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);
             }
             self.resets.awaited |= self.may_reset(sql);
-            if self.shares_statements() && forgets_statements(sql) {
+            if self.may_forget(sql, server) {
                 server.statements.doubt();
                 self.names().close_all();
                 self.forgetting = true;
@@ -343,6 +318,7 @@ impl Session {
         if self.undecided(p.name, server) {
             return Ok(Taken::Wait);
         }
+        let forgets = self.may_forget(p.sql, server);
         if p.name.is_empty() || !self.shares_statements() {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
@@ -357,7 +333,7 @@ impl Session {
             self.parse_shared(&p, server, plan, data);
         }
         self.note_command(&p, server);
-        if self.shares_statements() && forgets_statements(p.sql) {
+        if forgets {
             server.statements.doubt();
         }
         self.resets.parsed |= self.may_reset(p.sql);
@@ -400,7 +376,12 @@ impl Session {
             },
             // Unknown names go as they are: PostgreSQL answers 26000 itself.
             None => {
-                plan.keep(data, range.clone());
+                if let Some(hidden) = self.hidden(b.statement) {
+                    names::put_bind_prefix(plan.inject(data), &b, frame.body_len(), &hidden);
+                    plan.keep(data, body + b.prefix..range.end);
+                } else {
+                    plan.keep(data, range.clone());
+                }
                 server.tracker.push(Entry::new(Request::Bind, Action::Forward));
             }
         }
@@ -457,6 +438,11 @@ impl Session {
                     self.ensure(&shared, server, plan, data);
                     names::put_statement(plan.inject(data), tag::DESCRIBE, &shared.name);
                     server.tracker.push(Entry { statement: shared.id, named, ..Entry::new(request, Action::Forward) });
+                    return Ok(Taken::Yes);
+                }
+                if let Some(hidden) = self.hidden(name) {
+                    names::put_statement(plan.inject(data), frame.tag, &hidden);
+                    server.tracker.push(Entry::new(request, Action::Forward));
                     return Ok(Taken::Yes);
                 }
             } else if close {

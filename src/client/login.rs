@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::parameters::Setting;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
 use super::resets::Resets;
 use super::session::{Session, farewell};
+use super::tried::reported;
 use super::unnamed::Unnamed;
-use super::{Worker, notices, observe, prove};
+use super::{Worker, application, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
 use crate::config::{ListenAddr, PoolMode};
@@ -20,8 +22,8 @@ use crate::net::clock::now_us;
 use crate::net::{PeerAddr, Socket};
 use crate::pool::replication::Dedicated;
 use crate::pool::welcome::Reported;
-use crate::pool::{Checkout, CheckoutError, Pool, Unknown};
-use crate::server::{self, InMessage, ParamSet};
+use crate::pool::{Checkout, Pool, Unknown};
+use crate::server::{InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::startup::{self, First, Replication, Startup};
@@ -338,7 +340,7 @@ async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Resu
     let application = startup.get("application_name").filter(|_| pool.settings.pool_mode != PoolMode::Session);
     for (name, value) in reported.iter() {
         let value = match application {
-            Some(a) if &**name == b"application_name" => clean_application(a),
+            Some(a) if &**name == b"application_name" => application::clean(a, &reported),
             _ => value.to_vec(),
         };
         control::parameter_status(&mut out, name, &value);
@@ -354,71 +356,6 @@ async fn finish(w: &Rc<Worker>, io: &mut Io, mut out: Vec<u8>, registration: &Re
     control::ready(&mut out, TxStatus::Idle);
     let limit = w.process.config.timeouts.client_login_timeout;
     within(limit, async { io.socket.send_all(&out).await.map_err(|_| Failed::Silent) }).await
-}
-
-/// As PostgreSQL cleans and cuts the name (check_application_name, pg_clean_ascii; NAMEDATALEN).
-pub(super) fn clean_application(name: &str) -> Vec<u8> {
-    name.bytes().take(63).map(|b| if (32..127).contains(&b) { b } else { b'?' }).collect()
-}
-
-/// What servers report under these parameters: known, or asked of a server, which proves that it takes them. In session
-/// pooling the server stays with the client.
-async fn reported(
-    w: &Rc<Worker>,
-    pool: &Arc<Pool>,
-    place: &Place,
-    startup: &Arc<ParamSet>,
-) -> Result<(Arc<Reported>, Option<Checkout>), ErrorFields> {
-    let session = pool.settings.pool_mode == PoolMode::Session;
-    let shared = &w.process.pools.shared().params;
-    let key = if session { Arc::clone(startup) } else { shared.intern(startup.without("application_name")) };
-    if !session && let Some(known) = pool.welcomes.get(&key) {
-        return Ok((known, None));
-    }
-    place.info.set_state(ClientState::Waiting, 0, now_us());
-    let wait = pool.settings.query_wait_timeout;
-    let checkout = Box::pin(pool.checkout(w.id, place.info.id, startup));
-    let server = if wait.is_zero() { Ok(checkout.await) } else { tokio::time::timeout(wait, checkout).await };
-    let server = match server {
-        Ok(Ok(server)) => server,
-        Ok(Err(CheckoutError::Failed(fields))) => {
-            pool.stats[w.id].connect_failures.add(1);
-            return Err(fields);
-        }
-        Err(_) => {
-            pool.stats[w.id].wait_timeouts.add(1);
-            let (detail, hint) = pool.holders();
-            return Err(ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
-                .detail(detail)
-                .hint(hint));
-        }
-    };
-    if session {
-        return Ok((Arc::new(server.reported.clone()), Some(server)));
-    }
-    let mut server = server;
-    // What it said to others is not for this client.
-    server.said.clear();
-    let mut sql = Vec::new();
-    server::params::sync_sql(&server.params, &key, &mut sql);
-    if sql.is_empty() {
-        let reported = pool.welcomes.learn(&key, &server);
-        server.release(now_us());
-        return Ok((reported, None));
-    }
-    match Box::pin(server.apply(&sql)).await {
-        Ok((mut server, None)) => {
-            server.params = Arc::clone(&key);
-            let reported = pool.welcomes.learn(&key, &server);
-            server.release(now_us());
-            Ok((reported, None))
-        }
-        Ok((server, Some(fields))) => {
-            server.release(now_us());
-            Err(fields)
-        }
-        Err(e) => Err(ErrorFields::fatal(sqlstate::CONNECTION_FAILURE, format!("server connection failed: {e}"))),
-    }
 }
 
 fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Option<Checkout>) {
@@ -465,6 +402,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         skip_to_sync: false,
         forgetting: false,
         held: false,
+        setting: Setting::No,
         cut_short: false,
         resets: Resets::default(),
         restoring: false,

@@ -5,10 +5,13 @@
 //! | [`login`] | first packet, authentication, welcome |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
 //! | [`prove`] | the exchange that proves who a client is |
+//! | `application` | the name of the application, as a server tells it |
 //! | `notices` | what a server says at a login |
+//! | `tried` | parameters of a login that no server has had yet |
 //! | [`session`] | the session's state and its loop |
 //! | [`relay`] | both directions while linked to a server: the hot loop |
 //! | [`inbound`] | client to server: names rewritten, statements injected |
+//! | `parameters` | the client's parameters, set where a server has others |
 //! | [`plan`] | what a batch becomes on its way |
 //! | [`outbound`] | server to client: answers tracked, injected ones swallowed |
 //! | [`observe`] | after forwarding: fingerprints, insight, what pins the session |
@@ -29,6 +32,7 @@
 
 mod ahead;
 pub mod alarm;
+mod application;
 mod fresh;
 mod gate;
 pub mod inbound;
@@ -37,6 +41,7 @@ pub mod login;
 mod notices;
 pub mod observe;
 pub mod outbound;
+mod parameters;
 pub mod pins;
 pub mod plan;
 mod probe;
@@ -51,6 +56,7 @@ mod resets;
 pub mod session;
 pub mod statements;
 mod texts;
+mod tried;
 mod unnamed;
 
 use std::cell::RefCell;

@@ -1,14 +1,12 @@
 //! Notices that a client would have got at a direct login: of the server's login, and of its own parameters.
 
+use super::application;
 use crate::config::PoolMode;
 use crate::pool::Pool;
 use crate::server::{ParamSet, Server};
 use crate::wire::error::{ErrorFields, field, sqlstate};
 use crate::wire::tag::backend as tag;
 use crate::wire::{Severity, control, frame};
-
-/// Longest name (NAMEDATALEN - 1, pg_config_manual.h).
-const MAX_IDENTIFIER: usize = 63;
 
 /// What a client that logs in with `startup` is told. `server`: its own, in session pooling.
 pub(super) fn greet(out: &mut Vec<u8>, pool: &Pool, startup: &ParamSet, server: Option<&Server>) {
@@ -18,12 +16,10 @@ pub(super) fn greet(out: &mut Vec<u8>, pool: &Pool, startup: &ParamSet, server: 
     put(out, &pool.welcomes.notices(&startup.without("application_name")), startup);
     // Servers are asked without the name of the application, which may be another for each client.
     if let Some(name) = startup.get("application_name")
-        && name.len() > MAX_IDENTIFIER
+        && name.len() > application::MAX_IDENTIFIER
         && !quiet(startup)
     {
-        let end = (0..=MAX_IDENTIFIER).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
-        let cut = &name[..end];
-        let message = format!("identifier \"{name}\" will be truncated to \"{cut}\"");
+        let message = format!("identifier \"{name}\" will be truncated to \"{}\"", application::cut(name));
         let fields = ErrorFields::error(sqlstate::NAME_TOO_LONG, message);
         control::error(out, &ErrorFields { severity: Severity::Notice, ..fields });
     }

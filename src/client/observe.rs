@@ -185,7 +185,7 @@ impl Notes<'_> {
         }
         if statement.flags & flag::UNLEXED != 0 || opaque(statement, text) {
             sql::hidden_parameters(text, |name| self.pins.ties().touched.add(name, false));
-            self.execute_watched();
+            self.execute_watched(effect::SET | effect::RESET);
             return self.pins.saw_opaque();
         }
         self.parameters(effects, text, false);
@@ -219,12 +219,10 @@ impl Notes<'_> {
         }
         if statement.operation == Operation::Other || effects & effect::EXECUTE != 0 {
             // The text is gone: it may have been a DO or a CALL.
-            self.execute_watched();
+            self.execute_watched(effect::SET | effect::RESET);
             return self.pins.saw_opaque();
         }
-        if effects & (effect::SET | effect::ROLE | effect::RESET) != 0 {
-            self.execute_watched();
-        }
+        self.execute_watched(effects);
         if effects & effect::HOLD_CURSOR != 0 {
             self.pins.declared();
         } else if statement.operation != Operation::Cursor {
@@ -232,13 +230,25 @@ impl Notes<'_> {
         }
     }
 
-    fn execute_watched(&mut self) {
-        for name in self.pins.watched(false) {
-            self.pins.ties().touched.add(&name, false);
+    /// Which of the prepared statements with these effects is executed is not known any more.
+    fn execute_watched(&mut self, effects: u16) {
+        if effects & (effect::SET | effect::ROLE) != 0 {
+            for name in self.pins.watched(false) {
+                let touched = &mut self.pins.ties().touched;
+                // It may be another one that is executed: a RESET before it may still be the last.
+                if !touched.has(&name) {
+                    touched.add(&name, false);
+                }
+            }
         }
-        for name in self.pins.watched(true) {
-            self.reset(&name, false);
-            self.reset(&name, true);
+        if effects & effect::RESET != 0 {
+            let watched = self.pins.watched(true);
+            // One of several, or perhaps none: only the server knows.
+            self.pins.ties().touched.guessed |= watched.len() > 1 || effects & effect::SET != 0;
+            for name in watched {
+                self.reset(&name, false);
+                self.reset(&name, true);
+            }
         }
     }
 

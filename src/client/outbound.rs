@@ -15,7 +15,7 @@ use crate::server::{Replaying, Server};
 use crate::wire::error::{self, ErrorFields, sqlstate};
 use crate::wire::tag::backend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
-use crate::wire::{Frame, HEADER, Severity, TxStatus, control, frame};
+use crate::wire::{Frame, HEADER, TxStatus, control, frame};
 
 /// Scratch for a batch that is changed on its way.
 #[derive(Default)]
@@ -137,13 +137,18 @@ impl Session {
             outdated_error(&mut message);
             return (true, Some(message));
         }
+        let known = server.statements.shape(e.statement).is_some();
+        if unknown && known {
+            // Somebody has read its name there and ended it.
+            server.statements.lost(e.statement);
+        }
         if self.note_outlived(e, body, server) && self.will_replay(e, server) {
             return (false, None);
         }
         if e.request == Request::Query {
             if e.registration != 0 {
                 self.names().close_dropped(e.registration);
-            } else if unknown && e.statement != 0 && server.statements.shape(e.statement).is_none() {
+            } else if unknown && e.statement != 0 && !known {
                 // The Parse ahead has failed, and the client has been told why.
                 return (false, None);
             }
@@ -174,19 +179,7 @@ impl Session {
             }
             return Ok(false);
         }
-        match t {
-            // What comes behind would run under other parameters than the client's.
-            tag::ERROR => Err(Stop::Protocol(
-                crate::server::connect::fields_of(body, Severity::Fatal)
-                    .hint("pgsluice could not set this session's parameters on another server connection."),
-            )),
-            tag::READY_FOR_QUERY => {
-                self.restoring = false;
-                Ok(false)
-            }
-            tag::PARAMETER_STATUS => Ok(self.restoring && self.is_news(body)),
-            _ => Ok(false),
-        }
+        self.note_setting(t, body, server)
     }
 
     /// The few messages that mean something to us.
@@ -229,6 +222,7 @@ impl Session {
             self.tie_unnamed();
             self.pins_changed(before)?;
         }
+        self.unnamed_settled(server);
         if forward && self.resets.done.contains(&true) {
             self.follow_resets(server);
         }
@@ -300,6 +294,7 @@ impl Session {
                     self.names().close_dropped(e.registration);
                 }
                 (Request::Query | Request::Close, _) => {
+                    self.unnamed_not_ended(e.place(), server);
                     if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
@@ -320,8 +315,13 @@ impl Session {
         if forward {
             self.heard_parameter(name, value);
             if self.follows_parameters() && !crate::server::params::fixed(name) {
-                self.params = self.pool.shared.params.intern(self.params.with(&name.to_ascii_lowercase(), value));
-                server.params = Arc::clone(&self.params);
+                // Not the whole set: of others, what the server has may not be what the client wants.
+                let shared = &self.pool.shared.params;
+                let same = Arc::ptr_eq(&self.params, &server.params);
+                self.params = shared.intern(self.params.with(name, value));
+                let known =
+                    if same { Arc::clone(&self.params) } else { shared.intern(server.params.with(name, value)) };
+                server.params = known;
             }
         }
     }

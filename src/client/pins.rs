@@ -28,6 +28,8 @@ pub(super) struct Touched {
     pub(super) all: bool,
     /// These too perhaps by a RESET.
     all_reset: bool,
+    /// Whether any of them was really reset is not known.
+    pub(super) guessed: bool,
 }
 
 impl Touched {
@@ -79,6 +81,8 @@ pub(super) struct Ties {
     pub(super) suspect: u8,
     /// Times that the question has been cancelled.
     pub(super) tries: u8,
+    /// Servers given up for a request before anything of it was sent.
+    pub(super) moved: u8,
     /// Parameters they may have changed.
     pub(super) touched: Touched,
     /// The question under way, if any: the kinds and parameters asked for, and the answers so far.
@@ -112,6 +116,18 @@ impl Pins {
     #[inline]
     pub fn must_ask(&self) -> bool {
         self.0.as_ref().is_some_and(|t| t.question.is_none() && (t.suspect != 0 || !t.touched.is_empty()))
+    }
+
+    /// A server has taken the client's parameters.
+    pub(super) fn stayed(&mut self) {
+        if let Some(t) = &mut self.0 {
+            t.moved = 0;
+        }
+    }
+
+    /// Whether it is only guessed that parameters were reset.
+    pub(super) fn guessed(&self) -> bool {
+        self.0.as_ref().is_some_and(|t| t.touched.guessed)
     }
 
     /// Whether the server is being asked.

@@ -8,6 +8,8 @@
 //! Source: the views pg_settings, pg_locks, pg_prepared_statements, pg_cursors and the functions
 //! pg_listening_channels, pg_my_temp_schema; guc.c for `source`.
 
+use std::sync::Arc;
+
 use super::pins::{Ties, Touched};
 use super::session::{Session, Stop};
 use crate::pool::Pin;
@@ -143,9 +145,12 @@ impl Session {
     /// Asks the server when something must be asked and the transaction is over. The server is not releasable until the
     /// answer has come.
     pub(super) fn ask_what_is_left(&mut self, server: &mut Server) -> Result<(), Stop> {
-        // What waits for a RESET waits for this too.
-        let more = self.input.is_some() && !self.resets.awaited;
-        if !self.pins.must_ask() || !server.releasable() || self.in_message.left > 0 || more {
+        if !self.pins.must_ask() || !server.releasable() || self.in_message.left > 0 {
+            return Ok(());
+        }
+        // What the client says next may go on with it; but not before its parameters are known, where they are to be set,
+        // and not while it waits for what a RESET has left.
+        if self.input.is_some() && !self.resets.awaited && Arc::ptr_eq(&server.params, &self.params) {
             return Ok(());
         }
         let kinds = self.pins.take_suspect();

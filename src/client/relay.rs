@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::alarm::Reason;
+use super::parameters::Setting;
 use super::plan::Plan;
 use super::registry::ClientState;
 use super::session::{Session, Stop, canceled, farewell};
@@ -35,7 +36,7 @@ impl Session {
         self.place.info.set_state(ClientState::Active, server.info.id, now);
         self.request_us = now;
         self.transaction_us = now;
-        self.server_fatal = false;
+        (self.server_fatal, self.held, self.setting) = (false, false, Setting::No);
         server.replay.state = Replaying::No;
         let first = self.forward_client(&mut server, now).and_then(|()| self.flush_fakes(&mut server));
         let first = self.unless_leaving(first, &mut server);
@@ -47,6 +48,10 @@ impl Session {
         };
         if let Some(server) = slot.take() {
             self.part(server, &result);
+        }
+        if matches!(result, Err(Stop::Elsewhere)) {
+            self.place.info.set_state(ClientState::Idle, 0, now_us());
+            return Ok(());
         }
         result
     }
@@ -61,7 +66,9 @@ impl Session {
         server.dirty |= std::mem::take(&mut self.unread);
         let half_a_message = self.in_message.left > 0 && self.in_message.forward;
         match result {
-            Err(Stop::ServerLost(_) | Stop::Desync) => server.close(),
+            Err(Stop::ServerLost(_) | Stop::Desync | Stop::Elsewhere) => server.close(),
+            // Parameters could not be set, say; what it has said since may have been dropped.
+            _ if server.tracker.tainted() => server.close(),
             _ if half_a_message => {
                 self.stats().abandoned.add(1);
                 server.close();

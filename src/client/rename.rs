@@ -131,11 +131,12 @@ impl Session {
         events: &mut Vec<Event>,
     ) -> Option<Taken> {
         let begin = data.get(range.start + HEADER..range.end)?;
-        if self.names.is_none() || !(may_name(begin) || begin.is_empty()) {
+        if !may_name(begin) && (!begin.is_empty() || self.names.is_none()) {
             return None;
         }
         if range.len() < frame.len {
-            return (frame.len <= crate::net::buffer::SIZE).then_some(Taken::NeedsMore(frame.len));
+            let wanted = self.names.is_some() && frame.len <= crate::net::buffer::SIZE;
+            return wanted.then_some(Taken::NeedsMore(frame.len));
         }
         let text = range.start + HEADER..range.end;
         let sql = data[text.clone()].strip_suffix(&[0])?;
@@ -143,8 +144,15 @@ impl Session {
         if self.undecided(&command.name, server) {
             return Some(Taken::Wait);
         }
-        let named = self.names().get(&command.name)?;
-        let (mut shared, registration) = (named.at_servers()?, named.registration);
+        let named = self.names.as_mut().and_then(|n| n.get(&command.name));
+        let Some((mut shared, registration)) = named.and_then(|n| Some((n.at_servers()?, n.registration))) else {
+            let hidden = self.hidden(&command.name)?;
+            let quoted = [b"\"", &*String::from_utf8_lossy(&hidden).replace('"', "\"\"").into_bytes(), b"\""].concat();
+            names::put_query(plan.inject(data), &renamed(sql, &command.at, &quoted));
+            server.tracker.push(Entry::new(Request::Query, Action::Forward));
+            self.query_taken(text.start..text.end - 1, server, events);
+            return Some(Taken::Yes);
+        };
         if command.deallocate {
             let out = plan.inject(data);
             names::put_statement(out, tag::CLOSE, SCAPEGOAT);
@@ -186,11 +194,25 @@ impl Session {
             };
             server.tracker.push(entry);
         }
-        self.names().end_unnamed(server.tracker.last_place());
+        self.query_taken(text.start..text.end - 1, server, events);
+        Some(Taken::Yes)
+    }
+
+    /// What every Query does, whatever is sent in its place.
+    fn query_taken(&mut self, text: Range<usize>, server: &mut Server, events: &mut Vec<Event>) {
+        if let Some(names) = &mut self.names {
+            names.end_unnamed(server.tracker.last_place());
+        }
         self.unnamed.ended(server);
         self.stats().queries.add(1);
-        events.push(Event::Query(text.start..text.end - 1));
-        Some(Taken::Yes)
+        events.push(Event::Query(text));
+    }
+
+    /// What a server is asked for in the place of a shared statement's name there, which is none of the client's.
+    #[inline]
+    pub(super) fn hidden(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let prefix = self.pool.schema.prefix();
+        (self.shares_statements() && prefix.begins(name)).then(|| prefix.hide(name))
     }
 
     /// After a Parse: whether its text names another statement. Which one that is, is seen when it is bound.
@@ -335,28 +357,29 @@ impl Session {
 
     /// An error about a statement by the server's name for it, with the client's: `None` when there is none in it.
     pub(super) fn error_with_name(&mut self, asked: u32, body: &[u8]) -> Option<Vec<u8>> {
-        const OURS: &[u8] = b"pgsluice_";
-        let names = self.names.as_mut()?;
         // Of what is undefined, taken, or given the wrong number of parameters.
         if !matches!(&error::code(body), b"26000" | b"42P05" | b"42601" | b"08P01") {
             return None;
         }
-        let at = memchr::memmem::find(body, OURS)?;
-        let number = &body[at + OURS.len()..];
-        let digits = number.iter().position(|b| !b.is_ascii_digit()).unwrap_or(number.len());
-        let (name, end) = if number.starts_with(b"gone") {
-            (&*names.ended, at + SCAPEGOAT.len())
+        let prefix = self.pool.schema.prefix();
+        if let Some(revealed) = prefix.reveal(body) {
+            return Some(revealed);
+        }
+        let names = self.names.as_mut()?;
+        let (name, at) = if let Some(at) = memchr::memmem::find(body, SCAPEGOAT) {
+            (&*names.ended, at..at + SCAPEGOAT.len())
         } else {
-            let id = std::str::from_utf8(&number[..digits]).ok()?.parse().ok()?;
+            let (at, id) = prefix.find(body)?;
+            let id = id?;
             // One text may have several names: the one that was used, if it is known, or the one in its text.
             let meant = |n: &Named| if asked == 0 { n.is(id) } else { n.registration == asked };
             let (name, named) = names.all().find(|(_, n)| meant(n))?;
             let of_text = matches!(&error::code(body), b"26000" | b"42601");
             let other = named.command.as_deref().filter(|c| of_text && !c.deallocate && !named.is(id));
             let other = other.map(|c| &*c.name);
-            (other.unwrap_or(name), at + OURS.len() + digits)
+            (other.unwrap_or(name), at)
         };
-        Some([&body[..at], name, &body[end..]].concat())
+        Some([&body[..at.start], name, &body[at.end..]].concat())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::session::Session;
-use super::texts;
+use super::{application, texts};
 use crate::server::Server;
 use crate::wire::tag::{backend as tag, frontend as ask};
 use crate::wire::{TxStatus, control, frame};
@@ -129,10 +129,10 @@ impl Session {
     /// known.
     fn startup_value(&self, name: &str) -> Option<(Vec<u8>, String)> {
         let value = self.startup.get(name)?;
-        if name == "application_name" {
-            return Some((name.into(), String::from_utf8(super::login::clean_application(value)).ok()?));
-        }
         let known = self.pool.welcomes.get(&self.startup.without("application_name"))?;
+        if name == "application_name" {
+            return Some((name.into(), String::from_utf8(application::clean(value, &known)).ok()?));
+        }
         let (name, value) = known.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
         Some((name.to_vec(), String::from_utf8(value.to_vec()).ok()?))
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use super::alarm::{Alarm, Reason};
+use super::parameters::Setting;
 use super::pins::Pins;
 use super::registry::{ClientState, Place};
 use super::resets::Resets;
@@ -38,6 +39,8 @@ pub enum Stop {
     ServerLost(String),
     /// The server said what fits no request.
     Desync,
+    /// The server is given up before anything of the request has reached it: another one is taken.
+    Elsewhere,
     /// The client is told this, and the session ends.
     Protocol(ErrorFields),
 }
@@ -88,6 +91,8 @@ pub struct Session {
     pub(super) forgetting: bool,
     /// The next message waits for an answer of the server.
     pub(super) held: bool,
+    /// Parameters are being set, and cancel requests kept for what follows.
+    pub(super) setting: Setting,
     /// RESETs under way.
     pub(super) resets: Resets,
     /// After a RESET the startup values are being set anew; the client is told them.
@@ -149,7 +154,7 @@ impl Session {
             self.pool.pinned.leave();
         }
         let fields = match stop {
-            Stop::Terminate | Stop::ClientGone => None,
+            Stop::Terminate | Stop::ClientGone | Stop::Elsewhere => None,
             Stop::ServerLost(_) if self.server_fatal => None,
             Stop::ServerLost(why) => {
                 tracing::warn!(target: "pgsluice::server", database = %self.pool.database, error = %why, "a server connection was lost while a client used it");

@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::rename::Command;
+use super::unnamed::Saved;
 use crate::insight::TagSet;
 use crate::server;
 use crate::sql::{self, effect};
@@ -126,6 +127,8 @@ pub struct Names {
     pub told: u64,
     /// The unnamed statement when it is a DEALLOCATE or EXECUTE.
     pub unnamed_command: Option<Box<UnnamedCommand>>,
+    /// The unnamed statement, as it was before a Query that may be skipped.
+    pub(super) saved: Option<Box<Saved>>,
     /// There has been such a statement.
     pub commands: bool,
     /// There has been one that resets parameters.

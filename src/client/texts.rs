@@ -43,6 +43,11 @@ pub(super) fn resets(sql: &[u8]) -> bool {
         || word.eq_ignore_ascii_case(b"set") && sql.windows(DEFAULT.len()).any(|w| w.eq_ignore_ascii_case(DEFAULT))
 }
 
+/// Whether such a text is a DISCARD.
+pub(super) fn discards(sql: &[u8]) -> bool {
+    sql.trim_ascii_start().get(1).is_some_and(|b| b.eq_ignore_ascii_case(&b'i'))
+}
+
 /// The first word of a text, behind comments.
 pub(super) fn first_word(sql: &[u8]) -> Option<&[u8]> {
     let mut rest = sql.trim_ascii_start();
@@ -80,6 +85,8 @@ mod tests {
             forgets_statements(b"DISCARD ALL")
                 && forgets_statements(b" deallocate all;")
                 && forgets_statements(b"DEALLOCATE PREPARE ALL\0")
+                && discards(b" Discard ALL")
+                && !discards(b"DEALLOCATE ALL")
         );
         assert!(
             !forgets_statements(b"DEALLOCATE x")

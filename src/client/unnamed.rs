@@ -47,6 +47,20 @@ pub(super) struct Unnamed {
     columns: Columns,
 }
 
+/// As it was before a Query that the server may skip, behind a sequence without Sync.
+pub(super) struct Saved {
+    /// Place of the Query.
+    end: u32,
+    /// Which the server had.
+    unnamed_of: u64,
+    text: Option<Box<[u8]>>,
+    place: u32,
+    long: Long,
+    version: u32,
+    told: u64,
+    columns: Columns,
+}
+
 /// Where it was prepared anew, its columns there.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Columns {
@@ -79,6 +93,11 @@ impl Unnamed {
         self.place = server.tracker.last_place();
         self.version = self.version.wrapping_add(1);
         server.unnamed_of = self.token(client);
+    }
+
+    /// Its text, when it was prepared in an earlier batch or sequence.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        self.text.as_deref()
     }
 
     /// What a server that has it is marked with.
@@ -146,6 +165,52 @@ impl Unnamed {
 }
 
 impl Session {
+    /// A simple Query is about to be forwarded: it ends the unnamed statement, unless it is skipped.
+    #[inline]
+    pub(super) fn end_unnamed_by_query(&mut self, server: &mut Server) {
+        if server.tracker.wants_sync() {
+            self.save_unnamed(server);
+        }
+        self.unnamed.ended(server);
+    }
+
+    #[cold]
+    fn save_unnamed(&mut self, server: &Server) {
+        if self.names().saved.is_some() {
+            return;
+        }
+        let unnamed = &mut self.unnamed;
+        let saved = Saved {
+            end: server.tracker.last_place().wrapping_add(1),
+            unnamed_of: server.unnamed_of,
+            text: unnamed.text.take(),
+            place: unnamed.place,
+            long: unnamed.long,
+            version: unnamed.version,
+            told: unnamed.told,
+            columns: unnamed.columns,
+        };
+        self.names().saved = Some(Box::new(saved));
+    }
+
+    /// The Query at this place was skipped.
+    pub(super) fn unnamed_not_ended(&mut self, end: u32, server: &mut Server) {
+        if let Some(s) = self.names.as_mut().and_then(|n| n.saved.take_if(|s| s.end == end)) {
+            server.unnamed_of = s.unnamed_of;
+            let u = &mut self.unnamed;
+            (u.text, u.place, u.long, u.version) = (s.text, s.place, s.long, s.version);
+            (u.told, u.columns, u.unbound) = (s.told, s.columns, (0, 0));
+        }
+    }
+
+    /// A ReadyForQuery: what was answered has not been skipped.
+    #[inline]
+    pub(super) fn unnamed_settled(&mut self, server: &Server) {
+        if let Some(names) = &mut self.names {
+            names.saved.take_if(|s| !server.tracker.pending(s.end));
+        }
+    }
+
     /// A Bind or Describe of the unnamed statement comes: where the server has another's, it gets this client's first, or
     /// loses the other's.
     #[inline]

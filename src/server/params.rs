@@ -128,6 +128,51 @@ pub fn sync_sql(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
     }
 }
 
+/// Time limits that a session may have set, which are in force while other parameters are set. (PostgreSQL 17 has the
+/// last; who set it was there.)
+const LIMITS: [&str; 3] = ["statement_timeout", "lock_timeout", "transaction_timeout"];
+
+/// The same as a transaction block: should a part of it fail, what follows in the same write is refused (25P02), not done
+/// under what another client has set. Time limits of `from` end first.
+pub fn sync_block(from: &ParamSet, to: &ParamSet, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"BEGIN;");
+    let begin = out.len();
+    let mut unlimited = None;
+    for name in LIMITS.into_iter().filter(|n| from.get(n).is_some()) {
+        out.extend_from_slice(format!("SET {name}=0;").as_bytes());
+        unlimited.get_or_insert_with(|| from.clone()).set_unknown(name);
+    }
+    let bare = out.len();
+    sync_sql(unlimited.as_ref().unwrap_or(from), to, out);
+    if from == to || out.len() == bare {
+        out.truncate(begin - b"BEGIN;".len());
+    } else {
+        out.extend_from_slice(b";COMMIT");
+    }
+}
+
+/// Whether the first statements of [`sync_block`] may fail by themselves, for a time limit that a session has set.
+pub fn hurried(from: &ParamSet) -> bool {
+    LIMITS.iter().filter_map(|n| from.get(n)).any(|v| v != "0" && milliseconds(v).is_none_or(|ms| ms < UNHURRIED_MS))
+}
+
+/// Nothing of the kind takes so long.
+const UNHURRIED_MS: u64 = 1000;
+
+/// A time limit as it is usually written, in whole milliseconds.
+fn milliseconds(value: &str) -> Option<u64> {
+    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = value.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
 /// In the order in which they are given up and taken: a new session authorization drops the role.
 const ROLES: [&str; 2] = ["session_authorization", "role"];
 
@@ -232,6 +277,31 @@ mod tests {
         let columns = |select: &str| select.matches("set_config").count();
         assert!(sql.split(';').all(|s| s.starts_with("SELECT ") && columns(s) <= PER_SELECT));
         assert_eq!(columns(&sql), MAX_PARAMS);
+    }
+
+    #[test]
+    fn time_limits_end_before_anything_is_set() {
+        let block = |from: &[(&str, &str)], to: &[(&str, &str)]| {
+            let mut out = Vec::new();
+            sync_block(
+                &ParamSet::from_pairs(from.iter().copied()),
+                &ParamSet::from_pairs(to.iter().copied()),
+                &mut out,
+            );
+            String::from_utf8(out).unwrap()
+        };
+        let limit = ("statement_timeout", "5");
+        assert_eq!(block(&[limit], &[limit]), "");
+        assert_eq!(block(&[], &[("a", "1")]), "BEGIN;SELECT pg_catalog.set_config(E'a',E'1',false);COMMIT");
+        assert_eq!(
+            block(&[limit], &[("a", "1"), limit]),
+            "BEGIN;SET statement_timeout=0;SELECT pg_catalog.set_config(E'a',E'1',false),\
+             pg_catalog.set_config(E'statement_timeout',E'5',false);COMMIT"
+        );
+        assert_eq!(block(&[limit], &[]), "BEGIN;SET statement_timeout=0;RESET \"statement_timeout\";;COMMIT");
+        let hurried = |v: &str| hurried(&ParamSet::from_pairs([("statement_timeout", v)]));
+        assert!(["5", "999 ms", "0.5s", UNKNOWN, "900us"].iter().all(|v| hurried(v)));
+        assert!(["0", "1000", "1s", "30 s", "5min", "2h"].iter().all(|v| !hurried(v)));
     }
 
     #[test]

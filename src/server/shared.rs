@@ -9,7 +9,7 @@
 //! Bounds: [`MAX_BYTES`] of texts in the process. A text lives as long as a client names it or a server has it.
 
 use std::hash::BuildHasher;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -25,6 +25,55 @@ pub const MAX_SHARED: usize = 64 * 1024;
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What a statement takes besides its text, about.
 const OVERHEAD: usize = 256;
+
+/// What the names of shared statements begin with at every server of this process: no client can guess them, so none meets
+/// one by chance, or by its own counting.
+pub struct Prefix(Box<[u8]>);
+
+impl Prefix {
+    /// The name of statement `id`.
+    pub fn name(&self, id: u32) -> Vec<u8> {
+        [&self.0[..], id.to_string().as_bytes()].concat()
+    }
+
+    /// Whether a client means such a name, which it may have read in pg_prepared_statements.
+    #[inline]
+    pub fn begins(&self, name: &[u8]) -> bool {
+        name.starts_with(&self.0)
+    }
+
+    /// A name like this one that no statement has; [`Self::reveal`] brings the client's own back.
+    pub fn hide(&self, name: &[u8]) -> Vec<u8> {
+        [&self.0[..], HIDDEN, name.get(self.0.len()..).unwrap_or_default()].concat()
+    }
+
+    /// Where such a name stands in `text`, and the number behind it; an error, or a hidden one, has none.
+    pub fn find(&self, text: &[u8]) -> Option<(Range<usize>, Option<u32>)> {
+        let at = memchr::memmem::find(text, &self.0)?;
+        let number = &text[at + self.0.len()..];
+        let digits = number.iter().position(|b| !b.is_ascii_digit()).unwrap_or(number.len());
+        let id = std::str::from_utf8(&number[..digits]).ok().and_then(|n| n.parse().ok());
+        Some((at..at + self.0.len() + digits, id))
+    }
+
+    /// `text` with the client's name in place of a hidden one; `None` when there is none.
+    pub fn reveal(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let (name, _) = self.find(text)?;
+        let rest = text[name.end..].strip_prefix(HIDDEN)?;
+        Some([&text[..name.end], rest].concat())
+    }
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        // Keyed by random numbers of the operating system.
+        let random = std::hash::RandomState::new().hash_one(0);
+        Prefix(format!("pgsluice_{:08x}_", random >> 32).into_bytes().into())
+    }
+}
+
+/// Stands where a number would.
+const HIDDEN: &[u8] = b"?";
 
 /// Parameters that decide what a statement's names and literals mean when it is prepared.
 const READING: [&str; 6] =
@@ -153,6 +202,11 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// What names at servers begin with.
+    pub fn prefix(&self) -> &Prefix {
+        &self.texts.prefix
+    }
+
     /// The state of the schema.
     pub fn now(&self) -> u32 {
         self.epoch.load(Relaxed)
@@ -184,6 +238,7 @@ pub struct Text<'a> {
 struct Texts {
     by_hash: DashMap<u64, Weak<Statement>, FixedState>,
     hasher: FixedState,
+    prefix: Prefix,
     bytes: AtomicUsize,
     /// Last number of a statement, of a state of a schema, of a pool.
     ids: AtomicU32,
@@ -253,7 +308,7 @@ impl StatementCache {
         let id = self.0.ids.fetch_add(1, Relaxed) + 1;
         let statement = Arc::new(Statement {
             id,
-            name: format!("pgsluice_{id}").into_bytes().into(),
+            name: self.0.prefix.name(id).into(),
             rest: text.rest.into(),
             needs: text.needs.cloned(),
             key: text.key.filter(|k| *k != text.rest).map(Box::from),
@@ -343,6 +398,21 @@ mod tests {
         assert_eq!([0, 1, 2].map(|i| Arc::ptr_eq(&old[i], &new[i])), [false, false, true]);
         new[2].outlive();
         assert!(!Arc::ptr_eq(&new[2], &find(&other)), "an error told that it is stale");
+    }
+
+    #[test]
+    fn a_name_at_servers_is_found_and_hidden() {
+        let prefix = Prefix::default();
+        let name = prefix.name(17);
+        assert!(prefix.begins(&name) && !prefix.begins(b"pgsluice_17"));
+        let text = [b"statement \"", &name[..], b"\" is not there"].concat();
+        let (at, id) = prefix.find(&text).unwrap();
+        assert_eq!((&text[at], id), (&name[..], Some(17)));
+        assert!(prefix.reveal(&text).is_none());
+        let hidden = prefix.hide(&name);
+        assert_eq!(prefix.find(&hidden).unwrap().1, None);
+        assert_eq!(prefix.reveal(&hidden).unwrap(), name);
+        assert_eq!(prefix.reveal(&prefix.hide(&hidden)).unwrap(), hidden);
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl ServerStatements {
         }
     }
 
+    /// The server has said that it has none of this number.
+    pub fn lost(&mut self, id: u32) {
+        self.used.remove(&id);
+    }
+
     /// The server has been reset.
     pub fn clear(&mut self) {
         self.used.clear();

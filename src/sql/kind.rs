@@ -149,8 +149,22 @@ fn set_effects(mut words: Words<'_>) -> u16 {
         // `SET role = x` names the parameter, to the same end.
         return effect::ROLE;
     }
-    let rest: [Option<Word>; 2] = [words.next(), words.next()];
-    if rest[1] == Some(Word::Default) { effect::RESET } else { effect::SET }
+    let mut next = words.token();
+    if first == Some(Word::Names) {
+        return if next.is_none_or(|t| is(&t, Word::Default)) { effect::RESET } else { effect::SET };
+    }
+    // The dots of a custom parameter.
+    while next.is_some_and(|t| t.kind == Kind::Dot) {
+        words.next();
+        next = words.token();
+    }
+    let value = words.token();
+    let local = |t: &Token| first == Some(Word::Time) && is(t, Word::Local);
+    if value.is_some_and(|t| is(&t, Word::Default) || local(&t)) { effect::RESET } else { effect::SET }
+}
+
+fn is(token: &Token, word: Word) -> bool {
+    token.kind == Kind::Word && token.word == word
 }
 
 fn deallocate_effects(mut words: Words<'_>) -> u16 {

@@ -133,6 +133,8 @@ pub struct Tracker {
     settled: bool,
     /// An error came inside an extended-protocol sequence: the server skips to Sync.
     failed: bool,
+    /// Something was carried out since the last ReadyForQuery; Close and Sync alone are nothing.
+    worked: bool,
     copy: Copy,
     /// Place of the last request pushed, and of the last Sync (a Query may be skipped after an error).
     last: u32,
@@ -368,6 +370,7 @@ impl Tracker {
     fn pop(&mut self, tag: u8, request: Request) -> Result<bool, Desync> {
         match self.head() {
             Some(e) if e.request == request && e.action != Action::Fake => {
+                self.worked |= request != Request::Close;
                 self.expected.pop_front();
                 Ok(e.action == Action::Forward)
             }
@@ -377,6 +380,7 @@ impl Tracker {
 
     fn completed(&mut self, tag: u8) -> Result<bool, Desync> {
         let forward = self.within(tag)?;
+        self.worked = true;
         if self.copy == Copy::In {
             self.drop_swallowed(false);
         }
@@ -394,7 +398,7 @@ impl Tracker {
     }
 
     fn error(&mut self) -> Result<bool, Desync> {
-        self.settled = false;
+        (self.settled, self.worked) = (false, true);
         let Some(head) = self.head() else {
             // Nothing was asked: the backend is about to die (57P01 and its kin).
             self.tainted = true;
@@ -441,6 +445,11 @@ impl Tracker {
         } else {
             return Err(Desync(b'Z'));
         }
+        // PostgreSQL 18 makes a block of what stands behind an Execute without Sync, a Query too. A Sync that ends it with
+        // nothing between leaves the backend in a state in which it refuses whatever comes next (XX000; seen with 18.6).
+        let broken = !self.worked && self.status == TxStatus::Transaction && status == TxStatus::Idle;
+        self.tainted |= broken && head.request == Request::Sync;
+        self.worked = false;
         self.failed = false;
         self.copy = Copy::None;
         self.status = status;

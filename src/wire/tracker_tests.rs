@@ -327,3 +327,19 @@ fn a_fake_behind_a_sync_does_not_keep_the_server() {
     assert!(t.pop_fake().is_some());
     assert!(t.releasable());
 }
+
+#[test]
+fn a_block_that_ends_with_a_bare_sync_taints_its_server() {
+    for (between, tainted) in [(&b""[..], true), (b"3", true), (b"1", false)] {
+        let mut t = Tracker::new();
+        fwd(&mut t, &[Request::Parse, Request::Bind, Request::Execute, Request::Query]);
+        b"12CTDC".iter().for_each(|c| assert!(t.answer(*c, b"").unwrap()));
+        t.answer(b'Z', b"T").unwrap();
+        let sent = if between == b"1" { Request::Parse } else { Request::Close };
+        fwd(&mut t, &vec![sent; between.len()]);
+        fwd(&mut t, &[Request::Sync]);
+        between.iter().for_each(|c| assert!(t.answer(*c, b"").unwrap()));
+        t.answer(b'Z', b"I").unwrap();
+        assert_eq!((t.tainted(), t.releasable()), (tainted, !tainted));
+    }
+}

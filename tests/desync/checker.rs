@@ -34,6 +34,9 @@ pub struct Rules {
     pub kills: bool,
     /// Waits for a server are limited.
     pub waits: bool,
+    /// What comes behind an Execute without Sync runs in a block of its own that lasts until the Sync (PostgreSQL 18:
+    /// start_xact_command and XACT_FLAGS_PIPELINING, postgres.c). Before, a Query there ends the transaction.
+    pub blocks: bool,
     /// Values of [`PARAMETERS`] without any SET.
     pub defaults: [String; 3],
 }
@@ -89,6 +92,8 @@ struct Copy {
     rows: u64,
     /// Statements of the same Query behind it; `None` in the extended protocol.
     rest: Option<Vec<Shared>>,
+    /// There are others in the same Query.
+    of_many: bool,
 }
 
 /// Counts of what happened, by outcome.
@@ -102,6 +107,15 @@ pub struct Checker {
     startup: [String; 3],
     asked: bool,
     transaction: Transaction,
+    /// An Execute has been carried out, outside of a block, and no Sync has followed.
+    pipelining: bool,
+    /// What runs now is in a block because of that.
+    implicit: bool,
+    /// A command was begun since the last ReadyForQuery.
+    started: bool,
+    /// PostgreSQL's own fault (18.6): a Sync that ends such a block with nothing between commits nothing; the next command
+    /// is refused with XX000, and all is rolled back.
+    broken: bool,
     base: Option<Snapshot>,
     savepoints: Vec<(&'static str, Snapshot)>,
     parameters: Parameters,
@@ -153,6 +167,10 @@ impl Checker {
             startup: begins.clone(),
             asked: !startup.is_empty(),
             transaction: Transaction::Idle,
+            pipelining: false,
+            implicit: false,
+            started: false,
+            broken: false,
             base: None,
             savepoints: Vec::new(),
             parameters: Parameters { session: begins, local: Default::default() },
@@ -268,6 +286,11 @@ impl Checker {
 
     fn failure(&mut self, message: &Message, instead_of: &str) -> Answer<Message> {
         let code = message.field(b'C').unwrap_or_default();
+        let own = "StartTransactionCommand: unexpected state STARTED";
+        if self.broken && message.field(b'M').as_deref() == Some(own) {
+            self.count("XX000 of PostgreSQL itself");
+            return Ok(Err(code));
+        }
         if self.may_fail(&code) {
             return Ok(Err(code));
         }
@@ -336,8 +359,21 @@ impl Checker {
         }
     }
 
+    /// A message is carried out (start_xact_command).
+    fn start_command(&mut self) {
+        self.begin_implicit();
+        self.started = true;
+        self.implicit |= self.rules.blocks && self.pipelining && self.transaction == Transaction::Idle;
+    }
+
+    /// An Execute has been carried out and not committed.
+    fn executed(&mut self) {
+        self.pipelining |= self.transaction == Transaction::Idle;
+    }
+
     fn leave_transaction(&mut self) {
         self.transaction = Transaction::Idle;
+        (self.pipelining, self.implicit, self.broken) = (false, false, false);
         self.base = None;
         self.savepoints.clear();
         self.portals.clear();
@@ -367,21 +403,22 @@ impl Checker {
 
     async fn want_ready(&mut self) -> Answer<()> {
         let message = ok!(self.want(b'Z').await);
+        self.started = false;
         if self.unsure {
             self.unsure = false;
             match message.body[0] {
-                b'I' if self.transaction != Transaction::Idle => self.rollback(),
+                b'I' if self.transaction != Transaction::Idle || self.implicit => self.rollback(),
                 b'E' if self.transaction == Transaction::Block => self.transaction = Transaction::Failed,
                 _ => {}
             }
         }
-        if self.transaction == Transaction::Idle {
+        if self.transaction == Transaction::Idle && !self.implicit && !self.broken {
             self.commit();
             self.fresh = true;
         }
         let status = match self.transaction {
-            Transaction::Idle => b'I',
-            Transaction::Block => b'T',
+            Transaction::Idle if !self.implicit => b'I',
+            Transaction::Idle | Transaction::Block => b'T',
             Transaction::Failed => b'E',
         };
         if message.body != [status] {
@@ -414,7 +451,10 @@ impl Checker {
             Msg::CopyData(nonce, good) => self.copy_data(*nonce, *good).await,
             Msg::CopyDone | Msg::CopyFail => self.copy_end(matches!(message, Msg::CopyDone)).await,
             extended => {
-                self.begin_implicit();
+                match extended {
+                    Msg::Close(..) => self.begin_implicit(),
+                    _ => self.start_command(),
+                }
                 let (fresh, shareable) = (self.fresh, shareable(extended));
                 match self.extended(extended).await? {
                     // pgsluice may have answered this itself, and have no server yet.
@@ -539,6 +579,9 @@ impl Checker {
             if let Some(portal) = self.portals.get_mut(name) {
                 portal.done = true;
             }
+            if !portal.statement.op.controls() && self.copy.is_none() {
+                self.executed();
+            }
             return Ok(Ok(()));
         };
         let left = &rows[portal.at.min(rows.len())..];
@@ -559,12 +602,18 @@ impl Checker {
             portal.at += count;
             portal.done |= !suspended;
         }
-        self.effect(&portal.statement.op, &portal.parameters);
+        if count > 0 {
+            // Not once more when it is executed again at its end.
+            self.effect(&portal.statement.op, &portal.parameters);
+        }
+        self.executed();
         Ok(Ok(()))
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {
         self.skipping = false;
+        self.broken |= self.implicit && !self.started;
+        self.implicit = false;
         // A refused Sync, or one whose commit was cancelled, is answered twice.
         while self.want_ready().await?.is_err() {
             self.abort();
@@ -574,15 +623,20 @@ impl Checker {
 
     async fn query(&mut self, statements: &[Shared]) -> Result<(), Stop> {
         self.statements.remove("");
-        self.statements_of_query(statements).await
+        self.statements_of_query(statements, statements.len() > 1).await
     }
 
-    async fn statements_of_query(&mut self, statements: &[Shared]) -> Result<(), Stop> {
+    async fn statements_of_query(&mut self, statements: &[Shared], of_many: bool) -> Result<(), Stop> {
+        self.start_command();
         if self.many(statements).await?.is_err() {
             self.fresh = false;
             self.abort();
-        } else if self.copy.is_some() {
+        } else if let Some(copy) = &mut self.copy {
+            copy.of_many = of_many;
             return Ok(());
+        } else if of_many {
+            // Several statements make a block that ends with them.
+            self.implicit = false;
         }
         match self.want_ready().await? {
             Ok(()) => Ok(()),
@@ -602,7 +656,7 @@ impl Checker {
             if self.transaction == Transaction::Failed && !statement.op.ends_failure() {
                 return self.want_error("25P02").await;
             }
-            self.begin_implicit();
+            self.start_command();
             self.portals.remove("");
             let Some((rows, error, command)) = self.answer_of(&statement.op, &[]) else {
                 ok!(self.run(&statement.op, Some(&statements[number + 1..])).await);
@@ -625,7 +679,7 @@ impl Checker {
     }
 
     async fn function(&mut self, a: i32, b: i32) -> Result<(), Stop> {
-        self.begin_implicit();
+        self.start_command();
         let answer = if self.transaction == Transaction::Failed {
             self.want_error("25P02").await?
         } else {
@@ -671,9 +725,12 @@ impl Checker {
             return self.copy_failed().await;
         }
         self.rows.push((nonce, rows));
-        match self.copy.take().and_then(|copy| copy.rest) {
-            Some(rest) => self.statements_of_query(&rest).await,
-            None => Ok(()),
+        match self.copy.take() {
+            Some(Copy { rest: Some(rest), of_many, .. }) => self.statements_of_query(&rest, of_many).await,
+            _ => {
+                self.executed();
+                Ok(())
+            }
         }
     }
 
@@ -801,7 +858,7 @@ impl Checker {
                 self.statements.retain(|name, _| name.is_empty());
                 Ok(Ok(()))
             }
-            Op::DiscardAll if block => self.want_error("25001").await,
+            Op::DiscardAll if block || self.implicit => self.want_error("25001").await,
             Op::DiscardAll => {
                 ok!(self.want_command("DISCARD ALL").await);
                 self.statements.clear();
@@ -822,7 +879,7 @@ impl Checker {
             }
             Op::CopyIn(nonce) => {
                 ok!(self.want(b'G').await);
-                self.copy = Some(Copy { nonce: *nonce, rows: 0, rest: rest.map(<[Shared]>::to_vec) });
+                self.copy = Some(Copy { nonce: *nonce, rows: 0, rest: rest.map(<[Shared]>::to_vec), of_many: false });
                 Ok(Ok(()))
             }
             Op::Tie(command) => self.want_command(command).await,
@@ -835,6 +892,7 @@ impl Checker {
             Op::Begin => {
                 ok!(self.want_command("BEGIN").await);
                 self.transaction = Transaction::Block;
+                self.implicit = false;
             }
             Op::Commit if self.transaction != Transaction::Failed => {
                 ok!(self.want_command("COMMIT").await);

@@ -71,6 +71,11 @@ impl Op {
         matches!(self, Op::Commit | Op::Rollback | Op::RollbackTo(_))
     }
 
+    /// BEGIN, COMMIT, SAVEPOINT and their kin (TransactionStmt).
+    pub fn controls(&self) -> bool {
+        matches!(self, Op::Begin | Op::Savepoint(_) | Op::Release(_)) || self.ends_failure()
+    }
+
     /// Whether a RowDescription belongs to it.
     pub fn returns_rows(&self) -> bool {
         matches!(

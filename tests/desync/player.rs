@@ -56,7 +56,8 @@ impl Tally {
 
 /// Plays sessions until the end of the run.
 pub async fn client(run: Arc<Run>, number: u64) {
-    let mut seeds = Random::new(run.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    // Drawn, not only counted: the streams of neighbouring numbers are the same, shifted by one.
+    let mut seeds = Random::new(Random::new(run.seed ^ number).next());
     let mut count = 0;
     while Instant::now() < run.end && !run.failed.load(Ordering::Relaxed) {
         let seed = seeds.next();
@@ -82,8 +83,12 @@ async fn play(run: &Run, session: &Session) -> Result<(), String> {
         // Killed while it logs in: PostgreSQL itself, never pgsluice.
         Err(_) if run.rules.kills && !run.rules.waits => return Ok(()),
         // Startup parameters that are new are tried out at a server.
-        Err(error) if run.rules.waits && !session.startup.is_empty() && error.contains("53300") => {
-            run.tally.lock().unwrap().count("login: 53300");
+        Err(error) if run.rules.waits && !session.startup.is_empty() => {
+            // Or each time it is tried the server is killed.
+            let Some(code) = ["53300", "08006", "57P01"].into_iter().find(|code| error.contains(code)) else {
+                return Err(format!("login: {error}"));
+            };
+            run.tally.lock().unwrap().count(&format!("login: {code}"));
             return Ok(());
         }
         Err(error) => return Err(format!("login: {error}")),
