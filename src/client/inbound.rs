@@ -85,7 +85,9 @@ impl Session {
         // What is sent again has been looked at before.
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
-        self.resets.awaited |= !self.resets.names.is_empty() && !self.startup.is_empty();
+        // In a sequence without its Sync nothing is answered yet: what is still to come of it goes out.
+        self.resets.awaited |=
+            !self.resets.rare().names.is_empty() && !self.startup.is_empty() && !server.tracker.wants_sync();
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
         self.unnamed.keep(input.filled());
         self.tie_unnamed();

@@ -243,11 +243,14 @@ impl Notes<'_> {
         }
         if effects & effect::RESET != 0 {
             let watched = self.pins.watched(true);
-            // One of several, or perhaps none: only the server knows.
-            self.pins.ties().touched.guessed |= watched.len() > 1 || effects & effect::SET != 0;
+            // Which one of several only the server knows.
+            self.pins.ties().touched.guessed |= watched.len() > 1;
             for name in watched {
                 self.reset(&name, false);
-                self.reset(&name, true);
+                // What may be any SET is not taken for one TO DEFAULT: what is asked at the end tells.
+                if effects & effect::SET == 0 {
+                    self.reset(&name, true);
+                }
             }
         }
     }
@@ -267,7 +270,7 @@ impl Notes<'_> {
                 (false, true) => self.reset(name, by_set),
                 // Its report tells the value; beside a RESET, which of them came last does not show.
                 (false, false)
-                    if self.resets.names.is_empty() && self.welcomes.reports(name) && !params::fixed(name) => {}
+                    if self.resets.rare().names.is_empty() && self.welcomes.reports(name) && !params::fixed(name) => {}
                 (false, false) => self.pins.ties().touched.add(name, false),
             }
         }
@@ -278,7 +281,7 @@ impl Notes<'_> {
 
     fn reset(&mut self, name: &str, by_set: bool) {
         // Of several pipelined behind one another, one may be skipped: then only the server knows.
-        let others = !self.resets.names.is_empty();
+        let others = !self.resets.rare().names.is_empty();
         self.resets.note(name, by_set);
         let touched = &mut self.pins.ties().touched;
         touched.all |= others && name == "all";

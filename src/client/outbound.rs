@@ -80,8 +80,8 @@ impl Session {
             self.answered += f.len as u64;
             if interesting(f.tag) {
                 self.note(f.tag, body, forward, server, now)?;
-                if !self.resets.reports.is_empty() {
-                    plan.inject(data).append(&mut self.resets.reports);
+                if !self.resets.rare().reports.is_empty() {
+                    plan.inject(data).append(&mut self.resets.take_reports());
                 }
             }
             if failed_once {
@@ -239,7 +239,7 @@ impl Session {
             if std::mem::take(&mut self.forgetting) {
                 self.names().reopen_all();
             }
-            self.resets.names.clear();
+            self.resets.clear();
             server.statements.settled();
         }
         if forward {

@@ -12,8 +12,8 @@ use crate::wire::{TxStatus, control, frame};
 /// RESETs under way, and what they leave to be told.
 #[derive(Default)]
 pub(super) struct Resets {
-    /// Lower-case names (`all`), and whether by SET ... TO DEFAULT, whose answer is that of any SET.
-    pub(super) names: Vec<(Box<str>, bool)>,
+    /// What sessions without RESETs do not need.
+    rare: Option<Box<Rare>>,
     /// A RESET has succeeded; a SET.
     pub(super) done: [bool; 2],
     /// One has been sent, or is in the sequence that is being sent: what comes behind it must find the startup values.
@@ -26,6 +26,13 @@ pub(super) struct Resets {
     lost: bool,
     /// Something was rolled back since: whether it has stayed so is not known.
     undone: bool,
+}
+
+/// Boxed on first use: an idle session stays small.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// Lower-case names (`all`), and whether by SET ... TO DEFAULT, whose answer is that of any SET.
+    pub(super) names: Vec<(Box<str>, bool)>,
     /// Set again since, as a report has told.
     since: Vec<Box<str>>,
     /// Reports for the client, before the ReadyForQuery that is being looked at.
@@ -45,16 +52,40 @@ pub(super) enum Report {
 }
 
 impl Resets {
+    /// What is there of the rare part.
+    #[inline]
+    pub(super) fn rare(&self) -> &Rare {
+        static NONE: Rare = Rare { names: Vec::new(), since: Vec::new(), reports: Vec::new(), untold: Vec::new() };
+        self.rare.as_deref().unwrap_or(&NONE)
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The reports to be put behind what is being looked at, taken.
+    pub(super) fn take_reports(&mut self) -> Vec<u8> {
+        self.rare.as_mut().map(|r| std::mem::take(&mut r.reports)).unwrap_or_default()
+    }
+
+    /// All is answered.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.names.clear();
+        }
+    }
+
     /// A statement resets `name`. Bounded: more than one session sets are all.
     pub(super) fn note(&mut self, name: &str, by_set: bool) {
-        if self.names.len() < crate::server::params::MAX_PARAMS {
-            self.names.push((name.into(), by_set));
+        if self.rare().names.len() < crate::server::params::MAX_PARAMS {
+            self.rare_mut().names.push((name.into(), by_set));
         }
     }
 
     /// CommandComplete of a RESET, or (`by_set`) of a SET.
     pub(super) fn answered(&mut self, by_set: bool) {
-        self.done[usize::from(by_set)] |= self.names.iter().any(|(_, set)| *set == by_set);
+        self.done[usize::from(by_set)] |= self.rare().names.iter().any(|(_, set)| *set == by_set);
     }
 
     /// An error or a ROLLBACK was answered.
@@ -72,19 +103,22 @@ impl Resets {
     /// Whether a report may be of what they have left.
     #[inline]
     pub(super) fn under_way(&self) -> bool {
-        !self.names.is_empty() || self.lost
+        !self.rare().names.is_empty() || self.lost
     }
 
     /// Whether a statement that resets this lower-case name has succeeded, and no ReadyForQuery has followed.
     fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|(n, set)| self.done[usize::from(*set)] && matches!(&**n, n if n == name || n == "all"))
+        self.rare()
+            .names
+            .iter()
+            .any(|(n, set)| self.done[usize::from(*set)] && matches!(&**n, n if n == name || n == "all"))
     }
 
     /// The names whose kind of statement has succeeded since the last call; they stay until all is answered, since
     /// another RESET may be pipelined behind this one.
     fn take_done(&mut self) -> Vec<Box<str>> {
         let done = std::mem::take(&mut self.done);
-        self.names.iter().filter(|(_, set)| done[usize::from(*set)]).map(|(n, _)| n.clone()).collect()
+        self.rare().names.iter().filter(|(_, set)| done[usize::from(*set)]).map(|(n, _)| n.clone()).collect()
     }
 }
 
@@ -102,7 +136,7 @@ impl Session {
         if !self.pool.welcomes.is_default(name, value) {
             // Set again behind the RESET.
             if !self.resets.lost {
-                self.resets.since.push(lower.into());
+                self.resets.rare_mut().since.push(lower.into());
             }
             return Report::AsIs;
         }
@@ -122,7 +156,7 @@ impl Session {
     /// While startup values are being set anew: whether this report tells the client something.
     pub(super) fn is_news(&self, body: &[u8]) -> bool {
         let Ok((name, _)) = control::read_parameter_status(body) else { return false };
-        self.resets.untold.iter().any(|n| n.as_bytes().eq_ignore_ascii_case(name))
+        self.resets.rare().untold.iter().any(|n| n.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The value that the client began with, and the name, as a server spells them. `None` when it brought none, or none is
@@ -229,8 +263,8 @@ impl Session {
     /// Reports what servers do not, since their default is what the client had; what may have been rolled back is told later.
     fn tell_startup_values(&mut self, names: &[Box<str>]) {
         let undone = std::mem::take(&mut self.resets.undone);
-        let since = std::mem::take(&mut self.resets.since);
-        self.resets.untold.clear();
+        let since = std::mem::take(&mut self.resets.rare_mut().since);
+        self.resets.rare_mut().untold.clear();
         let startup = Arc::clone(&self.startup);
         for (name, _) in
             startup.iter().filter(|(n, _)| names.iter().any(|r| matches!(&**r, r if r == *n || r == "all")))
@@ -239,10 +273,10 @@ impl Session {
                 _ if since.iter().any(|n| **n == *name) => {}
                 Some((_, own)) if self.is_told(name, &own) => {}
                 Some((spelled, own)) if !undone => {
-                    put_report(&mut self.resets.reports, &spelled, own.as_bytes());
+                    put_report(&mut self.resets.rare_mut().reports, &spelled, own.as_bytes());
                     self.heard_parameter(name, &own);
                 }
-                _ => self.resets.untold.push(name.into()),
+                _ => self.resets.rare_mut().untold.push(name.into()),
             }
         }
     }
