@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
+//! | `encrypt` | TLS before the login |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
 //! | [`prove`] | the exchange that proves who a client is |
 //! | `notices` | what a server says at a login |
@@ -29,6 +30,7 @@
 
 mod ahead;
 pub mod alarm;
+mod encrypt;
 mod fresh;
 mod gate;
 pub mod inbound;
@@ -62,7 +64,7 @@ use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
-use crate::net::BufPool;
+use crate::net::{BufPool, TlsFiles};
 use crate::pool::Pools;
 use crate::sql::Analyzer;
 
@@ -82,6 +84,8 @@ pub struct Process {
     pub clients: Arc<Clients>,
     /// Keys and caches for authentication.
     pub auth: Arc<AuthContext>,
+    /// TLS of both sides, as read from its files.
+    pub tls: Arc<TlsFiles>,
     /// Insight.
     pub insight: Arc<Insight>,
     /// SIGTERM was seen: not ready, sessions end between transactions.
