@@ -13,6 +13,7 @@ use crate::cancel::Cancels;
 use crate::client::{Clients, Process};
 use crate::config::Config;
 use crate::insight::Insight;
+use crate::net::TlsFiles;
 use crate::pool::{Pools, Shared};
 use crate::server::{Params, StatementCache};
 
@@ -37,10 +38,12 @@ pub fn run(config: Arc<Config>) -> ExitCode {
     worker::run_all(&process)
 }
 
-fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> {
+fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Error>> {
+    let tls = Arc::new(TlsFiles::load(&config)?);
     let auth = Arc::new(AuthContext::new()?);
     auth.learn_users(&config.auth.users);
     let shared = Shared {
+        tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
         params: Params::default(),
         statements: StatementCache::default(),
@@ -51,6 +54,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, crate::auth::AuthError> 
         cancels: Arc::new(Cancels::default()),
         clients: Arc::new(Clients::default()),
         auth,
+        tls,
         insight: Insight::new(&config.insight),
         draining: AtomicBool::new(false),
         listening: Mutex::default(),

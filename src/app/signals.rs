@@ -1,8 +1,11 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP is said to do nothing yet.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files read again.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::net::TlsFiles;
 
 /// The signals that end the process.
 pub(super) struct Signals {
@@ -10,6 +13,7 @@ pub(super) struct Signals {
     int: Signal,
     quit: Signal,
     hup: Signal,
+    tls: Arc<TlsFiles>,
 }
 
 /// What a signal asks for.
@@ -23,13 +27,25 @@ pub(super) enum Asked {
 
 impl Signals {
     /// Listens from now on.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(tls: Arc<TlsFiles>) -> io::Result<Self> {
         Ok(Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hup: signal(SignalKind::hangup())?,
+            tls,
         })
+    }
+
+    /// Certificates, keys and CAs, for connections to come; those that exist go on.
+    fn reload(&self) {
+        match self.tls.reload() {
+            Ok(()) if self.tls.any() => {
+                tracing::info!("SIGHUP: certificates, keys and CAs were read again; other settings need a restart")
+            }
+            Ok(()) => tracing::warn!("SIGHUP: there are no TLS files to read again; other settings need a restart"),
+            Err(e) => tracing::error!(error = %e, "SIGHUP: a TLS file cannot be used; the old ones stay in force"),
+        }
     }
 
     /// Waits for the next one. Cancel safe.
@@ -39,7 +55,7 @@ impl Signals {
                 _ = self.term.recv() => return Asked::Drain,
                 _ = self.int.recv() => return Asked::Drain,
                 _ = self.quit.recv() => return Asked::End,
-                _ = self.hup.recv() => tracing::warn!("SIGHUP: reloading is not built yet; restart pgsluice to change its configuration"),
+                _ = self.hup.recv() => self.reload(),
             }
         }
     }

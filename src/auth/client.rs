@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::context::MockKind;
-use super::scram::party::Checking;
-use super::scram::{ClientKey, MECHANISM, Verifier};
+use super::scram::party::{Checking, Offer};
+use super::scram::{ClientKey, MECHANISM, MECHANISM_PLUS, Verifier};
 use super::{AuthContext, AuthError, Secret, constant_time_eq, md5, random};
 use crate::config::AuthMethod;
 
@@ -57,6 +57,10 @@ pub struct ClientAuth {
     user: String,
     state: State,
     client_key: Option<ClientKey>,
+    /// `tls-server-end-point` of our certificate: channel binding is offered.
+    end_point: Option<Arc<[u8]>>,
+    /// The client chose it.
+    plus: bool,
 }
 
 enum State {
@@ -99,6 +103,20 @@ impl ClientAuth {
         user: &str,
         secret: Option<&Secret>,
     ) -> Result<(ClientAuth, Ask), AuthError> {
+        ClientAuth::start_bound(context, method, user, secret, None)
+    }
+
+    /// The same over TLS: `end_point` (RFC 5929's `tls-server-end-point` of our certificate) is what SCRAM may be bound to.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_bound(
+        context: Arc<AuthContext>,
+        method: AuthMethod,
+        user: &str,
+        secret: Option<&Secret>,
+        end_point: Option<Arc<[u8]>>,
+    ) -> Result<(ClientAuth, Ask), AuthError> {
         let known = secret.filter(|secret| !secret.is_empty());
         let (state, ask) = match method {
             AuthMethod::Any => (State::Done, Ask::Ok),
@@ -114,10 +132,11 @@ impl ClientAuth {
             }
             AuthMethod::Md5 | AuthMethod::ScramSha256 => {
                 let able = known.filter(|secret| !matches!(secret, Secret::Md5(_)));
-                (State::SaslInitial(able.cloned()), Ask::Sasl { mechanisms: &[MECHANISM] })
+                (State::SaslInitial(able.cloned()), Ask::Sasl { mechanisms: offered(end_point.is_some()) })
             }
         };
-        Ok((ClientAuth { context, user: user.to_owned(), state, client_key: None }, ask))
+        let user = user.to_owned();
+        Ok((ClientAuth { context, user, state, client_key: None, end_point, plus: false }, ask))
     }
 
     /// Whether the next [`Self::on_response`] runs PBKDF2 (a millisecond or more): then move the machine to a
@@ -156,7 +175,7 @@ impl ClientAuth {
                 let equal = constant_time_eq(given.as_bytes(), wanted.as_bytes());
                 Ok(verdict(equal && expected.is_some()))
             }
-            State::SaslInitial(secret) => match sasl_initial(body)? {
+            State::SaslInitial(secret) => match self.sasl_initial(body)? {
                 Some(data) => self.begin_scram(secret, data),
                 None => {
                     self.state = State::SaslFirst(secret);
@@ -181,6 +200,14 @@ impl ClientAuth {
         self.client_key.as_ref()
     }
 
+    /// The data of a SASLInitialResponse, its choice of a mechanism noted.
+    fn sasl_initial<'b>(&mut self, body: &'b [u8]) -> Result<Option<&'b [u8]>, AuthError> {
+        let (mechanism, data) = sasl_initial(body)?;
+        self.plus = mechanism == MECHANISM_PLUS.as_bytes();
+        let known = offered(self.end_point.is_some()).iter().any(|m| m.as_bytes() == mechanism);
+        if known { Ok(data) } else { Err(AuthError::Mechanism) }
+    }
+
     fn begin_scram(&mut self, secret: Option<Secret>, client_first: &[u8]) -> Result<Ask, AuthError> {
         let verifier = match &secret {
             Some(Secret::Scram(verifier)) => verifier.clone(),
@@ -188,7 +215,8 @@ impl ClientAuth {
             Some(Secret::Md5(_)) | None => self.context.mock_verifier(&self.user),
         };
         let doomed = !matches!(secret, Some(Secret::Scram(_) | Secret::Plain(_)));
-        let (checking, server_first) = Checking::begin(client_first, verifier, random()?)?;
+        let offer = Offer { end_point: self.end_point.as_deref(), plus: self.plus };
+        let (checking, server_first) = Checking::begin(client_first, verifier, random()?, offer)?;
         self.state = State::SaslProof { checking, doomed };
         Ok(Ask::SaslContinue(server_first.into_bytes()))
     }
@@ -226,6 +254,11 @@ impl ClientAuth {
     }
 }
 
+/// PostgreSQL's order: the better one first.
+fn offered(binding: bool) -> &'static [&'static str] {
+    if binding { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] }
+}
+
 /// `md5` as a method means SCRAM for users of whom a verifier is known.
 fn wants_scram(context: &AuthContext, known: Option<&Secret>) -> bool {
     match known {
@@ -251,16 +284,14 @@ fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
 }
 
 /// SASLInitialResponse: mechanism, length (-1: none) and data.
-fn sasl_initial(body: &[u8]) -> Result<Option<&[u8]>, AuthError> {
+fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), AuthError> {
     const SHORT: AuthError = AuthError::Malformed("insufficient data left in message");
     let end = body.iter().position(|&b| b == 0).ok_or(SHORT)?;
-    if &body[..end] != MECHANISM.as_bytes() {
-        return Err(AuthError::Mechanism);
-    }
+    let mechanism = &body[..end];
     let (length, data) = body[end + 1..].split_first_chunk::<4>().ok_or(SHORT)?;
     match usize::try_from(i32::from_be_bytes(*length)) {
-        Ok(length) if length == data.len() => Ok(Some(data)),
-        Err(_) if length == &[0xff; 4] && data.is_empty() => Ok(None),
+        Ok(length) if length == data.len() => Ok((mechanism, Some(data))),
+        Err(_) if length == &[0xff; 4] && data.is_empty() => Ok((mechanism, None)),
         _ => Err(AuthError::Malformed("invalid message format")),
     }
 }
@@ -279,8 +310,10 @@ pub(super) fn fuzz(data: &[u8]) {
     let md5 = Secret::Md5("md5ffffffffffffffffffffffffffffffff".into());
     for secret in [Some(&verifier), Some(&md5), None] {
         for method in [AuthMethod::Plain, AuthMethod::Md5, AuthMethod::ScramSha256] {
-            for body in [first, data] {
-                let Ok((mut auth, _)) = ClientAuth::start(context.clone(), method, "u", secret) else {
+            for (body, end_point) in
+                [(first, None), (data, None), (first, Some(Arc::from([7; 32]))), (data, Some(Arc::from([7; 32])))]
+            {
+                let Ok((mut auth, _)) = ClientAuth::start_bound(context.clone(), method, "u", secret, end_point) else {
                     return;
                 };
                 if matches!(auth.state, State::Cleartext(Some(Secret::Scram(_)))) && auth.is_expensive(body) {

@@ -17,6 +17,15 @@ pub enum AuthError {
     /// The client insists on something that SCRAM-SHA-256 without channel binding cannot give.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The client thinks that we offered no channel binding, but we did: somebody between us removed it.
+    #[error("SCRAM channel binding negotiation error")]
+    BindingDowngrade,
+    /// The client is bound to another TLS connection than ours: somebody is between us.
+    #[error("SCRAM channel binding check failed")]
+    BindingMismatch,
+    /// The server must bind the exchange to the TLS connection and does not.
+    #[error("server_channel_binding is \"require\", but {0}")]
+    NoBinding(&'static str),
     /// The operating system gave no random bytes.
     #[error("no random numbers from the operating system")]
     Random,

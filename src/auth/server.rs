@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::error::printable;
-use super::scram::party::{Proved, Proving};
-use super::scram::{Keys, MECHANISM};
+use super::scram::party::{Binding, Proved, Proving};
+use super::scram::{Keys, MECHANISM, MECHANISM_PLUS};
 use super::{AuthContext, AuthError, Secret, md5, random};
+use crate::config::ChannelBinding;
 
 /// Authentication codes of the `R` message (`AUTH_REQ_*`, `src/include/libpq/protocol.h`).
 pub mod code {
@@ -78,6 +79,19 @@ pub struct ServerAuth {
     user: String,
     secret: Option<Secret>,
     state: State,
+    /// How much channel binding is wanted.
+    binding: ChannelBinding,
+    line: Line,
+}
+
+/// What the connection to the server is, for channel binding.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Line {
+    /// No TLS.
+    #[default]
+    Plain,
+    /// TLS, with the server's `tls-server-end-point` (RFC 5929) when its certificate has one.
+    Tls(Option<Vec<u8>>),
 }
 
 enum State {
@@ -112,7 +126,24 @@ impl ServerAuth {
     /// Begins a login as `user`; cheap. Without a secret only servers that ask for nothing can be logged in to.
     pub fn new(context: Arc<AuthContext>, user: &str, secret: Option<Secret>) -> ServerAuth {
         let secret = secret.filter(|secret| !secret.is_empty());
-        ServerAuth { context, user: user.to_owned(), secret, state: State::Start }
+        let (binding, line) = (ChannelBinding::Prefer, Line::Plain);
+        ServerAuth { context, user: user.to_owned(), secret, state: State::Start, binding, line }
+    }
+
+    /// Says what the connection is and how much channel binding is wanted.
+    pub fn on_line(self, line: Line, binding: ChannelBinding) -> ServerAuth {
+        ServerAuth { binding, line, ..self }
+    }
+
+    /// `channel_binding=require`: nothing but SCRAM-SHA-256-PLUS to its end will do (check_expected_areq in fe-auth.c).
+    fn check_binding(&self, code: u32) -> Result<(), AuthError> {
+        match code {
+            code::SASL => Ok(()),
+            // Behind the beginning only SCRAM goes on, which has been bound.
+            _ if self.binding != ChannelBinding::Require || !matches!(self.state, State::Start) => Ok(()),
+            code::OK => Err(AuthError::NoBinding("the server asks for no authentication")),
+            _ => Err(AuthError::NoBinding("the server does not ask for SCRAM")),
+        }
     }
 
     /// Whether this request makes [`Self::on_request`] run PBKDF2 (a millisecond for PostgreSQL's default, half a
@@ -132,6 +163,7 @@ impl ServerAuth {
     /// # Errors
     /// The server asks for what cannot be given, breaks the protocol, or fails to prove itself: close the connection.
     pub fn on_request(&mut self, code: u32, body: &[u8]) -> Result<Reply, AuthError> {
+        self.check_binding(code)?;
         match (std::mem::replace(&mut self.state, State::Done), code) {
             (State::Start | State::PasswordSent | State::Proven, code::OK) => Ok(Reply::Ok),
             (State::ScramFirst { .. } | State::ScramFinal(_), code::OK) => {
@@ -174,7 +206,9 @@ impl ServerAuth {
     fn begin_scram(&mut self, mechanisms: &[u8]) -> Result<Reply, AuthError> {
         // A list of strings, ended by an empty one.
         let offered: Vec<&[u8]> = mechanisms.split(|&b| b == 0).take_while(|name| !name.is_empty()).take(16).collect();
-        if !offered.contains(&MECHANISM.as_bytes()) {
+        let plus = offered.contains(&MECHANISM_PLUS.as_bytes());
+        let mechanism = self.mechanism(plus)?;
+        if mechanism == MECHANISM && !offered.contains(&MECHANISM.as_bytes()) {
             let names: Vec<String> = offered.iter().map(|name| printable(name)).collect();
             return Err(AuthError::ServerMechanisms(names.join(", ")));
         }
@@ -182,9 +216,31 @@ impl ServerAuth {
             return Err(self.wrong_secret("SCRAM-SHA-256"));
         };
         let password = password.clone();
-        let (proving, client_first) = Proving::begin(random()?);
+        let binding = match &self.line {
+            Line::Tls(Some(end_point)) if mechanism == MECHANISM_PLUS => Binding::EndPoint(end_point),
+            // Signed with the rest: a server that did offer it knows that somebody took the offer away.
+            Line::Tls(Some(_)) if !plus && self.binding != ChannelBinding::Disable => Binding::NotOffered,
+            _ => Binding::Cannot,
+        };
+        let (proving, client_first) = Proving::begin(random()?, binding);
         self.state = State::ScramFirst { proving, password };
-        Ok(Reply::SaslInitial { mechanism: MECHANISM, data: client_first.into_bytes() })
+        Ok(Reply::SaslInitial { mechanism, data: client_first.into_bytes() })
+    }
+
+    /// The mechanism to use when the server offers channel binding, or does not (pg_SASL_init in fe-auth.c).
+    fn mechanism(&self, plus: bool) -> Result<&'static str, AuthError> {
+        match (&self.line, self.binding) {
+            (Line::Plain, _) if plus => {
+                Err(AuthError::Malformed("the server offers SCRAM-SHA-256-PLUS over a connection without TLS"))
+            }
+            (Line::Tls(Some(_)), ChannelBinding::Prefer | ChannelBinding::Require) if plus => Ok(MECHANISM_PLUS),
+            (Line::Plain, ChannelBinding::Require) => Err(AuthError::NoBinding("the connection has no TLS")),
+            (Line::Tls(None), ChannelBinding::Require) => {
+                Err(AuthError::NoBinding("the hash function of the server's certificate is not known (Ed25519?)"))
+            }
+            (_, ChannelBinding::Require) => Err(AuthError::NoBinding("the server does not offer SCRAM-SHA-256-PLUS")),
+            _ => Ok(MECHANISM),
+        }
     }
 
     fn secret(&self) -> Result<&Secret, AuthError> {

@@ -1,5 +1,6 @@
-//! Client against server: every method with every kind of secret, and hostile peers. Random peers: `hostile`.
+//! Client against server: every method with every kind of secret, and hostile peers. Random peers: `hostile`; channel binding: `binding`.
 
+mod binding;
 mod hostile;
 
 use std::collections::BTreeMap;
@@ -196,7 +197,8 @@ fn gs2_headers_are_treated_as_postgresql_treats_them() {
     };
     assert!(matches!(answer("n,,"), Ok(Ask::SaslContinue(_))));
     assert!(matches!(answer("y,,"), Ok(Ask::SaslContinue(_))));
-    assert!(matches!(answer("p=tls-server-end-point,,"), Err(AuthError::Unsupported(_))));
+    assert!(matches!(answer("p=tls-server-end-point,,"), Err(AuthError::Malformed(_))));
+    assert!(matches!(answer("p=tls-unique,,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("n,a=other,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("n,,m=ext,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("x,,"), Err(AuthError::Malformed(_))));
@@ -215,7 +217,7 @@ fn an_initial_response_without_data_is_asked_for_it() {
 /// A login that has sent `client-first-message`, and the nonce of it.
 fn offered(context: &Arc<AuthContext>) -> (ServerAuth, String) {
     let mut auth = ServerAuth::new(context.clone(), "app", Some(plain("pencil")));
-    let offer = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+    let offer = b"SCRAM-SHA-1\0SCRAM-SHA-256\0\0";
     let Reply::SaslInitial { data, .. } = auth.on_request(code::SASL, offer).unwrap() else { panic!() };
     let nonce = String::from_utf8(data).unwrap().split_once("r=").unwrap().1.to_owned();
     (auth, nonce)

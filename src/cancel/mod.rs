@@ -193,7 +193,7 @@ mod tests {
     use crate::net::dial::Reached;
 
     fn server() -> Arc<ServerKey> {
-        Arc::new(ServerKey::new(Reached::Unix("/nowhere".into()), 1, vec![0; 4]))
+        Arc::new(ServerKey::new(Reached::Unix("/nowhere".into()), 1, vec![0; 4], None))
     }
 
     #[test]

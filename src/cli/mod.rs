@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app;
 use crate::config::{Config, ConfigError, Environment, docs};
+use crate::net::TlsFiles;
 
 /// Exit code for a configuration that cannot be used: EX_CONFIG of `sysexits.h`.
 pub const EX_CONFIG: u8 = 78;
@@ -96,11 +97,17 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     match &cli.command {
         Command::Run(args) => match args.load(environment) {
-            Ok(config) => start(config),
+            Ok(config) => match TlsFiles::load(&config) {
+                Ok(_) => start(config),
+                Err(error) => refuse(&error),
+            },
             Err(error) => refuse(&error),
         },
         Command::Check(args) => match args.load(environment) {
-            Ok(config) => print(&check::describe(&config)),
+            Ok(config) => match TlsFiles::load(&config) {
+                Ok(_) => print(&check::describe(&config)),
+                Err(error) => refuse(&error),
+            },
             Err(error) => refuse(&error),
         },
         Command::Health(args) => match args.ask(environment) {
@@ -123,7 +130,7 @@ fn start(config: Config) -> ExitCode {
     app::run(Arc::new(config))
 }
 
-fn refuse(error: &ConfigError) -> ExitCode {
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
     complain(&error.to_string());
     ExitCode::from(EX_CONFIG)
 }

@@ -26,7 +26,7 @@ pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Sta
         method => return Ok(method),
     }
     let login = Login {
-        origin: origin(client),
+        origin: origin(client, io.socket.tls().is_some()),
         user: &s.user,
         database: &s.database,
         replication: s.replication == Some(Replication::Physical),
@@ -51,11 +51,11 @@ pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Sta
     }
 }
 
-/// Where the client comes from. There is no encryption.
-fn origin(client: &ClientInfo) -> Origin {
+/// Where the client comes from, and how.
+fn origin(client: &ClientInfo, tls: bool) -> Origin {
     match &client.peer {
         PeerAddr::Unix => Origin::Local,
-        PeerAddr::Tcp(peer) => Origin::Tcp { address: peer.ip().to_canonical(), tls: false },
+        PeerAddr::Tcp(peer) => Origin::Tcp { address: peer.ip().to_canonical(), tls },
     }
 }
 

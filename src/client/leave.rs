@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// Whether a client that has closed its side said Terminate behind what it asked for.
-    pub(super) fn said_terminate(&self) -> bool {
+    pub(super) fn said_terminate(&mut self) -> bool {
         let mut bytes = self.input.as_ref().map_or_else(Vec::new, |i| i.filled().to_vec());
         let read = bytes.len();
         bytes.resize(read + LOOKED_AT, 0);

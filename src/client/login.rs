@@ -1,4 +1,4 @@
-//! From the first packet to ReadyForQuery: refused encryption, cancel requests, authentication, the welcome.
+//! From the first packet to ReadyForQuery: encryption, cancel requests, authentication, the welcome.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::resets::Resets;
 use super::session::{Session, farewell};
 use super::tried::reported;
 use super::unnamed::Unnamed;
-use super::{Worker, application, notices, observe, prove};
+use super::{Worker, application, encrypt, notices, observe, prove};
 use crate::auth;
 use crate::cancel::{LONG_SECRET, Registration};
 use crate::config::{ListenAddr, PoolMode};
@@ -26,7 +26,7 @@ use crate::pool::{Checkout, Pool, Unknown};
 use crate::server::{InMessage, ParamSet};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::startup::{self, First, Replication, Startup};
+use crate::wire::startup::{self, Replication, Startup};
 use crate::wire::tag::frontend;
 use crate::wire::{Frame, HEADER, TxStatus, control};
 
@@ -60,12 +60,14 @@ pub enum Outcome {
 pub(super) enum Failed {
     /// By place in [`super::registry::LOGIN_RESULTS`], with what to say.
     Told(usize, ErrorFields),
+    /// The TLS handshake failed; TLS told the client.
+    Handshake,
     /// The client went away, or it was a cancel request.
     Silent,
 }
 
 pub(super) const AUTH: usize = 1;
-const REFUSED: usize = 2;
+pub(super) const REFUSED: usize = 2;
 const TIMEOUT: usize = 3;
 pub(super) const ERROR: usize = 4;
 
@@ -74,7 +76,7 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
-    let mut io = Io { socket, buf: Vec::new() };
+    let mut io = Io { socket, buf: Vec::new(), end_point: None };
     let ready = match within(limit, Box::pin(login(&w, &mut io, &place))).await {
         Ok(Greeted::Console { admin }) => Ok(Ready::Console { admin }),
         // Its wait for a server has a limit of its own.
@@ -83,6 +85,10 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
     };
     match ready {
         Err(Failed::Silent) => Outcome::Done,
+        Err(Failed::Handshake) => {
+            w.process.clients.count_login(ERROR, 0);
+            Outcome::Done
+        }
         Err(Failed::Told(result, fields)) => {
             w.process.clients.count_login(result, 0);
             let _ = tokio::time::timeout(Duration::from_secs(1), io.say(|out| control::error(out, &fields))).await;
@@ -100,7 +106,7 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenA
                 }
                 Ready::Replication(opened) => {
                     let (dedicated, registration) = *opened;
-                    let Io { socket, buf: input } = io;
+                    let Io { socket, buf: input, .. } = io;
                     Box::pin(Link { w, socket, place, registration, dedicated, input }.run()).await;
                     Outcome::Done
                 }
@@ -142,11 +148,13 @@ struct LoggedIn {
 /// The socket and what has been read too much, while messages are few and small.
 pub(super) struct Io {
     pub(super) socket: Socket,
-    buf: Vec<u8>,
+    pub(super) buf: Vec<u8>,
+    /// With TLS: what SCRAM may be bound to.
+    pub(super) end_point: Option<Arc<[u8]>>,
 }
 
 impl Io {
-    async fn fill(&mut self) -> Result<(), Failed> {
+    pub(super) async fn fill(&mut self) -> Result<(), Failed> {
         let mut chunk = [0u8; 1024];
         let n = self.socket.recv(&mut chunk).await.map_err(|_| Failed::Silent)?;
         if n == 0 {
@@ -185,7 +193,7 @@ impl Io {
 }
 
 async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Failed> {
-    let s = first_packets(w, io).await?;
+    let s = encrypt::first_packets(&w.process, io, &place.info).await?;
     place.info.set_who(Who {
         user: s.user.clone(),
         database: s.database.clone(),
@@ -215,42 +223,6 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Fa
 
 fn parameter(s: &Startup, name: &str) -> String {
     s.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
-}
-
-/// Reads up to the StartupMessage. Encryption is refused (`N`); bytes already behind such a request were sent before
-/// the answer was known and are an attack or a bug (CVE-2021-23214).
-async fn first_packets(w: &Rc<Worker>, io: &mut Io) -> Result<Startup, Failed> {
-    let violation = |m: String| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
-    let (mut ssl, mut gss) = (false, false);
-    loop {
-        let len = loop {
-            match startup::packet_len(&io.buf).map_err(|e| violation(e.to_string()))? {
-                Some(len) if io.buf.len() >= len => break len,
-                _ => io.fill().await?,
-            }
-        };
-        let packet: Vec<u8> = io.buf.drain(..len).collect();
-        match startup::read(&packet)
-            .map_err(|e| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string())))?
-        {
-            First::Ssl if !ssl => ssl = true,
-            First::GssEnc if !gss => gss = true,
-            First::Ssl | First::GssEnc => {
-                return Err(violation("encryption was already refused".to_owned()));
-            }
-            First::Cancel { pid, secret } => {
-                let cancels = Arc::clone(&w.process.cancels);
-                // The client waits for the connection to close, which it takes for "delivered".
-                cancels.cancel(pid, &secret).await;
-                return Err(Failed::Silent);
-            }
-            First::Startup(s) => return Ok(s),
-        }
-        if !io.buf.is_empty() {
-            return Err(violation("received unencrypted data after an encryption request".to_owned()));
-        }
-        io.socket.send_all(b"N").await.map_err(|_| Failed::Silent)?;
-    }
 }
 
 async fn welcome_console(w: &Rc<Worker>, io: &mut Io, place: &Place, s: &Startup) -> Result<Greeted, Failed> {

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`login`] | first packet, authentication, welcome |
+//! | `encrypt` | TLS before the login |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
 //! | [`prove`] | the exchange that proves who a client is |
 //! | `application` | the name of the application, as a server tells it |
@@ -33,6 +34,7 @@
 mod ahead;
 pub mod alarm;
 mod application;
+mod encrypt;
 mod fresh;
 mod gate;
 pub mod inbound;
@@ -68,7 +70,7 @@ use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
-use crate::net::BufPool;
+use crate::net::{BufPool, TlsFiles};
 use crate::pool::Pools;
 use crate::sql::Analyzer;
 
@@ -88,6 +90,8 @@ pub struct Process {
     pub clients: Arc<Clients>,
     /// Keys and caches for authentication.
     pub auth: Arc<AuthContext>,
+    /// TLS of both sides, as read from its files.
+    pub tls: Arc<TlsFiles>,
     /// Insight.
     pub insight: Arc<Insight>,
     /// SIGTERM was seen: not ready, sessions end between transactions.

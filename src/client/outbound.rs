@@ -8,7 +8,7 @@ use super::fresh::{OUTDATED, outdated_error};
 use super::plan::Plan;
 use super::probe::QUESTION;
 use super::resets::Report;
-use super::session::{Session, Stop};
+use super::session::{Session, Stop, try_send_client};
 use crate::config::PoolMode;
 use crate::net::buffer::SIZE;
 use crate::server::{Replaying, Server};
@@ -378,7 +378,7 @@ impl Session {
             self.unsent.extend_from_slice(bytes);
             return Ok(());
         }
-        let sent = self.try_send_client(bytes)?;
+        let sent = try_send_client(&mut self.socket, bytes, self.leaving)?;
         if sent < bytes.len() {
             self.unsent.extend_from_slice(&bytes[sent..]);
         }

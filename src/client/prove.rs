@@ -21,7 +21,8 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
     let secret = w.process.config.auth.users.get(&s.user);
     let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
     let (mut machine, mut ask) =
-        ClientAuth::start(Arc::clone(&w.process.auth), method, &s.user, secret).map_err(|e| internal(&e))?;
+        ClientAuth::start_bound(Arc::clone(&w.process.auth), method, &s.user, secret, io.end_point.clone())
+            .map_err(|e| internal(&e))?;
     loop {
         let message = match &ask {
             auth::Ask::Ok => control::Ask::Ok,

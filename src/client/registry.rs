@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
@@ -52,6 +52,8 @@ pub struct ClientInfo {
     since_us: AtomicU64,
     server: AtomicU64,
     who: Mutex<Who>,
+    /// Version and cipher; unset without TLS.
+    tls: OnceLock<Box<str>>,
     /// A [`Pin`]'s bit, 0 for none; and since when.
     pinned: AtomicU8,
     pinned_us: AtomicU64,
@@ -102,6 +104,16 @@ impl ClientInfo {
         if let Ok(mut w) = self.who.lock() {
             *w = who;
         }
+    }
+
+    /// TLS version and cipher; empty without TLS.
+    pub fn tls(&self) -> &str {
+        self.tls.get().map_or("", |tls| tls)
+    }
+
+    /// Notes TLS version and cipher.
+    pub fn set_tls(&self, summary: String) {
+        let _ = self.tls.set(summary.into());
     }
 
     /// Why it keeps its server between transactions.
@@ -183,6 +195,7 @@ impl Clients {
             since_us: AtomicU64::new(now_us),
             server: AtomicU64::new(0),
             who: Mutex::default(),
+            tls: OnceLock::new(),
             pinned: AtomicU8::new(0),
             pinned_us: AtomicU64::new(0),
         });

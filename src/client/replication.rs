@@ -179,7 +179,7 @@ impl Pipe {
     fn poll_move(
         &mut self,
         w: &Worker,
-        from: &Socket,
+        from: &mut Socket,
         to: &mut Socket,
         cx: &mut Context<'_>,
         seen: impl FnOnce(&[u8]),

@@ -298,7 +298,7 @@ impl Session {
                 Poll::Ready(Err(_)) => return Err(Stop::ClientGone),
                 Poll::Ready(Ok(())) => {}
             }
-            let n = self.try_send_client(&self.unsent)?;
+            let n = try_send_client(&mut self.socket, &self.unsent, self.leaving)?;
             self.unsent.drain(..n);
             if self.unsent.is_empty() {
                 self.socket.written();
@@ -306,15 +306,6 @@ impl Session {
             }
         }
         Ok(Poll::Ready(()))
-    }
-
-    /// Sends what the client's socket takes. A client that said goodbye may have closed it: to it, all is sent.
-    pub(super) fn try_send_client(&self, bytes: &[u8]) -> Result<usize, Stop> {
-        match self.socket.try_send(bytes) {
-            Ok(n) => Ok(n),
-            Err(_) if self.leaving => Ok(bytes.len()),
-            Err(_) => Err(Stop::ClientGone),
-        }
     }
 
     /// A server: at once when one is idle, else after waiting in line. `None` when the client has been refused.
@@ -400,6 +391,15 @@ impl Session {
         ErrorFields::error(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout")
             .detail(format!("Waited {:.1} s for a server connection. {detail}", waited_us as f64 / 1e6))
             .hint(hint)
+    }
+}
+
+/// Sends what the client's socket takes. A client that said goodbye may have closed it: to it, all is sent.
+pub(super) fn try_send_client(socket: &mut Socket, bytes: &[u8], leaving: bool) -> Result<usize, Stop> {
+    match socket.try_send(bytes) {
+        Ok(n) => Ok(n),
+        Err(_) if leaving => Ok(bytes.len()),
+        Err(_) => Err(Stop::ClientGone),
     }
 }
 

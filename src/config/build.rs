@@ -1,7 +1,7 @@
 //! [`Raw`] into [`Config`]: defaults filled, secrets read, and what belongs together checked.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
 use super::parse::{Located, read_environment, read_setting};
@@ -9,8 +9,8 @@ use super::raw::{self, Raw};
 use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
-    AuthConfig, AuthMethod, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
-    ListenAddr, LogConfig, PoolSettings, Problem, Timeouts, parse_userlist,
+    AuthConfig, AuthMethod, ClientTls, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
+    ListenAddr, LogConfig, PoolSettings, Problem, ServerTls, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -74,10 +74,22 @@ fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
     value.expect("keys::KEYS has a readable default for every setting; a test checks it")
 }
 
+/// A file that was named; the empty name is none.
+fn given(setting: &Option<Read<PathBuf>>) -> Option<PathBuf> {
+    setting.as_ref().map(|read| read.0.clone()).filter(|path| !path.as_os_str().is_empty())
+}
+
 /// Everything but users and databases.
 fn assemble(raw: &Raw) -> Config {
     let (general, insight) = (&raw.general, &raw.insight);
     let file = filled(&general.auth_file);
+    let client_tls = ClientTls {
+        mode: filled(&general.client_tls_mode),
+        cert: given(&general.client_tls_cert_file),
+        key: given(&general.client_tls_key_file),
+        ca: given(&general.client_tls_ca_file),
+        min_version: filled(&general.client_tls_min_version),
+    };
     Config {
         listen: filled(&general.listen),
         http_listen: filled(&general.http_listen).0,
@@ -93,6 +105,7 @@ fn assemble(raw: &Raw) -> Config {
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
             users: BTreeMap::new(),
         },
+        client_tls,
         databases: BTreeMap::new(),
         pool: pool_settings(&raw.pool),
         timeouts: Timeouts {
@@ -136,6 +149,14 @@ fn pool_settings(pool: &raw::Pool) -> PoolSettings {
         query_wait_timeout: filled(&pool.query_wait_timeout),
         max_prepared_statements: filled(&pool.max_prepared_statements).size(),
         max_pinned: filled(&pool.max_pinned).size(),
+        tls: ServerTls {
+            mode: filled(&pool.server_tls_mode),
+            ca: given(&pool.server_tls_ca_file),
+            cert: given(&pool.server_tls_cert_file),
+            key: given(&pool.server_tls_key_file),
+            direct: filled(&pool.server_tls_direct),
+            channel_binding: filled(&pool.server_channel_binding),
+        },
     }
 }
 
@@ -298,9 +319,20 @@ impl Builder<'_> {
         }
     }
 
+    fn tls_problems(&mut self, section: &str, name: Option<&str>, problems: Vec<(&'static str, String)>) {
+        for (key, message) in problems {
+            let keys: Vec<&str> = [Some(section), name, Some(key)].into_iter().flatten().collect();
+            self.problem(&keys, message);
+        }
+    }
+
     fn databases(&mut self, raw: &Raw, config: &mut Config) {
         if config.pool.min_pool_size > config.pool.pool_size {
             self.problem(&["pool", "min_pool_size"], "`min_pool_size` is greater than `pool_size`");
+        }
+        self.tls_problems("pool", None, config.pool.tls.problems());
+        for (key, message) in config.client_tls.problems() {
+            self.problem(&[key], message);
         }
         for (name, section) in &raw.databases {
             let mut whole = raw::Database::default();
@@ -333,6 +365,9 @@ impl Builder<'_> {
             let own_size = whole.min_pool_size.is_some() || whole.pool_size.is_some();
             if own_size && pool.min_pool_size > pool.pool_size {
                 self.problem(&keys, "`min_pool_size` is greater than `pool_size`");
+            }
+            if pool.tls != config.pool.tls {
+                self.tls_problems("databases", Some(name), pool.tls.problems());
             }
             let text = |setting: &Option<Read<String>>| {
                 setting.as_ref().map(|read| read.0.clone()).filter(|text| !text.is_empty())
@@ -373,6 +408,12 @@ fn database_of(url: &DatabaseUrl) -> raw::Database {
         port: url.port.map(|port| Read(Number::clamped(port.into()))),
         dbname: url.dbname.clone().map(Read),
         server_connect_timeout: url.connect_timeout.map(Read),
+        server_tls_mode: url.tls_mode.map(Read),
+        server_tls_ca_file: url.tls_ca.clone().map(Read),
+        server_tls_cert_file: url.tls_cert.clone().map(Read),
+        server_tls_key_file: url.tls_key.clone().map(Read),
+        server_tls_direct: url.tls_direct.map(Read),
+        server_channel_binding: url.channel_binding.map(Read),
         ..raw::Database::default()
     }
 }

@@ -33,8 +33,8 @@ DATABASE_URL=postgres://user:password@db:5432/app pgsluice run
 This admits `user` with that password (SCRAM-SHA-256), and pools to the database `app` under the same name. In Django
 only `HOST` and `PORT` change. Special characters in the URL are percent-encoded (`/` is `%2F`); a Unix socket is
 written as `postgres://user:password@/app?host=/run/postgresql`. Parameters of the URL: `host`, `port`, `user`,
-`password`, `dbname`, `connect_timeout` and `sslmode` (`disable`, `allow` or `prefer`: TLS to the server is not built
-yet).
+`password`, `dbname`, `connect_timeout`, and libpq's for TLS: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
+`sslnegotiation`, `channel_binding`. TLS for clients and servers: [security.md](security.md#tls).
 
 Where the application shares pgsluice's environment, its own `DATABASE_URL` names pgsluice: then give the database's
 address in `PGSLUICE_DATABASE_URL`, which counts more. `DATABASE_URL_FILE` and `PGSLUICE_DATABASE_URL_FILE` name a file
@@ -44,7 +44,7 @@ that holds the URL (a mounted secret).
 
 Durations are `250ms`, `5s`, `10min`, `1h`, `1d` or a number of seconds; lists are TOML lists, or one text with commas
 (the way of the environment). An unknown key or variable is an error, never ignored. A changed setting takes effect at
-the next start: there is no reload yet.
+the next start: there is no reload yet, but for the contents of TLS files, which SIGHUP reads again.
 ";
 
 const DATABASES: &str = "\
@@ -106,7 +106,7 @@ As in PostgreSQL 15 to 18: quotes, lists, `all`, `sameuser`, `replication`, name
 line, `include`, `include_if_exists`, `include_dir`. The console's databases (`pgsluice`, `pgbouncer`) are named like any other.
 
 - Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` (`ident` on a `local` line is `peer`). `cert` and
-  `clientcert=` need TLS towards clients and are refused until then; `hostssl` lines match nobody.
+  `clientcert=` are refused: `client_tls_mode` asks all clients for a certificate or none. `hostssl` lines match clients with TLS.
 - Whom a rule lets in must still be known: in `[users]` or `auth_file`. With `trust` and `peer` too: pgsluice logs in to the
   server with the password that it knows of the user, or with the database's own `user` and `password`.
 - `peer` is for Unix sockets: the operating system tells the name of the client's user, which must be the name she gives.

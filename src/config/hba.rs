@@ -87,7 +87,7 @@ impl HbaConfig {
     }
 
     /// What is possible but probably not meant.
-    pub(super) fn warnings(&self, method: AuthMethod, exposed: bool, warnings: &mut Vec<String>) {
+    pub(super) fn warnings(&self, method: AuthMethod, exposed: bool, tls: bool, warnings: &mut Vec<String>) {
         if method != AuthMethod::Hba {
             if self.file.is_some() || self.ident_file.is_some() {
                 warnings.push(format!("auth_type = \"{method}\": auth_hba_file and auth_ident_file are not used"));
@@ -100,7 +100,10 @@ impl HbaConfig {
                 warnings.push(format!("{place}: trust lets in everybody who reaches the listening address from there"));
             }
             match rule.connection {
-                Connection::HostSsl => warnings.push(format!("{place}: hostssl matches nobody: there is no TLS")),
+                Connection::HostSsl if !tls => {
+                    warnings
+                        .push(format!("{place}: hostssl matches nobody: there is no TLS without client_tls_cert_file"));
+                }
                 Connection::HostGssEnc => {
                     warnings.push(format!("{place}: hostgssenc matches nobody: there is no GSSAPI encryption"));
                 }
@@ -115,8 +118,8 @@ fn unusable(rules: &Rules, maps: &IdentMaps, has_file: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     for rule in rules.iter() {
         if rule.method == Method::Cert || rule.client_cert.is_some() {
-            let message = "certificates of clients need TLS, which pgsluice does not have here yet";
-            let help = "use scram-sha-256 until then, and no clientcert=";
+            let message = "rules do not look at certificates of clients yet";
+            let help = "use scram-sha-256 and no clientcert=; client_tls_mode = \"verify-full\" asks all clients for a certificate";
             problems.push(Problem::line(&rule.file, rule.line, message).help(help));
         }
         if let Some(map) = rule.map.as_deref().filter(|map| !map.is_empty() && !maps.has(map)) {

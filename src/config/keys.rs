@@ -73,6 +73,10 @@ const fn key(
     Key { section, name, default, changeable, doc, get }
 }
 
+fn path(file: &Option<std::path::PathBuf>) -> String {
+    file.as_ref().map_or_else(String::new, |p| p.display().to_string())
+}
+
 fn addresses(list: &[ListenAddr]) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
@@ -125,6 +129,19 @@ pub const KEYS: &[Key] = &[
     key(General, "stats_users", "", true, |c| c.stats_users.join(","),
         "Users who may only look (SHOW) on the console. The user of `DATABASE_URL` is one when neither \
          `admin_users` nor `stats_users` is set."),
+    key(General, "client_tls_mode", "prefer", false, |c| c.client_tls.mode.to_string(),
+        "TLS for clients on TCP (PgBouncer's `client_tls_sslmode`): `disable`, `allow` and `prefer` (when the client \
+         asks, and `client_tls_cert_file` is set), `require` (a client without TLS is refused), `verify-ca` and \
+         `verify-full` (and the client must have a certificate of `client_tls_ca_file`). Unix sockets never need it."),
+    key(General, "client_tls_cert_file", "", false, |c| path(&c.client_tls.cert),
+        "PEM file of pgsluice's certificate, those between it and its CA behind it. Without one no TLS is offered. \
+         SIGHUP reads it and the other TLS files again."),
+    key(General, "client_tls_key_file", "", false, |c| path(&c.client_tls.key),
+        "PEM file of the certificate's key, without a passphrase."),
+    key(General, "client_tls_ca_file", "", false, |c| path(&c.client_tls.ca),
+        "PEM file of the CAs that sign clients' certificates, for `verify-ca` and `verify-full`."),
+    key(General, "client_tls_min_version", "tlsv1.2", false, |c| c.client_tls.min_version.to_string(),
+        "Least TLS version for clients: `tlsv1.2` or `tlsv1.3`."),
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
         "A client must have logged in within this time. The wait for a server connection is not counted: it has \
          `query_wait_timeout`."),
@@ -173,6 +190,22 @@ pub const KEYS: &[Key] = &[
          that cannot follow them (LISTEN, session-level advisory locks, temporary tables, SQL's PREPARE): at most \
          this many, and never the pool's last server. One more is disconnected with 53400 and told why; 0 allows none. \
          Cursors of `.iterator()` are not counted."),
+    key(Pool, "server_tls_mode", "prefer", false, |c| c.pool.tls.mode.to_string(),
+        "TLS to the server (libpq's `sslmode`): `disable`; `allow` and `prefer` (with or without, whatever works, the \
+         one or the other first); `require`; `verify-ca` (and the certificate must be signed by a CA of \
+         `server_tls_ca_file`); `verify-full` (and name the host). Unix sockets never have it."),
+    key(Pool, "server_tls_ca_file", "", false, |c| path(&c.pool.tls.ca),
+        "PEM file of the CAs that sign the server's certificate, or `system` for those of the operating system. When \
+         it is given the certificate is checked in every mode, as in libpq."),
+    key(Pool, "server_tls_cert_file", "", false, |c| path(&c.pool.tls.cert),
+        "PEM file of the certificate shown to servers that ask for one."),
+    key(Pool, "server_tls_key_file", "", false, |c| path(&c.pool.tls.key),
+        "PEM file of that certificate's key."),
+    key(Pool, "server_tls_direct", "false", false, |c| c.pool.tls.direct.to_string(),
+        "TLS from the first byte (libpq's `sslnegotiation=direct`): a round trip less; PostgreSQL 17 and later."),
+    key(Pool, "server_channel_binding", "prefer", false, |c| c.pool.tls.channel_binding.to_string(),
+        "SCRAM towards the server bound to its certificate (libpq's `channel_binding`): `disable`, `prefer`, \
+         `require`."),
 
     key(Insight, "enabled", "true", true, |c| c.insight.enabled.to_string(),
         "Fingerprints, findings and their metrics."),
@@ -248,7 +281,11 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("ignore_startup_parameters", "leave it out: startup parameters follow the client"),
     ("auth_query", "it is not built yet: list the users in [users] or `auth_file`"),
     ("auth_user", "it is not built yet: list the users in [users] or `auth_file`"),
-    ("client_tls_sslmode", "TLS is not built yet: leave it out"),
-    ("server_tls_sslmode", "TLS is not built yet: leave it out"),
+    ("client_tls_sslmode", "write `client_tls_mode`"),
+    ("server_tls_sslmode", "write `server_tls_mode` in [pool] or in the database's section"),
+    ("client_tls_protocols", "write `client_tls_min_version = \"tlsv1.2\"`"),
+    ("server_tls_protocols", "leave it out: TLS 1.2 and 1.3 are spoken"),
+    ("client_tls_ciphers", "leave it out: only ciphers without known weakness are spoken"),
+    ("server_tls_ciphers", "leave it out: only ciphers without known weakness are spoken"),
     ("stats_period", "leave it out: metrics are computed when they are asked for"),
 ];

@@ -8,6 +8,7 @@
 //! | `parse` | TOML text and environment into `raw` |
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
+//! | `tls` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
 //! | `error` | errors that show the place and the mend |
@@ -20,6 +21,7 @@ mod hba;
 pub mod keys;
 mod parse;
 mod raw;
+mod tls;
 pub mod units;
 mod url;
 mod userlist;
@@ -30,6 +32,7 @@ pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
 pub use parse::Environment;
+pub use tls::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
 pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
 use std::collections::BTreeMap;
@@ -69,6 +72,8 @@ pub struct Config {
     pub stats_users: Vec<String>,
     /// How clients prove who they are.
     pub auth: AuthConfig,
+    /// TLS towards clients.
+    pub client_tls: ClientTls,
     /// Named databases, and `*` for any other name.
     pub databases: BTreeMap<String, Database>,
     /// Defaults of every pool.
@@ -288,6 +293,8 @@ pub struct PoolSettings {
     pub max_prepared_statements: usize,
     /// Clients that may keep their server between transactions, cursors aside (never more than `pool_size` - 1).
     pub max_pinned: usize,
+    /// TLS towards the server.
+    pub tls: ServerTls,
 }
 
 impl PoolSettings {

@@ -261,6 +261,7 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
     let resolve = |path: &mut Option<super::value::Read<PathBuf>>| {
         if let Some(path) = path
             && !path.0.as_os_str().is_empty()
+            && path.0.as_os_str() != super::tls::SYSTEM_CAS
         {
             path.0 = base.join(&path.0);
         }
@@ -269,6 +270,14 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
     resolve(&mut raw.general.http_token_file);
     resolve(&mut raw.general.auth_hba_file);
     resolve(&mut raw.general.auth_ident_file);
+    let General { client_tls_cert_file, client_tls_key_file, client_tls_ca_file, .. } = &mut raw.general;
+    [client_tls_cert_file, client_tls_key_file, client_tls_ca_file].into_iter().for_each(resolve);
+    let Pool { server_tls_ca_file, server_tls_cert_file, server_tls_key_file, .. } = &mut raw.pool;
+    [server_tls_ca_file, server_tls_cert_file, server_tls_key_file].into_iter().for_each(resolve);
+    for database in raw.databases.values_mut() {
+        let Database { server_tls_ca_file, server_tls_cert_file, server_tls_key_file, .. } = database;
+        [server_tls_ca_file, server_tls_cert_file, server_tls_key_file].into_iter().for_each(resolve);
+    }
     raw.databases.values_mut().for_each(|database| resolve(&mut database.password_file));
     raw.users.values_mut().for_each(|user| resolve(&mut user.password_file));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::{HttpListen, JsonLines, Number, Read};
-use super::{AuthMethod, ListenAddr, LogLevel, PoolMode};
+use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion};
 
 /// A section: a struct of optional settings, the list of their names, and "what the other says counts more".
 macro_rules! section {
@@ -54,6 +54,11 @@ section! {
         auth_ident_file: PathBuf,
         admin_users: Vec<String>,
         stats_users: Vec<String>,
+        client_tls_mode: TlsMode,
+        client_tls_cert_file: PathBuf,
+        client_tls_key_file: PathBuf,
+        client_tls_ca_file: PathBuf,
+        client_tls_min_version: TlsVersion,
         client_login_timeout: Duration,
         client_idle_timeout: Duration,
         idle_transaction_timeout: Duration,
@@ -148,6 +153,12 @@ pool_settings! {
     query_wait_timeout: Duration,
     max_prepared_statements: Count,
     max_pinned: Count,
+    server_tls_mode: TlsMode,
+    server_tls_ca_file: PathBuf,
+    server_tls_cert_file: PathBuf,
+    server_tls_key_file: PathBuf,
+    server_tls_direct: bool,
+    server_channel_binding: ChannelBinding,
 }
 
 /// The sections of a file; `General` is read from the same table's loose keys.

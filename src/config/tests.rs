@@ -147,7 +147,7 @@ fn database_urls_that_cannot_work_say_what_to_do() {
     for (variables, expected) in [
         (&[][..], "no database to pool to is configured"),
         (&[("DATABASE_URL", "")], "no database to pool to is configured"),
-        (&[("DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=require")], "TLS to the server is not built yet"),
+        (&[("DATABASE_URL", "postgres://app:hunter2@db/app?sslmode=verify-full")], "needs `server_tls_ca_file`"),
         (&[("DATABASE_URL", "postgres://db/app")], "it names no user"),
         (&[("DATABASE_URL", "postgres://app@db/app")], "it has no password, so \"app\" cannot log in"),
         (&[("DATABASE_URL", "postgres://app:hunter2@localhost:6432/app")], "it names pgsluice's own address"),
@@ -308,6 +308,14 @@ fn warnings_tell_what_is_probably_not_meant() {
     assert_eq!(config.warnings.len(), 5, "{:#?}", config.warnings);
     let trusting = toml("listen = \"*\"\nauth_type = \"any\"").unwrap();
     assert!(trusting.warnings[0].contains("lets everybody in"), "{:?}", trusting.warnings);
+    let clear = |mode: &str| {
+        let variables =
+            [URL, ("PGSLUICE_LISTEN", "*:6432"), ("PGSLUICE_AUTH_TYPE", "plain"), ("PGSLUICE_CLIENT_TLS_MODE", mode)];
+        let files = [("PGSLUICE_CLIENT_TLS_CERT_FILE", "c.pem"), ("PGSLUICE_CLIENT_TLS_KEY_FILE", "c.key")];
+        let config = from_env(&[&variables[..], &files].concat()).unwrap();
+        config.warnings.iter().any(|warning| warning.contains("in the clear"))
+    };
+    assert!(clear("prefer") && !clear("require"));
 }
 
 proptest::proptest! {

@@ -1,8 +1,10 @@
 //! `postgres://user:password@host:port/database?parameters` (libpq, "Connection URIs").
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::units;
+use super::value::Value;
+use super::{ChannelBinding, TlsMode, tls, units};
 
 /// What a URL says.
 #[derive(Default)]
@@ -14,12 +16,16 @@ pub(super) struct DatabaseUrl {
     pub(super) port: Option<u16>,
     pub(super) dbname: Option<String>,
     pub(super) connect_timeout: Option<Duration>,
+    pub(super) tls_mode: Option<TlsMode>,
+    pub(super) tls_ca: Option<PathBuf>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_direct: Option<bool>,
+    pub(super) channel_binding: Option<ChannelBinding>,
 }
 
 /// libpq's names and those that Django's helpers (dj-database-url, django-environ) take as well.
 const SCHEMES: [&str; 4] = ["postgres", "postgresql", "postgis", "pgsql"];
-
-const NO_TLS: &str = "TLS to the server is not built yet: use sslmode=prefer or sslmode=disable";
 
 impl DatabaseUrl {
     /// Reads a URL. Errors never repeat any part of it but names of parameters.
@@ -51,6 +57,10 @@ impl DatabaseUrl {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or("a parameter after `?` has no value; write name=value")?;
             url.parameter(&decode(name)?, decode(value)?)?;
+        }
+        if url.tls_mode.is_none() && url.tls_ca.as_ref().is_some_and(|ca| ca.as_os_str() == tls::SYSTEM_CAS) {
+            // As libpq: the operating system's CAs are of use with the host's name only.
+            url.tls_mode = Some(TlsMode::VerifyFull);
         }
         Ok(url)
     }
@@ -85,19 +95,35 @@ impl DatabaseUrl {
             "password" => self.password = non_empty(value),
             "dbname" => self.dbname = non_empty(value),
             "connect_timeout" => self.connect_timeout = Some(units::parse_duration(&value)?),
-            "sslmode" => match value.as_str() {
-                "disable" | "allow" | "prefer" => {}
-                "require" | "verify-ca" | "verify-full" => return Err(NO_TLS.to_owned()),
-                _ => return Err("sslmode is one of disable, allow, prefer, require, verify-ca, verify-full".into()),
+            "sslmode" => {
+                self.tls_mode = Some(TlsMode::parse(&value).map_err(|_| {
+                    "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full".to_owned()
+                })?);
+            }
+            // The word of django-environ and of dj-database-url's helpers.
+            "ssl" | "ssl_require" => match bool::parse(&value) {
+                Ok(true) => self.tls_mode = Some(self.tls_mode.unwrap_or(TlsMode::Require)),
+                Ok(false) => {}
+                Err(_) => return Err(format!("{name} is true or false")),
             },
-            "channel_binding" | "gssencmode" if value == "require" => {
-                return Err(format!("{name}=require: {NO_TLS}"));
+            "sslrootcert" => self.tls_ca = non_empty(value).map(PathBuf::from),
+            "sslcert" => self.tls_cert = non_empty(value).map(PathBuf::from),
+            "sslkey" => self.tls_key = non_empty(value).map(PathBuf::from),
+            "sslnegotiation" => match value.as_str() {
+                "postgres" => self.tls_direct = Some(false),
+                "direct" => self.tls_direct = Some(true),
+                _ => return Err("sslnegotiation is postgres or direct".to_owned()),
+            },
+            "channel_binding" => {
+                let read = ChannelBinding::parse(&value);
+                self.channel_binding =
+                    Some(read.map_err(|_| "channel_binding is one of disable, prefer, require".to_owned())?);
+            }
+            "gssencmode" if value == "require" => {
+                return Err("gssencmode=require: pgsluice speaks no GSSAPI; use TLS (sslmode=verify-full)".to_owned());
             }
             // Of no meaning between pooler and server: the clients' own values are followed.
-            "channel_binding" | "gssencmode" | "application_name" | "fallback_application_name" => {}
-            "ssl" | "sslcert" | "sslkey" | "sslrootcert" | "ssl_require" => {
-                return Err(format!("{name}: {NO_TLS}"));
-            }
+            "gssencmode" | "application_name" | "fallback_application_name" => {}
             "conn_max_age" | "conn_health_checks" | "disable_server_side_cursors" | "engine" => {
                 return Err(format!("parameter `{name}` is Django's own: leave it out here"));
             }
@@ -105,7 +131,20 @@ impl DatabaseUrl {
                 return Err("parameter `options` belongs to the clients: set it in Django's OPTIONS".into());
             }
             _ => {
-                let known = ["host", "port", "user", "password", "dbname", "connect_timeout", "sslmode"];
+                let known = [
+                    "host",
+                    "port",
+                    "user",
+                    "password",
+                    "dbname",
+                    "connect_timeout",
+                    "sslmode",
+                    "sslrootcert",
+                    "sslcert",
+                    "sslkey",
+                    "sslnegotiation",
+                    "channel_binding",
+                ];
                 let mend = super::error::nearest(name, known)
                     .map_or_else(|| format!("known are {}", known.join(", ")), |n| format!("did you mean `{n}`?"));
                 return Err(format!("unknown parameter `{name}`: leave it out, or {mend}"));
@@ -180,7 +219,11 @@ mod tests {
             ("postgres:///app?user=u&password=p%26q&sslmode=prefer&application_name=x", "u p&q  - app"),
             ("POSTGRES://u:a+b@db", "u a+b db - -"),
             ("postgis://u:p@db/app", "u p db - app"),
-            ("postgres://u:p@db/app?sslmode=require", NO_TLS),
+            ("postgres://u:p@db/app?sslmode=require&sslrootcert=/ca.pem", "u p db - app"),
+            (
+                "postgres://u:p@db/app?sslmode=always",
+                "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full",
+            ),
             (
                 "postgres://u:p@db/app?options=-c%20x",
                 "parameter `options` belongs to the clients: set it in Django's OPTIONS",

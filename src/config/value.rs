@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::{AuthMethod, ListenAddr, LogLevel, PoolMode, units};
+use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion, units};
 
 /// Port of PgBouncer, where applications look for a pooler.
 pub(super) const DEFAULT_PORT: u16 = 6432;
@@ -186,6 +186,18 @@ const AUTH_METHODS: [(&str, AuthMethod); 7] = [
     ("peer", AuthMethod::Peer),
     ("hba", AuthMethod::Hba),
 ];
+const TLS_MODES: [(&str, TlsMode); 6] = [
+    ("disable", TlsMode::Disable),
+    ("allow", TlsMode::Allow),
+    ("prefer", TlsMode::Prefer),
+    ("require", TlsMode::Require),
+    ("verify-ca", TlsMode::VerifyCa),
+    ("verify-full", TlsMode::VerifyFull),
+];
+/// PostgreSQL's words for `ssl_min_protocol_version`, in lower case.
+const TLS_VERSIONS: [(&str, TlsVersion); 2] = [("tlsv1.2", TlsVersion::V12), ("tlsv1.3", TlsVersion::V13)];
+const CHANNEL_BINDINGS: [(&str, ChannelBinding); 3] =
+    [("disable", ChannelBinding::Disable), ("prefer", ChannelBinding::Prefer), ("require", ChannelBinding::Require)];
 const LOG_LEVELS: [(&str, LogLevel); 4] =
     [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
 
@@ -207,6 +219,9 @@ macro_rules! words {
 words!(PoolMode, POOL_MODES);
 words!(AuthMethod, AUTH_METHODS);
 words!(LogLevel, LOG_LEVELS);
+words!(TlsMode, TLS_MODES);
+words!(TlsVersion, TLS_VERSIONS);
+words!(ChannelBinding, CHANNEL_BINDINGS);
 
 /// `text` or `json`.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! What is possible but probably not meant.
 
-use super::{AuthMethod, Config, ListenAddr};
+use super::{AuthMethod, Config, ListenAddr, TlsMode};
 use crate::auth::Secret;
 
 /// Names shown in one warning; the rest is counted.
@@ -47,7 +47,14 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             config.auth.method
         ));
     }
-    config.auth.hba.warnings(config.auth.method, exposed, warnings);
+    config.auth.hba.warnings(config.auth.method, exposed, config.client_tls.offered(), warnings);
+    if exposed && config.auth.method == AuthMethod::Plain && config.client_tls.mode < TlsMode::Require {
+        warnings.push(
+            "auth_type = \"plain\": clients' passwords cross the network in the clear unless client_tls_mode is require or \
+             more"
+                .to_owned(),
+        );
+    }
     for reserved in ["pgsluice", "pgbouncer"] {
         if config.databases.contains_key(reserved) {
             warnings.push(format!("the database \"{reserved}\" cannot be reached: the name is the console's"));

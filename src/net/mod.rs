@@ -1,18 +1,27 @@
 //! Sockets and buffers: readiness I/O that makes no system call it need not make.
 //!
 //! [`socket`] is the one file with `unsafe` (registering a descriptor with the reactor). TCP and Unix sockets are
-//! the same thing here: a non-blocking descriptor.
+//! the same thing here: a non-blocking descriptor. TLS is a state of a [`Socket`] ([`tls_stream`]); what it is made from is
+//! in [`tls`].
 
 pub mod buffer;
+pub mod certificate;
 pub mod clock;
 pub mod dial;
 pub mod host;
 pub mod listener;
 pub mod socket;
+pub mod tls;
+pub mod tls_stream;
+#[cfg(test)]
+mod tls_tests;
+mod tls_verify;
+mod tls_words;
 
 pub use buffer::{BufPool, Lent};
 pub use listener::{Listener, PeerAddr};
 pub use socket::Socket;
+pub use tls::{Acceptor, Connector, TlsError, TlsFiles};
 
 std::thread_local! {
     static WORKER: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };

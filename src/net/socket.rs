@@ -4,31 +4,64 @@
 //! - `send` is tried at once; writability is asked for only after EAGAIN, on a duplicate of the descriptor, because
 //!   on Unix sockets a standing interest in it costs a wake-up per read of the peer.
 //!
+//! - With TLS the same rules hold for records; what has been decrypted and not yet read counts as readable. Without it
+//!   the cost is one branch.
+//!
 //! All methods are cancel safe: nothing is kept in a future.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::tls::{TlsError, TlsInfo};
+use super::tls_stream::Tls;
+
+/// Plaintext that is decrypted ahead of its reader to see whether a close_notify stands behind it.
+const AHEAD: usize = 4096;
+
 /// A connected stream socket.
 pub struct Socket {
-    fd: AsyncFd<OwnedFd>,
+    line: AsyncFd<Line>,
     /// Present only while a write is blocked.
     writable: Option<Box<AsyncFd<OwnedFd>>>,
-    /// [`Self::poll_closed`] took the reactor's word that bytes are there: ask the kernel instead.
-    unread: AtomicBool,
 }
 
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` owns an open descriptor and keeps it open until the `AsyncFd` that holds it is dropped,
-    // which is what `register_with_interest` asks of its caller.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+/// The descriptor, and TLS on it.
+struct Line {
+    fd: OwnedFd,
+    /// [`Socket::poll_closed`] took the reactor's word that bytes are there: ask the kernel instead.
+    unread: bool,
+    tls: Option<Box<Tls>>,
+}
+
+impl AsRawFd for Line {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye(&self.fd);
+        }
+    }
+}
+
+/// What owns an open descriptor and keeps it open, the same one, for as long as it lives.
+trait Owner: AsRawFd {}
+impl Owner for OwnedFd {}
+impl Owner for Line {}
+
+fn register<T: Owner>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: an `Owner` keeps its descriptor open until the `AsyncFd` that holds it is dropped, which is what
+    // `register_with_interest` asks of its caller.
+    unsafe { AsyncFd::register_with_interest(owner, interest) }.map_err(io::Error::from)
 }
 
 /// Registers a listening descriptor for readability.
@@ -46,7 +79,11 @@ impl Socket {
     /// Those of `fcntl` and the reactor.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Socket { fd: register(fd, Interest::READABLE)?, writable: None, unread: AtomicBool::new(false) })
+        Socket::on(Line { fd, unread: false, tls: None })
+    }
+
+    fn on(line: Line) -> io::Result<Self> {
+        Ok(Socket { line: register(line, Interest::READABLE)?, writable: None })
     }
 
     /// Registers with the current runtime instead of the one it was made on (two `epoll_ctl`).
@@ -54,19 +91,25 @@ impl Socket {
     /// # Errors
     /// Those of the reactor; the socket is closed then.
     pub fn rehome(self) -> io::Result<Self> {
-        Socket::new(self.fd.into_inner())
+        let mut line = self.line.into_inner();
+        // The new registration tells of what is there.
+        line.unread = false;
+        Socket::on(line)
     }
 
     /// Reads once into `buf`, which must not be empty. `Ok(0)` is the end of the stream.
-    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.unread.load(Relaxed)
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.line.get_ref().tls.is_some() {
+            return self.poll_recv_tls(cx, buf);
+        }
+        if self.line.get_ref().unread
             && let Some(received) = self.recv_unread(buf)
         {
             return Poll::Ready(received);
         }
         loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::empty()) {
+            let mut guard = ready!(self.line.poll_read_ready(cx))?;
+            match rustix::net::recv(&guard.get_inner().fd, &mut *buf, RecvFlags::empty()) {
                 Ok((_, n)) => {
                     if n > 0 && n < buf.len() {
                         guard.clear_ready();
@@ -82,16 +125,16 @@ impl Socket {
 
     /// Reads what [`Self::poll_closed`] passed over; `None` when it was nothing, and the reactor will tell.
     #[cold]
-    fn recv_unread(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+    fn recv_unread(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
         loop {
-            match rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::empty()) {
+            match rustix::net::recv(&self.line.get_ref().fd, &mut *buf, RecvFlags::empty()) {
                 Ok((_, n)) => {
-                    self.unread.store(n == buf.len(), Relaxed);
+                    self.line.get_mut().unread = n == buf.len();
                     return Some(Ok(n));
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    self.unread.store(false, Relaxed);
+                    self.line.get_mut().unread = false;
                     return None;
                 }
                 Err(e) => return Some(Err(e.into())),
@@ -99,38 +142,110 @@ impl Socket {
         }
     }
 
-    /// Waits until the peer has closed its side or is gone, whatever bytes are still to be read before that.
-    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_recv_tls(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let Ok(mut guard) = ready!(self.fd.poll_read_ready(cx)) else { return Poll::Ready(()) };
+            if let Some(tls) = &mut self.line.get_mut().tls
+                && let Some(read) = tls.read(buf)
+            {
+                return Poll::Ready(read);
+            }
+            let n = ready!(self.poll_pull(cx, buf))?;
+            if n > 0 {
+                return Poll::Ready(Ok(n));
+            }
+        }
+    }
+
+    /// Receives and decrypts once, when the reactor (or [`Line::unread`]) says that there is something.
+    fn poll_pull(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.line.get_ref().unread {
+            let (n, drained) = self.pull(buf)?;
+            self.line.get_mut().unread = !drained;
+            return Poll::Ready(Ok(n));
+        }
+        let mut guard = ready!(self.line.poll_read_ready(cx))?;
+        let line = guard.get_inner();
+        let Some(tls) = &line.tls else { return Poll::Ready(Ok(0)) };
+        let received = tls.receive(&line.fd)?;
+        if received.drained {
+            guard.clear_ready();
+        }
+        let line = self.line.get_mut();
+        Poll::Ready(Ok(line.tls.as_mut().map_or(0, |tls| tls.take(&line.fd, &received, buf))))
+    }
+
+    /// Receives and decrypts once without asking the reactor: the bytes in `buf`, and whether the kernel has no more.
+    fn pull(&mut self, buf: &mut [u8]) -> io::Result<(usize, bool)> {
+        let line = self.line.get_mut();
+        let Some(tls) = &mut line.tls else { return Ok((0, true)) };
+        let received = tls.receive(&line.fd)?;
+        Ok((tls.take(&line.fd, &received, buf), received.drained))
+    }
+
+    /// Waits until the peer has closed its side or is gone, whatever bytes are still to be read before that.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.line.get_ref().tls.as_ref().is_some_and(|tls| tls.ended()) {
+                return Poll::Ready(());
+            }
+            let Ok(mut guard) = ready!(self.line.poll_read_ready(cx)) else { return Poll::Ready(()) };
             if guard.ready().is_read_closed() || guard.ready().is_error() {
                 return Poll::Ready(());
             }
             // Only an edge wakes the task, and there is none while the reactor holds this one for news.
             guard.clear_ready();
-            self.unread.store(true, Relaxed);
+            self.line.get_mut().unread = true;
+            if self.line.get_ref().tls.is_some() && self.look(AHEAD).is_err() {
+                return Poll::Ready(());
+            }
         }
     }
 
+    /// With TLS: decrypts until `enough` bytes wait for the reader, or nothing has come.
+    fn look(&mut self, enough: usize) -> io::Result<()> {
+        while self.line.get_ref().tls.as_ref().is_some_and(|tls| tls.waiting().len() < enough && !tls.ended()) {
+            let (_, drained) = self.pull(&mut [])?;
+            if drained {
+                self.line.get_mut().unread = false;
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// As [`Self::poll_closed`].
-    pub async fn closed(&self) {
+    pub async fn closed(&mut self) {
         std::future::poll_fn(|cx| self.poll_closed(cx)).await
     }
 
     /// Copies bytes that are there without taking them; how many.
-    pub fn peek(&self, buf: &mut [u8]) -> usize {
-        rustix::net::recv(self.fd.get_ref(), &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(_, n)| n)
+    pub fn peek(&mut self, buf: &mut [u8]) -> usize {
+        if self.line.get_ref().tls.is_some() {
+            // What was decrypted before an error counts.
+            let _ = self.look(buf.len());
+        }
+        let line = self.line.get_ref();
+        if let Some(tls) = &line.tls {
+            let n = tls.waiting().len().min(buf.len());
+            buf[..n].copy_from_slice(&tls.waiting()[..n]);
+            return n;
+        }
+        rustix::net::recv(&line.fd, &mut *buf, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(_, n)| n)
     }
 
     /// Whether bytes, an error or the end of the stream are waiting, as far as the reactor has heard; when it says
     /// so, one peek makes sure. For idle servers, which have nothing to say.
-    pub fn has_input(&self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(guard) = self.fd.poll_read_ready(cx) else {
+    /// Records that carry nothing (a session ticket) are taken and do not count.
+    pub fn has_input(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.line.get_ref().tls.is_some() {
+            return self.has_input_tls(cx);
+        }
+        let Poll::Ready(guard) = self.line.poll_read_ready(cx) else {
             return false;
         };
         let Ok(mut guard) = guard else { return true };
         let mut byte = [0u8; 1];
-        match rustix::net::recv(self.fd.get_ref(), &mut byte, RecvFlags::PEEK) {
+        match rustix::net::recv(&guard.get_inner().fd, &mut byte, RecvFlags::PEEK) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
                 guard.clear_ready();
                 false
@@ -139,10 +254,35 @@ impl Socket {
         }
     }
 
+    fn has_input_tls(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            if self.line.get_ref().tls.as_ref().is_some_and(|tls| tls.has_plain()) {
+                return true;
+            }
+            match self.poll_pull(cx, &mut []) {
+                Poll::Pending => return false,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
     /// Whether the peer has closed its side, without taking bytes. `false` while data is still to be read.
-    pub fn peer_closed(&self) -> bool {
+    pub fn peer_closed(&mut self) -> bool {
+        let line = self.line.get_mut();
+        if let Some(tls) = &mut line.tls {
+            // What is received is kept for the reader; the reactor goes on saying that there is something.
+            while !tls.has_plain() {
+                let Ok(received) = tls.receive(&line.fd) else { return true };
+                tls.take(&line.fd, &received, &mut []);
+                if received.drained && !tls.has_plain() {
+                    return false;
+                }
+            }
+            return tls.waiting().is_empty();
+        }
         let mut byte = [0u8; 1];
-        match rustix::net::recv(self.fd.get_ref(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&line.fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, n)) => n == 0,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
             Err(_) => true,
@@ -151,10 +291,11 @@ impl Socket {
 
     /// Waits until something can be read (or the stream has ended), without reading it.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unread.load(Relaxed) {
+        let line = self.line.get_ref();
+        if line.unread || line.tls.as_ref().is_some_and(|tls| tls.has_plain()) {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.fd.poll_read_ready(cx))?.retain_ready();
+        ready!(self.line.poll_read_ready(cx))?.retain_ready();
         Poll::Ready(Ok(()))
     }
 
@@ -162,10 +303,14 @@ impl Socket {
     ///
     /// # Errors
     /// Any error of `send` but EAGAIN: the connection is lost.
-    pub fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+    pub fn try_send(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let line = self.line.get_mut();
+        if let Some(tls) = &mut line.tls {
+            return tls.try_send(&line.fd, buf);
+        }
         let mut sent = 0;
         while sent < buf.len() {
-            match rustix::net::send(self.fd.get_ref(), &buf[sent..], SendFlags::NOSIGNAL) {
+            match rustix::net::send(&line.fd, &buf[sent..], SendFlags::NOSIGNAL) {
                 Ok(n) => sent += n,
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(rustix::io::Errno::INTR) => {}
@@ -178,7 +323,7 @@ impl Socket {
     /// Waits until the kernel takes bytes again. Forget it with [`Self::written`] once drained.
     pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.writable.is_none() {
-            let dup = self.fd.get_ref().try_clone()?;
+            let dup = self.line.get_ref().fd.try_clone()?;
             self.writable = Some(Box::new(register(dup, Interest::WRITABLE)?));
         }
         let Some(w) = &self.writable else {
@@ -215,12 +360,46 @@ impl Socket {
     ///
     /// # Errors
     /// Those of `recv`.
-    pub async fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub async fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buf)).await
+    }
+
+    /// Encrypts everything from now on: runs the handshake. `early` has been received already. Cancel safe, but the
+    /// connection is of no use when it was not run to its end.
+    ///
+    /// # Errors
+    /// The handshake failed (the peer has been told), or the connection did.
+    pub async fn secure(&mut self, tls: Tls, mut early: Vec<u8>) -> Result<(), TlsError> {
+        self.line.get_mut().tls = Some(Box::new(tls));
+        std::future::poll_fn(|cx| self.poll_shake(cx, &mut early)).await
+    }
+
+    fn poll_shake(&mut self, cx: &mut Context<'_>, early: &mut Vec<u8>) -> Poll<Result<(), TlsError>> {
+        loop {
+            let line = self.line.get_mut();
+            let Some(tls) = &mut line.tls else { return Poll::Ready(Ok(())) };
+            if tls.shake(&line.fd, early)? {
+                self.written();
+                return Poll::Ready(Ok(()));
+            }
+            if tls.ended() {
+                return Poll::Ready(Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())));
+            }
+            if tls.blocked() {
+                ready!(self.poll_writable(cx))?;
+            } else {
+                ready!(self.poll_pull(cx, &mut []))?;
+            }
+        }
+    }
+
+    /// What is known of TLS on it; `None` without.
+    pub fn tls(&self) -> Option<TlsInfo<'_>> {
+        self.line.get_ref().tls.as_ref().map(|tls| TlsInfo { state: tls.state() })
     }
 
     /// The descriptor, for socket options.
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.get_ref().as_fd()
+        self.line.get_ref().fd.as_fd()
     }
 }

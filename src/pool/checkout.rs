@@ -137,7 +137,7 @@ impl Pool {
     pub(super) fn accept(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        pooled: Box<Pooled>,
+        mut pooled: Box<Pooled>,
         worker: usize,
         client: u64,
     ) -> Option<Checkout> {

@@ -30,11 +30,14 @@ pub use stats::{Histogram, Stats};
 
 use crate::auth::AuthContext;
 use crate::config::{PoolMode, PoolSettings};
+use crate::net::TlsFiles;
 use crate::net::clock::now_us;
 use crate::server::{ConnectError, ParamSet, Params, Schema, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
 pub struct Shared {
+    /// How servers are asked for TLS.
+    pub tls: Arc<TlsFiles>,
     /// Keys of the process and derived secrets.
     pub auth: Arc<AuthContext>,
     /// Interned parameter sets.
@@ -260,7 +263,9 @@ impl Pool {
         book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
         drop(book);
         self.failure.notify_waiters();
-        tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %error.fields(&self.target).message,
+        let fields = error.fields(&self.target);
+        let mend = fields.hint.filter(|_| matches!(error, ConnectError::Tls { .. })).unwrap_or_default();
+        tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %fields.message, mend,
             retry_ms = pause_us / 1000, "cannot open a server connection");
     }
 

@@ -79,6 +79,7 @@ impl Pools {
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
             secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
+            tls: self.shared.tls.connector(&rule.pool.tls),
             timeout: rule.pool.server_connect_timeout,
         }
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::net::dial::{Reached, dial_again};
+use super::encrypt::dial_cancel;
+use crate::net::Connector;
+use crate::net::dial::Reached;
 use crate::wire::control;
 
 /// Time allowed to deliver one cancel request.
@@ -19,6 +21,9 @@ pub struct ServerKey {
     at: Reached,
     pid: u32,
     secret: Vec<u8>,
+    /// The session has TLS: so has its cancel request. With the name that was dialled, which the certificate is
+    /// checked against.
+    tls: Option<(Arc<Connector>, Box<str>)>,
     /// Cancel requests not yet delivered. The server is not handed on while there are any: the cancel would hit
     /// the next client's query (PgBouncer's SV_BEING_CANCELED).
     in_flight: AtomicU32,
@@ -26,9 +31,9 @@ pub struct ServerKey {
 }
 
 impl ServerKey {
-    /// From BackendKeyData.
-    pub fn new(at: Reached, pid: u32, secret: Vec<u8>) -> Self {
-        ServerKey { at, pid, secret, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+    /// From BackendKeyData; `tls` when the session has TLS.
+    pub fn new(at: Reached, pid: u32, secret: Vec<u8>, tls: Option<(Arc<Connector>, Box<str>)>) -> Self {
+        ServerKey { at, pid, secret, tls, in_flight: AtomicU32::new(0), delivered: Notify::new() }
     }
 
     /// Backend process id.
@@ -49,7 +54,7 @@ impl ServerKey {
     }
 
     async fn send(&self) -> io::Result<()> {
-        let mut socket = dial_again(&self.at).await?;
+        let mut socket = dial_cancel(&self.at, self.tls.as_ref()).await?;
         let mut packet = Vec::new();
         control::cancel(&mut packet, self.pid, &self.secret);
         socket.send_all(&packet).await?;
@@ -108,11 +113,11 @@ mod tests {
         let (_socket, reached) = dial("localhost", port).await.unwrap();
         assert_eq!(reached, Reached::Tcp(listener.local_addr().unwrap()), "the address, not the name");
         drop(listener.accept().await.unwrap());
-        let key = Arc::new(ServerKey::new(reached, 7, vec![1, 2, 3, 4]));
+        let key = Arc::new(ServerKey::new(reached, 7, vec![1, 2, 3, 4], None));
         let mark = key.mark();
         let hear = async {
             let stream = listener.accept().await.unwrap().0.into_std().unwrap();
-            let socket = crate::net::Socket::new(stream.into()).unwrap();
+            let mut socket = crate::net::Socket::new(stream.into()).unwrap();
             let mut packet = [0; 16];
             let mut n = 0;
             while n < packet.len() {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use super::encrypt::{self, Begun, Progress, Way};
 use super::{InMessage, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
-use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply};
-use crate::net::Socket;
+use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::dial::{Reached, dial};
+use crate::net::{Connector, Socket};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
 use crate::wire::tag::{backend, frontend};
 use crate::wire::{Frame, Tracker, control, frame};
@@ -32,6 +33,8 @@ pub struct Target {
     pub user: String,
     /// Password.
     pub secret: Option<Secret>,
+    /// How it is asked for TLS.
+    pub tls: Arc<Connector>,
     /// Time allowed for all of it.
     pub timeout: Duration,
 }
@@ -45,6 +48,13 @@ pub enum ConnectError {
     Timeout,
     /// The server refused: its own words.
     Refused(ErrorFields),
+    /// TLS did not come about.
+    Tls {
+        /// What went wrong.
+        fault: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
     /// We could not authenticate.
     Auth(String),
     /// The server does not speak the protocol.
@@ -65,12 +75,31 @@ impl ConnectError {
                 ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("login at {at} timed out"))
                     .hint("Raise server_connect_timeout if the database is only slow to accept.")
             }
+            ConnectError::Tls { fault, mend } => {
+                ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("TLS with {at} failed: {fault}")).hint(*mend)
+            }
             ConnectError::Auth(e) => {
                 ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, format!("pgsluice could not log in at {at}: {e}"))
             }
             ConnectError::Protocol(e) => {
                 ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, format!("{at} does not speak PostgreSQL: {e}"))
             }
+        }
+    }
+
+    /// Of two failed ways the error that says more: the server's own words before those about TLS.
+    fn or_first(self, first: ConnectError) -> ConnectError {
+        if matches!(self, ConnectError::Refused(_) | ConnectError::Auth(_)) { self } else { first }
+    }
+
+    /// In a few words, for the log of a cancel request.
+    pub(super) fn text(&self) -> String {
+        match self {
+            ConnectError::Unreachable(e) | ConnectError::Auth(e) => e.clone(),
+            ConnectError::Tls { fault, mend } => format!("TLS failed: {fault} ({mend})"),
+            ConnectError::Refused(e) => e.message.clone(),
+            ConnectError::Protocol(e) => (*e).to_owned(),
+            ConnectError::Timeout => "timed out".to_owned(),
         }
     }
 
@@ -127,19 +156,51 @@ async fn login(
     auth: &Arc<AuthContext>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let (socket, reached) = dial(&target.host, target.port).await?;
+    let (way, other) = encrypt::ways(&target.tls, &target.host);
+    let mut progress = Progress::default();
+    match (log_in(target, startup, auth, worker, way, &mut progress).await, other) {
+        (Err(e), Some(other)) if encrypt::other_way_may_do(way, &e, progress) => {
+            tracing::debug!(target: "pgsluice::server", host = %target.host, error = %e.text(), "trying again {}", if other == Way::Plain { "without TLS" } else { "with TLS" });
+            // The first error says more when both ways fail.
+            log_in(target, startup, auth, worker, other, &mut progress).await.map_err(|second| second.or_first(e))
+        }
+        (done, _) => done,
+    }
+}
+
+async fn log_in(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+    way: Way,
+    progress: &mut Progress,
+) -> Result<Server, ConnectError> {
+    let (mut socket, reached) = dial(&target.host, target.port).await?;
+    let begun = encrypt::encrypt(&mut socket, &target.tls, &target.host, way).await?;
+    progress.tls = socket.tls().is_some();
     let mut io = Messages { socket, buf: Vec::new(), at: 0 };
+    if begun == Begun::Error {
+        return Err(io.rest_of_error().await);
+    }
     let mut out = Vec::new();
     let names = [("user", target.user.as_str()), ("database", target.dbname.as_str())];
     // Ours last: of two with one name the last counts.
     control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
     io.forked().await?;
-    authenticate(&mut io, ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())).await?;
-    welcome(io, reached, startup, worker).await
+    let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())
+        .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
+    authenticate(&mut io, target, machine, progress).await?;
+    welcome(io, target, reached, startup, worker).await
 }
 
-async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), ConnectError> {
+async fn authenticate(
+    io: &mut Messages,
+    target: &Target,
+    mut auth: ServerAuth,
+    progress: &mut Progress,
+) -> Result<(), ConnectError> {
     loop {
         let (tag, body) = io.next().await?;
         match tag {
@@ -169,6 +230,10 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
             Reply::Ok => return Ok(()),
             other => {
                 if let Some(body) = other.body() {
+                    progress.proved = true;
+                    if code == method::CLEARTEXT {
+                        warn_of_clear_text(&io.socket, target);
+                    }
                     let mut out = Vec::new();
                     frame::put(&mut out, frontend::PASSWORD, |b| b.extend_from_slice(&body));
                     io.socket.send_all(&out).await?;
@@ -178,8 +243,17 @@ async fn authenticate(io: &mut Messages, mut auth: ServerAuth) -> Result<(), Con
     }
 }
 
+/// Once, and loudly: whoever is on the way has the password.
+fn warn_of_clear_text(socket: &Socket, target: &Target) {
+    if encrypt::is_overheard(socket) && target.tls.warn_once() {
+        tracing::warn!(target: "pgsluice::server", host = %target.host, user = %target.user,
+            "THE PASSWORD IS SENT IN THE CLEAR over a network: set server_tls_mode = \"verify-full\" (or require), or scram-sha-256 in the server's pg_hba.conf");
+    }
+}
+
 async fn welcome(
     mut io: Messages,
+    target: &Target,
     reached: Reached,
     startup: &Arc<ParamSet>,
     worker: usize,
@@ -209,12 +283,14 @@ async fn welcome(
     if io.at != io.buf.len() {
         return Err(ConnectError::Protocol("the server said more than was asked"));
     }
+    let tls = io.socket.tls().map(|tls| tls.summary());
+    let tls_to = tls.as_ref().map(|_| (Arc::clone(&target.tls), target.host.as_str().into()));
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     Ok(Server {
         socket: io.socket,
         worker,
-        info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix)),
-        key: Arc::new(ServerKey::new(reached, key.0, key.1)),
+        info: Arc::new(ServerInfo::new(NEXT_ID.fetch_add(1, Relaxed), key.0, unix).with_tls(tls.unwrap_or_default())),
+        key: Arc::new(ServerKey::new(reached, key.0, key.1, tls_to)),
         tracker: Tracker::new(),
         statements: ServerStatements::default(),
         unnamed_of: 0,
@@ -296,6 +372,16 @@ impl Messages {
         }
         self.buf.extend_from_slice(&chunk[..n]);
         Ok(())
+    }
+
+    /// The error whose first byte has been read.
+    async fn rest_of_error(&mut self) -> ConnectError {
+        self.buf.push(backend::ERROR);
+        let message = async {
+            self.forked().await?;
+            self.next().await
+        };
+        message.await.map_or_else(|e| e, |(_, body)| refused(&body))
     }
 
     /// Waits for the first answer, and takes the one that is no message: a postmaster that cannot fork says `E` and a

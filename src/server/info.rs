@@ -42,6 +42,8 @@ pub struct ServerInfo {
     pub pid: u32,
     /// Unix time of the connect, seconds.
     pub connected_unix: u64,
+    /// TLS version and cipher; empty without TLS.
+    pub tls: Box<str>,
     state: AtomicU8,
     tx: AtomicU8,
     tx_since_us: AtomicU64,
@@ -57,6 +59,11 @@ impl ServerInfo {
     /// A server just logged in.
     pub fn new(id: u64, pid: u32, connected_unix: u64) -> Self {
         ServerInfo { id, pid, connected_unix, tx: AtomicU8::new(b'I'), ..ServerInfo::default() }
+    }
+
+    /// With TLS, or without when it is empty.
+    pub fn with_tls(self, tls: String) -> Self {
+        ServerInfo { tls: tls.into(), ..self }
     }
 
     /// Notes a change of state at `now_us`.

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod clean;
 pub mod connect;
+mod encrypt;
 pub mod info;
 pub mod params;
 pub mod shared;

@@ -132,6 +132,12 @@ pub fn cancel(out: &mut Vec<u8>, pid: u32, secret: &[u8]) {
     put(out, &CancelRequest::new(pid as i32, SecretKey::Bytes(Bytes::copy_from_slice(secret))));
 }
 
+/// SSLRequest.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    out.extend_from_slice(&8u32.to_be_bytes());
+    out.extend_from_slice(&super::startup::SSL.to_be_bytes());
+}
+
 /// PasswordMessage; `password` is already hashed for md5.
 pub fn password(out: &mut Vec<u8>, password: &str) {
     put(out, &Password::new(password.to_owned()));

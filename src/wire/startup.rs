@@ -14,7 +14,8 @@ pub const MAX_PACKET: usize = 10_000;
 pub const NEWEST_MINOR: u16 = 2;
 
 const CANCEL: u32 = 80_877_102;
-const SSL: u32 = 80_877_103;
+/// Code of SSLRequest.
+pub const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 
 /// A first packet. `Debug` shows the kind only.

@@ -28,7 +28,7 @@ pub const PASSWORD: &str = "secret";
 /// The database that the users share.
 pub const DATABASE: &str = "app";
 
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 const ROLES: &str = "\
 CREATE ROLE app LOGIN PASSWORD 'secret'
@@ -369,7 +369,7 @@ fn give_away(dir: &Path) {
     }
 }
 
-fn root() -> bool {
+pub fn root() -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").map(|own| own.uid() == 0).unwrap_or(false)
 }

@@ -5,9 +5,12 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)] // each test file uses a part; a test may panic
 
 pub mod cluster;
+pub mod copy;
+pub mod pki;
 pub mod pooler;
 pub mod proxy;
 pub mod raw;
+pub mod secured;
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -91,7 +91,9 @@ impl Setup {
         let unix = self.socket_dir.iter().map(|dir| format!(",{}", dir.display()));
         command.env("PGSLUICE_LISTEN", unix.fold(local(port).to_string(), |tcp, unix| tcp + &unix));
         command.env("PGSLUICE_HTTP_LISTEN", local(http_port).to_string());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // `{port}` is the port of this start.
+        let filled = |value: &String| value.replace("{port}", &port.to_string());
+        command.envs(self.environment.iter().map(|(name, value)| (name, filled(value))));
         if let Some(toml) = &self.toml {
             let path = dir.path().join("pgsluice.toml");
             fs::write(&path, toml).unwrap();

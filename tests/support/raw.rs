@@ -8,11 +8,14 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
 use ring::{digest, hmac, pbkdf2};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::DEADLINE;
 
@@ -34,6 +37,7 @@ pub struct Client {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A message of the server.
@@ -66,6 +70,24 @@ impl Client {
         Self::new(Stream::Unix(UnixStream::connect(path)?))
     }
 
+    /// TLS from here on: the handshake, to its end on this side.
+    pub fn encrypt(self, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
+        let Stream::Tcp(mut stream) = self.stream else { panic!("TLS on TCP only") };
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Self::new(Stream::Tls(Box::new(StreamOwned::new(tls, stream))))
+    }
+
+    /// Asks for TLS, which must be there, and begins it.
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
+        let mut client = Self::connect(address)?;
+        assert_eq!(client.ask_tls()?, b'S', "TLS is offered");
+        client.encrypt(config, host)
+    }
+
     fn new(stream: Stream) -> io::Result<Self> {
         let client = Self { stream, key: None, parameters: Vec::new(), status: 0 };
         client.set_timeout(DEADLINE)?;
@@ -84,6 +106,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)),
             Stream::Unix(stream) => stream.set_read_timeout(Some(limit)),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(limit)),
         }
     }
 
@@ -92,6 +115,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(Some(limit)),
             Stream::Unix(stream) => stream.set_write_timeout(Some(limit)),
+            Stream::Tls(stream) => stream.sock.set_write_timeout(Some(limit)),
         }
     }
 
@@ -102,6 +126,7 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -143,6 +168,22 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// TLS's own goodbye; the connection stays.
+    pub fn close_notify(&mut self) -> io::Result<()> {
+        let Stream::Tls(stream) = &mut self.stream else { panic!("no TLS") };
+        stream.conn.send_close_notify();
+        stream.flush()
+    }
+
+    /// Bytes on the connection itself: under TLS they are a record, or a part of one.
+    pub fn send_beneath(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tls(stream) => stream.sock.write_all(bytes),
+            _ => self.send(bytes),
         }
     }
 
@@ -150,13 +191,18 @@ impl Client {
     pub fn into_tcp(self) -> TcpStream {
         match self.stream {
             Stream::Tcp(stream) => stream,
-            Stream::Unix(_) => panic!("connected by a Unix socket"),
+            Stream::Unix(_) | Stream::Tls(_) => panic!("no plain TCP stream"),
         }
     }
 
     /// Closes with a reset instead of a goodbye.
     pub fn reset(self) {
-        if let Stream::Tcp(stream) = &self.stream {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Tls(stream) => Some(&stream.sock),
+            Stream::Unix(_) => None,
+        };
+        if let Some(stream) = stream {
             socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
     }
@@ -213,6 +259,7 @@ impl Client {
         let peeked = match &self.stream {
             Stream::Tcp(stream) => stream.peek(&mut byte),
             Stream::Unix(_) => unimplemented!("peek of a Unix socket is not stable"),
+            Stream::Tls(stream) => stream.sock.peek(&mut byte),
         };
         self.set_timeout(DEADLINE).unwrap();
         matches!(peeked, Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
@@ -227,6 +274,7 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read_exact(bytes),
             Stream::Unix(stream) => stream.read_exact(bytes),
+            Stream::Tls(stream) => stream.read_exact(bytes),
         }
     }
 

@@ -4,14 +4,27 @@ use std::num::NonZeroU32;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{KEY_LEN, MAX_ITERATIONS, MAX_MESSAGE};
+use super::{END_POINT, KEY_LEN, MAX_ITERATIONS, MAX_MESSAGE};
 use crate::auth::AuthError;
 use crate::auth::error::printable;
 
+/// A client on channel binding (RFC 5802, 7: `gs2-cbind-flag`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::auth) enum Flag {
+    /// `n`: the client cannot.
+    No,
+    /// `y`: the client could, and thinks that the server cannot.
+    Thinks,
+    /// `p=tls-server-end-point`: the exchange is bound.
+    Bound,
+}
+
 /// `client-first-message`.
 pub(in crate::auth) struct ClientFirst<'a> {
-    /// `n` (no channel binding) or `y` (client could, thinks that the server cannot).
-    pub(in crate::auth) binding_flag: u8,
+    /// What it says of channel binding.
+    pub(in crate::auth) flag: Flag,
+    /// The gs2 header as it came: a part of what `c=` repeats.
+    pub(in crate::auth) header: &'a str,
     /// Everything behind the gs2 header: part of what is signed.
     pub(in crate::auth) bare: &'a str,
     pub(in crate::auth) nonce: &'a str,
@@ -68,17 +81,22 @@ impl<'a> ClientFirst<'a> {
     /// Follows `read_client_first_message` in `auth-scram.c`.
     pub(in crate::auth) fn parse(message: &'a [u8]) -> Result<ClientFirst<'a>, AuthError> {
         let message = text(message)?;
-        let binding_flag = message.as_bytes()[0];
-        match binding_flag {
-            b'n' | b'y' => {}
+        let (flag, rest) = match message.as_bytes()[0] {
+            b'n' => (Flag::No, &message[1..]),
+            b'y' => (Flag::Thinks, &message[1..]),
             b'p' => {
-                return Err(AuthError::Unsupported("client requires SCRAM channel binding, but it is not supported"));
+                let mut rest = message;
+                let kind = attribute(&mut rest, 'p', "The channel binding type is missing.")?;
+                if kind != END_POINT {
+                    return Err(AuthError::Unsupported("unsupported SCRAM channel-binding type"));
+                }
+                (Flag::Bound, &message["p=".len() + kind.len()..])
             }
             _ => {
                 return Err(AuthError::Malformed("The gs2 header of the SCRAM message is unknown."));
             }
-        }
-        let rest = message[1..].strip_prefix(',').ok_or(AuthError::Malformed("Comma expected in the gs2 header."))?;
+        };
+        let rest = rest.strip_prefix(',').ok_or(AuthError::Malformed("Comma expected in the gs2 header."))?;
         if rest.starts_with("a=") {
             return Err(AuthError::Unsupported("client uses authorization identity, but it is not supported"));
         }
@@ -92,7 +110,8 @@ impl<'a> ClientFirst<'a> {
         attribute(&mut rest, 'n', "The SCRAM user name is missing.")?;
         let nonce = attribute(&mut rest, 'r', "The SCRAM nonce is missing.")?;
         check_nonce(nonce)?;
-        Ok(ClientFirst { binding_flag, bare, nonce })
+        let header = &message[..message.len() - bare.len()];
+        Ok(ClientFirst { flag, header, bare, nonce })
     }
 }
 

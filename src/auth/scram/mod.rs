@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677) as PostgreSQL speaks it
+//! SCRAM-SHA-256, with channel binding too (RFC 5802, RFC 7677, RFC 5929), as PostgreSQL speaks it
 //! (`src/common/scram-common.c`, `src/backend/libpq/auth-scram.c`, `src/interfaces/libpq/fe-auth-scram.c`).
 //!
 //! Hand-written on ring's HMAC, SHA-256 and PBKDF2, because a pooler needs what ready-made machines lack: a bound on
@@ -23,8 +23,12 @@ pub const DEFAULT_ITERATIONS: u32 = 4096;
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 /// Longest SASL message that is read (`PG_MAX_SASL_MESSAGE_LENGTH`, `src/include/libpq/sasl.h`).
 pub const MAX_MESSAGE: usize = 1024;
-/// The only mechanism spoken.
+/// The mechanism without channel binding.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// The same bound to the TLS connection.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The only type of channel binding that PostgreSQL has (RFC 5929, section 4).
+pub(super) const END_POINT: &str = "tls-server-end-point";
 /// Random bytes of a nonce and of a salt (`SCRAM_RAW_NONCE_LEN`, `SCRAM_DEFAULT_SALT_LEN`).
 pub(super) const NONCE_LEN: usize = 18;
 pub(super) const SALT_LEN: usize = 16;

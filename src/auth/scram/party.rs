@@ -2,18 +2,34 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::message::{ClientFinal, ClientFirst, ServerFirst, parse_server_final};
-use super::{ClientKey, Keys, NONCE_LEN, Verifier, hmac_sha256, sha256, xor};
+use super::message::{ClientFinal, ClientFirst, Flag, ServerFirst, parse_server_final};
+use super::{ClientKey, END_POINT, Keys, NONCE_LEN, Verifier, hmac_sha256, sha256, xor};
 use crate::auth::{AuthError, constant_time_eq};
 
 /// The party that checks: has sent `server-first-message` and waits for the proof.
 pub(in crate::auth) struct Checking {
     verifier: Verifier,
-    binding_flag: u8,
+    /// What `c=` of the next message must be, in base64.
+    binding: String,
+    bound: bool,
     client_first_bare: String,
     server_first: String,
     /// Client's nonce followed by ours.
     nonce: String,
+}
+
+/// What the checking party offered, and what the client chose of it.
+#[derive(Clone, Copy)]
+pub(in crate::auth) struct Offer<'a> {
+    /// `tls-server-end-point` of our certificate, when we offered to bind to it.
+    pub(in crate::auth) end_point: Option<&'a [u8]>,
+    /// The client chose SCRAM-SHA-256-PLUS.
+    pub(in crate::auth) plus: bool,
+}
+
+/// `cbind-input` in base64: the gs2 header, and behind it the data bound to.
+fn binding(header: &str, end_point: Option<&[u8]>) -> String {
+    STANDARD.encode([header.as_bytes(), end_point.unwrap_or_default()].concat())
 }
 
 /// The outcome of a check.
@@ -30,9 +46,26 @@ impl Checking {
         client_first: &[u8],
         verifier: Verifier,
         nonce: [u8; NONCE_LEN],
+        offer: Offer<'_>,
     ) -> Result<(Checking, String), AuthError> {
         let first = ClientFirst::parse(client_first)?;
-        Ok(Checking::with_nonce(&first, verifier, &STANDARD.encode(nonce)))
+        // read_client_first_message in auth-scram.c, its words included.
+        match first.flag {
+            Flag::No | Flag::Thinks if offer.plus => {
+                return Err(AuthError::Malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+                ));
+            }
+            Flag::Thinks if offer.end_point.is_some() => return Err(AuthError::BindingDowngrade),
+            Flag::Bound if !offer.plus => {
+                return Err(AuthError::Malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
+                ));
+            }
+            _ => {}
+        }
+        let end_point = offer.end_point.filter(|_| first.flag == Flag::Bound);
+        Ok(Checking::with_nonce(&first, verifier, &STANDARD.encode(nonce), end_point))
     }
 
     /// The same with the nonce's text given, for the RFC's vectors.
@@ -40,13 +73,15 @@ impl Checking {
         first: &ClientFirst<'_>,
         verifier: Verifier,
         own_nonce: &str,
+        end_point: Option<&[u8]>,
     ) -> (Checking, String) {
         let nonce = format!("{}{own_nonce}", first.nonce);
         let salt = STANDARD.encode(&verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
         let checking = Checking {
             verifier,
-            binding_flag: first.binding_flag,
+            binding: binding(first.header, end_point),
+            bound: end_point.is_some(),
             client_first_bare: first.bare.to_owned(),
             server_first: server_first.clone(),
             nonce,
@@ -59,10 +94,11 @@ impl Checking {
     /// A verifier made up for an unknown user takes the same path and the same time.
     pub(in crate::auth) fn finish(self, client_final: &[u8]) -> Result<Option<Checked>, AuthError> {
         let message = ClientFinal::parse(client_final)?;
-        // base64 of "n,," and of "y,,".
-        let expected = if self.binding_flag == b'y' { "eSws" } else { "biws" };
-        if message.binding != expected {
-            return Err(AuthError::Malformed("The SCRAM channel binding does not match."));
+        if !constant_time_eq(message.binding.as_bytes(), self.binding.as_bytes()) {
+            return Err(match self.bound {
+                true => AuthError::BindingMismatch,
+                false => AuthError::Malformed("The SCRAM channel binding does not match."),
+            });
         }
         if !constant_time_eq(message.nonce.as_bytes(), self.nonce.as_bytes()) {
             return Err(AuthError::Malformed("The SCRAM nonce does not match."));
@@ -83,6 +119,19 @@ impl Checking {
 pub(in crate::auth) struct Proving {
     client_first_bare: String,
     nonce: String,
+    /// `cbind-input` in base64.
+    binding: String,
+}
+
+/// What the proving party can say of channel binding.
+#[derive(Clone, Copy)]
+pub(in crate::auth) enum Binding<'a> {
+    /// It cannot (no TLS, or a certificate without a fitting hash).
+    Cannot,
+    /// It could, but the server does not offer it.
+    NotOffered,
+    /// Bound to this end point.
+    EndPoint(&'a [u8]),
 }
 
 /// Has sent the proof and waits for the server's.
@@ -92,15 +141,20 @@ pub(in crate::auth) struct Proved {
 
 impl Proving {
     /// The second value is `client-first-message`. The user name stays empty, as libpq leaves it.
-    pub(in crate::auth) fn begin(nonce: [u8; NONCE_LEN]) -> (Proving, String) {
-        Proving::with_nonce("", &STANDARD.encode(nonce))
+    pub(in crate::auth) fn begin(nonce: [u8; NONCE_LEN], binding: Binding<'_>) -> (Proving, String) {
+        Proving::with_nonce("", &STANDARD.encode(nonce), binding)
     }
 
     /// The same with user and nonce given, for the RFC's vectors.
-    pub(in crate::auth) fn with_nonce(user: &str, nonce: &str) -> (Proving, String) {
+    pub(in crate::auth) fn with_nonce(user: &str, nonce: &str, bind: Binding<'_>) -> (Proving, String) {
+        let (header, end_point) = match bind {
+            Binding::Cannot => ("n,,".to_owned(), None),
+            Binding::NotOffered => ("y,,".to_owned(), None),
+            Binding::EndPoint(hash) => (format!("p={END_POINT},,"), Some(hash)),
+        };
         let client_first_bare = format!("n={user},r={nonce}");
-        let client_first = format!("n,,{client_first_bare}");
-        (Proving { client_first_bare, nonce: nonce.to_owned() }, client_first)
+        let client_first = format!("{header}{client_first_bare}");
+        (Proving { client_first_bare, nonce: nonce.to_owned(), binding: binding(&header, end_point) }, client_first)
     }
 
     /// Takes `server-first-message`; `keys` turns salt and iterations into keys. The second value is
@@ -117,7 +171,7 @@ impl Proving {
             return Err(AuthError::ServerProof("its nonce does not extend ours"));
         }
         let keys = keys(&message.salt, message.iterations);
-        let without_proof = format!("c=biws,r={}", message.nonce);
+        let without_proof = format!("c={},r={}", self.binding, message.nonce);
         // Checked to be UTF-8 by `ServerFirst::parse`.
         let parts: [&[u8]; 5] = [self.client_first_bare.as_bytes(), b",", server_first, b",", without_proof.as_bytes()];
         let signature = hmac_sha256(&keys.stored_key, &parts);
@@ -153,7 +207,7 @@ mod tests {
     /// RFC 7677, section 3.
     #[test]
     fn the_rfc_exchange_on_the_proving_side() {
-        let (proving, first) = Proving::with_nonce("user", "rOprNGfwEbeRWgbNEkqO");
+        let (proving, first) = Proving::with_nonce("user", "rOprNGfwEbeRWgbNEkqO", Binding::Cannot);
         assert_eq!(first, CLIENT_FIRST);
         let derive = |salt: &[u8], iterations| Keys::derive("pencil", salt, iterations);
         let (proved, last) = proving.finish(SERVER_FIRST.as_bytes(), derive).unwrap();
@@ -167,7 +221,7 @@ mod tests {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = Verifier::derive("pencil", &salt, NonZeroU32::new(4096).unwrap());
         let first = ClientFirst::parse(CLIENT_FIRST.as_bytes()).unwrap();
-        let (checking, answer) = Checking::with_nonce(&first, verifier, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
+        let (checking, answer) = Checking::with_nonce(&first, verifier, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", None);
         assert_eq!(answer, SERVER_FIRST);
         let checked = checking.finish(CLIENT_FINAL.as_bytes()).unwrap().expect("the right proof");
         assert_eq!(checked.server_final, SERVER_FINAL);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{context, verifier};
-use crate::auth::scram::party::Proving;
+use crate::auth::scram::party::{Binding, Proving};
 use crate::auth::{Ask, AuthContext, ClientAuth, fuzz_sasl};
 use crate::config::AuthMethod;
 
@@ -27,7 +27,7 @@ proptest! {
         let context = context();
         let stored = verifier();
         let (mut auth, _) = ClientAuth::start(context, AuthMethod::ScramSha256, "app", Some(&stored)).unwrap();
-        let (proving, first) = Proving::with_nonce("", "rOprNGfwEbeRWgbNEkqO");
+        let (proving, first) = Proving::with_nonce("", "rOprNGfwEbeRWgbNEkqO", Binding::Cannot);
         let mut body = b"SCRAM-SHA-256\0".to_vec();
         body.extend_from_slice(&(first.len() as u32).to_be_bytes());
         body.extend_from_slice(first.as_bytes());
