@@ -143,7 +143,8 @@ def throughput(postgres, poolers, kinds, client_counts, rounds, seconds, log_dir
         for clients in client_counts:
             runs = {pooler.name: [] for pooler in poolers}
             for pooler in poolers:  # warm: servers connected, plans and caches filled
-                pgbench(postgres, pooler.port, kind, clients, 1)
+                # Logins alone (SCRAM, in pgbench) take longer than a second when there are many.
+                pgbench(postgres, pooler.port, kind, clients, 1 + clients // 50)
             for number in range(rounds):
                 for pooler in poolers if number % 2 == 0 else reversed(poolers):
                     before = pooler.cpu()
