@@ -294,3 +294,55 @@ fn a_query_behind_a_failed_pipeline_does_not_keep_the_server_of_who_left() {
         assert!(began.elapsed() < std::time::Duration::from_secs(4), "it waited for the server to be given up");
     }
 }
+
+/// PostgreSQL swallows the Sync before the COPY's data: a RESET in that sequence is answered with the one behind them.
+#[test]
+fn a_copy_behind_a_reset_in_one_sequence_ends() {
+    let pooler = pool(1);
+    let mut client = open(&pooler, &[("TimeZone", "Asia/Tokyo")]);
+    client.simple("CREATE TEMP TABLE copied (a int)").unwrap();
+    client.simple("SET TimeZone = 'Europe/Paris'").unwrap();
+    let run = |sql: &str| [raw::parse("", sql), raw::bind("", "", &[]), raw::execute("", 0)].concat();
+    client.send(&[run("RESET TimeZone"), run("COPY copied FROM STDIN"), raw::sync()].concat()).unwrap();
+    client.read_until(b'G').unwrap();
+    client.send(&[raw::frame(b'd', b"1\n"), raw::frame(b'c', b""), raw::sync()].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo");
+    assert_eq!(client.value("SELECT a FROM copied"), "1");
+    // The same in one write.
+    let data = [raw::frame(b'd', b"2\n"), raw::frame(b'c', b""), raw::sync(), raw::query("SHOW TimeZone")].concat();
+    client.simple("SET TimeZone = 'Europe/Paris'").unwrap();
+    client.send(&[run("RESET TimeZone"), run("COPY copied FROM STDIN"), raw::sync(), data].concat()).unwrap();
+    client.read_until(b'Z').unwrap();
+    assert_eq!(heard(&mut client), "Asia/Tokyo");
+    // Not its data, but something else: an error, and no wait for what it does not send.
+    client.send(&[run("RESET TimeZone"), run("COPY copied FROM STDIN"), raw::sync()].concat()).unwrap();
+    client.read_until(b'G').unwrap();
+    client.send(&[raw::query("SELECT 1"), raw::sync()].concat()).unwrap();
+    assert_eq!(heard(&mut client), "08P01");
+}
+
+/// Once it is answered, a DEALLOCATE ALL that was refused makes nothing wait for the end of another sequence.
+#[test]
+fn a_refused_deallocate_all_is_over_when_it_is_answered() {
+    let pooler = pool(1);
+    let (mut client, mut direct) = (open(&pooler, &[]), cluster::shared().connect());
+    for c in [&mut client, &mut direct] {
+        c.send(&[raw::parse("kept", "SELECT 'kept'"), raw::sync()].concat()).unwrap();
+        c.answer().unwrap();
+        c.simple("BEGIN").unwrap();
+        let end = [raw::parse("", "ROLLBACK"), raw::bind("", "", &[]), raw::execute("", 0)].concat();
+        let refused = [raw::query("SELECT 1/0"), raw::query("DEALLOCATE ALL")].concat();
+        c.send(&[refused, end, raw::parse("late", "SELECT 'late'"), raw::sync()].concat()).unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(heard(&mut client), heard(&mut direct));
+    }
+    for name in ["kept", "late"] {
+        let run = [raw::bind("", name, &[]), raw::execute("", 0), raw::sync()].concat();
+        for c in [&mut client, &mut direct] {
+            c.send(&run).unwrap();
+            assert_eq!(heard(c), name);
+        }
+    }
+}

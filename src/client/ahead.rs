@@ -28,7 +28,7 @@ impl Session {
         // Behind an error, and no Sync sent since: this is skipped too, and no answer comes before the client's Sync.
         let skipped = tracker.failing() && tracker.wants_sync();
         // A DEALLOCATE ALL may be skipped, and what comes behind it not.
-        let forgetting = self.forgetting && !skipped && !tracker.answered();
+        let forgetting = self.forgetting.is_some_and(|place| !skipped && tracker.pending(place));
         let open = |n: &Named| tracker.undecided(n.place) || n.by_query && !skipped && tracker.pending(n.place);
         forgetting || self.shares_statements() && names.last(name).is_some_and(open)
     }

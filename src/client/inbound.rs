@@ -85,9 +85,7 @@ impl Session {
         // What is sent again has been looked at before.
         let seen = server.replay.state == Replaying::Again && input.filled().len() == server.replay.bytes.len();
         self.sync_parameters(server, &mut plan);
-        // In a sequence without its Sync nothing is answered yet: what is still to come of it goes out.
-        self.resets.awaited |=
-            !self.resets.rare().names.is_empty() && !self.startup.is_empty() && !server.tracker.wants_sync();
+        self.resets.awaited |= !self.resets.rare().names.is_empty() && !self.startup.is_empty();
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
         self.unnamed.keep(input.filled());
         self.tie_unnamed();
@@ -284,7 +282,8 @@ impl Session {
             if self.may_forget(sql, server) {
                 server.statements.doubt();
                 self.names().close_all();
-                self.forgetting = true;
+                // Its place is the next.
+                self.forgetting = Some(server.tracker.last_place().wrapping_add(1));
             }
         }
         if whole {

@@ -372,7 +372,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         unread: false,
         made_temp: false,
         skip_to_sync: false,
-        forgetting: false,
+        forgetting: None,
         held: false,
         setting: Setting::No,
         cut_short: false,

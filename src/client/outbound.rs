@@ -232,12 +232,13 @@ impl Session {
         if status == TxStatus::Idle {
             self.publish_schema();
         }
+        if self.forgetting.take_if(|place| !server.tracker.pending(*place)).is_some() {
+            // Answered, and it has not succeeded.
+            self.names().reopen_all();
+        }
         if server.tracker.answered() {
             if server.replay.state != Replaying::Failed {
                 server.replay.state = Replaying::No;
-            }
-            if std::mem::take(&mut self.forgetting) {
-                self.names().reopen_all();
             }
             self.resets.clear();
             server.statements.settled();
@@ -356,7 +357,7 @@ impl Session {
             }
             server.statements.clear_but(&statements);
             self.names().clear_but(&registrations);
-            self.forgetting = false;
+            self.forgetting = None;
         }
         if discard {
             self.resets.note("session_authorization", false);

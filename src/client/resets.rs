@@ -226,11 +226,10 @@ impl Session {
         if !self.resets.awaited || matches!(next, ask::COPY_DATA | ask::COPY_DONE | ask::COPY_FAIL | ask::TERMINATE) {
             return false;
         }
-        let tracker = &server.tracker;
-        // Behind an error it is skipped, and no answer comes before the client's Sync.
-        let answered = tracker.answered() || tracker.failing() && tracker.wants_sync();
-        self.resets.awaited = !answered || self.asks_first(server);
-        self.resets.awaited
+        let waits = server.tracker.answer_comes() || self.pins.asking() || self.asks_first(server);
+        // What has no Sync yet may have the RESET in it.
+        self.resets.awaited = waits || !server.tracker.client_answered();
+        waits
     }
 
     /// Whether the server is to be asked what a RESET has left before more is sent.

@@ -88,7 +88,7 @@ pub struct Session {
     /// Messages are dropped up to the next Sync: an error was answered without a server.
     pub(super) skip_to_sync: bool,
     /// A DEALLOCATE ALL or DISCARD ALL is under way: the client's names are free if it succeeds.
-    pub(super) forgetting: bool,
+    pub(super) forgetting: Option<u32>,
     /// The next message waits for an answer of the server.
     pub(super) held: bool,
     /// Parameters are being set, and cancel requests kept for what follows.

@@ -200,6 +200,11 @@ impl Tracker {
         self.expected.is_empty() && self.settled
     }
 
+    /// Whether every request of a client has been answered.
+    pub fn client_answered(&self) -> bool {
+        self.answered() || !self.expected.is_empty() && self.only_ours()
+    }
+
     /// Whether the server must be closed rather than pooled.
     pub fn tainted(&self) -> bool {
         self.tainted
@@ -299,6 +304,22 @@ impl Tracker {
             Some(e) => !matches!(e.request, Request::Sync | Request::Query | Request::Function),
             None => !self.settled,
         }
+    }
+
+    /// Whether the client's last Sync, Query or FunctionCall is still to be answered, and will be though nothing more is
+    /// sent: who waits for it waits not for ever.
+    pub fn answer_comes(&self) -> bool {
+        if self.failed {
+            return self.expected.iter().any(|e| e.request == Request::Sync);
+        }
+        if self.copy == Copy::In {
+            // Nothing before its end; and a Sync sent before that is swallowed.
+            let mut left = self.expected.iter().skip_while(|e| e.request != Request::CopyEnd);
+            let ended = left.next().is_some();
+            return ended
+                && (self.head_is(Request::Query, Action::Forward) || left.any(|e| e.request != Request::CopyEnd));
+        }
+        self.pending(self.last_ending)
     }
 
     /// Whether [`Self::take_dropped`] has anything.
