@@ -346,3 +346,32 @@ fn a_refused_deallocate_all_is_over_when_it_is_answered() {
         }
     }
 }
+
+/// The postmaster tells that it has signalled a backend by closing the connection of the request. Without that the signal
+/// may come at any time, and the next client's query must not be there.
+#[test]
+fn a_server_that_a_cancel_may_still_come_to_is_not_handed_on() {
+    let proxy = Proxy::start(cluster::shared().address(), 1);
+    let url = format!("postgres://postgres:{PASSWORD}@{}/{DATABASE}", proxy.address());
+    let pooler = Setup::default().env("DATABASE_URL", &url).env("PGSLUICE_POOL_SIZE", "1").start();
+    let mut client = open(&pooler, &[]);
+    let pid = client.value("SELECT pg_backend_pid()");
+    for heard in [true, false] {
+        client.send(&raw::query(&format!("SELECT pg_sleep(1) /* doubt {heard} */"))).unwrap();
+        let running = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'");
+        wait_for("it to run", || (cluster::shared().psql(&running).trim() == "1").then_some(()));
+        let postmaster = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        proxy.redirect(postmaster.local_addr().unwrap());
+        let key = client.key.clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| Client::connect(pooler.address()).unwrap().send_cancel(&key).unwrap());
+            let mut request = postmaster.accept().unwrap().0;
+            // Closed with a part unread the connection is reset.
+            let mut packet = vec![0; if heard { 16 } else { 8 }];
+            std::io::Read::read_exact(&mut request, &mut packet).unwrap();
+        });
+        proxy.redirect(cluster::shared().address());
+        assert_eq!(crate::heard(&mut client), "", "nobody was signalled");
+        assert_eq!(client.value("SELECT pg_backend_pid()") == pid, heard, "the end was heard: {heard}");
+    }
+}

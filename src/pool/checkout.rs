@@ -52,7 +52,7 @@ impl Checkout {
         let Some(pooled) = self.pooled.take() else { return };
         let server = &pooled.server;
         self.pool.stats[server.worker].checkout.record(now.saturating_sub(self.taken_us));
-        if !server.releasable() || server.dirty || server.key.being_canceled() {
+        if !server.releasable() || server.dirty || server.key.being_canceled() || server.key.in_doubt() {
             self.pool.clean(pooled);
         } else if server.expires_us <= now || server.info.close_needed() {
             drop(pooled);

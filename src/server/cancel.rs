@@ -28,12 +28,23 @@ pub struct ServerKey {
     /// the next client's query (PgBouncer's SV_BEING_CANCELED).
     in_flight: AtomicU32,
     delivered: Notify,
+    /// Cancel requests that were sent, and of which the postmaster has not said (by closing the connection) that the
+    /// backend has been signalled: the signal may come at any time.
+    unheard: AtomicU32,
 }
 
 impl ServerKey {
     /// From BackendKeyData; `tls` when the session has TLS.
     pub fn new(at: Reached, pid: u32, secret: Vec<u8>, tls: Option<(Arc<Connector>, Box<str>)>) -> Self {
-        ServerKey { at, pid, secret, tls, in_flight: AtomicU32::new(0), delivered: Notify::new() }
+        ServerKey {
+            at,
+            pid,
+            secret,
+            tls,
+            in_flight: AtomicU32::new(0),
+            delivered: Notify::new(),
+            unheard: AtomicU32::new(0),
+        }
     }
 
     /// Backend process id.
@@ -53,13 +64,29 @@ impl ServerKey {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
+    /// Whether a cancel that is no longer under way may still hit: the server must be closed rather than handed on.
+    pub fn in_doubt(&self) -> bool {
+        self.unheard.load(Ordering::Acquire) > 0
+    }
+
     async fn send(&self) -> io::Result<()> {
         let mut socket = dial_cancel(&self.at, self.tls.as_ref()).await?;
         let mut packet = Vec::new();
         control::cancel(&mut packet, self.pid, &self.secret);
+        // Not taken back when this future is dropped (a timeout) or the connection fails.
+        self.unheard.fetch_add(1, Ordering::AcqRel);
         socket.send_all(&packet).await?;
         let mut buf = [0u8; 64];
-        while socket.recv(&mut buf).await.unwrap_or(0) > 0 {}
+        loop {
+            match socket.recv(&mut buf).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // The postmaster's children do not say goodbye in TLS.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(e) => return Err(e),
+            }
+        }
+        self.unheard.fetch_sub(1, Ordering::AcqRel);
         Ok(())
     }
 

@@ -79,6 +79,9 @@ async fn work(mut server: Server, reset: &str) -> Result<Server, CleanError> {
         server.dirty = false;
     }
     server.said.clear();
+    if server.key.in_doubt() {
+        return Err(CleanError::Failed("a cancel request may still come to it".to_owned()));
+    }
     if server.dirty || server.tracker.status() != TxStatus::Idle || server.tracker.tainted() {
         return Err(CleanError::Failed("state was left behind".to_owned()));
     }
