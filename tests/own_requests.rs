@@ -119,6 +119,25 @@ fn a_request_that_waits_for_parameters_goes_elsewhere_when_they_are_cancelled() 
 }
 
 #[test]
+fn a_cancel_is_not_lost_on_a_request_that_goes_elsewhere() {
+    let pooler = pool(1);
+    let mut neighbour = open(pooler.address(), &[]);
+    for ask in [query("ROLLBACK; SELECT 'done'"), [parse("", "ROLLBACK"), bind("", "", &[]), sync()].concat()] {
+        let mut client = displaced(&pooler, &mut neighbour);
+        let pid = neighbour.value("SELECT pg_backend_pid()");
+        let mut admin = lock_tablespaces();
+        client.send(&ask).unwrap();
+        wait_for_lock(&mut admin, "the parameters to wait");
+        Client::connect(pooler.address()).unwrap().send_cancel(client.key.as_ref().unwrap()).unwrap();
+        assert_eq!(admin.value(&format!("SELECT pg_cancel_backend({pid})")), "t");
+        admin.simple("COMMIT").unwrap();
+        let error = client.answer().unwrap_err();
+        assert_eq!((error.code(), client.status), ("57014", b'I'), "{error}");
+        assert_eq!(client.value("SHOW default_tablespace"), "pg_default");
+    }
+}
+
+#[test]
 fn a_login_goes_on_when_the_server_ends_that_its_parameters_are_tried_at() {
     let pooler = pool(2);
     open(pooler.address(), &[]).simple("SELECT 1").unwrap();

@@ -76,6 +76,14 @@ impl CancelSlot {
         mark
     }
 
+    /// The client leaves its server before its request was sent. Whether a cancel was kept for that: then it must not be
+    /// sent at all.
+    #[must_use]
+    pub fn leave(&self) -> bool {
+        let Ok(mut runs) = self.runs.lock() else { return false };
+        matches!(std::mem::take(&mut *runs), Runs::Held { canceled: true, .. })
+    }
+
     /// The client is about to give its server back.
     pub fn clear(&self) {
         if let Ok(mut runs) = self.runs.lock() {
@@ -229,6 +237,10 @@ mod tests {
             }
             assert_eq!(slot.resume().is_some(), canceled);
             assert!(slot.resume().is_none() && slot.mark().is_some(), "told once; a later one goes at once");
+            slot.hold();
+            assert!(!canceled || slot.mark().is_none());
+            assert_eq!((slot.leave(), slot.leave()), (canceled, false), "nor is it lost with the server");
+            assert!(!slot.set(&key));
         }
     }
 

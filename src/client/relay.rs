@@ -46,11 +46,16 @@ impl Session {
             Ok(()) => poll_fn(|cx| self.poll_linked(&mut slot, cx)).await,
             Err(stop) => Err(stop),
         };
+        let elsewhere = matches!(result, Err(Stop::Elsewhere));
+        let kept = elsewhere && self.registration.slot.leave();
         if let Some(server) = slot.take() {
             self.part(server, &result);
         }
-        if matches!(result, Err(Stop::Elsewhere)) {
+        if elsewhere {
             self.place.info.set_state(ClientState::Idle, 0, now_us());
+            if kept {
+                self.refuse(&canceled());
+            }
             return Ok(());
         }
         result
