@@ -278,6 +278,25 @@ fn files_are_read_again_or_not_at_all() {
     assert!(unused.warnings.iter().any(|w| w.contains("auth_hba_file and auth_ident_file are not used")));
 }
 
+#[test]
+fn sighup_reads_the_rules_again_and_keeps_the_old_when_it_cannot() {
+    let dir = TempDir::new("hba");
+    let pooler = pooler(&dir, "host all app all scram-sha-256\n", "");
+    let run = || said(&mut psql("127.0.0.1", pooler.port(), "app", "secret", "app"));
+    let mut session = pooler.client("app");
+    assert_eq!(run(), "42");
+    let reload = |rules: &str, log: &str| {
+        fs::write(dir.path().join("rules"), rules).unwrap();
+        pooler.signal("HUP");
+        pooler.wait_for_log(log);
+    };
+    reload("host all app all rejected\n", "the rules cannot be used; the old ones stay in force");
+    assert_eq!(run(), "42");
+    reload("host all app all reject\n", "auth_hba_file was read again");
+    assert!(run().contains("pg_hba.conf rejects connection"), "{}", run());
+    assert_eq!(session.value("SELECT 'lives'"), "lives");
+}
+
 /// The same maps at PostgreSQL, for the same process and the same names.
 #[test]
 fn peers_are_judged_as_by_postgresql() {

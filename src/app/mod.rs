@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::client::{Clients, Process};
@@ -55,6 +57,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         clients: Arc::new(Clients::default()),
         auth,
         tls,
+        hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),
         draining: AtomicBool::new(false),
         listening: Mutex::default(),

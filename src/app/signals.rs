@@ -1,11 +1,12 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files read again.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files and rules read again.
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::net::TlsFiles;
+use crate::client::Process;
+use crate::config::AuthMethod;
 
 /// The signals that end the process.
 pub(super) struct Signals {
@@ -13,7 +14,7 @@ pub(super) struct Signals {
     int: Signal,
     quit: Signal,
     hup: Signal,
-    tls: Arc<TlsFiles>,
+    process: Arc<Process>,
 }
 
 /// What a signal asks for.
@@ -27,25 +28,36 @@ pub(super) enum Asked {
 
 impl Signals {
     /// Listens from now on.
-    pub(super) fn new(tls: Arc<TlsFiles>) -> io::Result<Self> {
+    pub(super) fn new(process: Arc<Process>) -> io::Result<Self> {
         Ok(Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hup: signal(SignalKind::hangup())?,
-            tls,
+            process,
         })
     }
 
-    /// Certificates, keys and CAs, for connections to come; those that exist go on.
+    /// Certificates, keys and CAs, rules and maps, for connections to come; those that exist go on.
     fn reload(&self) {
-        match self.tls.reload() {
-            Ok(()) if self.tls.any() => {
-                tracing::info!("SIGHUP: certificates, keys and CAs were read again; other settings need a restart")
-            }
-            Ok(()) => tracing::warn!("SIGHUP: there are no TLS files to read again; other settings need a restart"),
+        let tls = &self.process.tls;
+        let rules = self.process.config.auth.method == AuthMethod::Hba;
+        match tls.reload() {
+            Ok(()) if tls.any() => tracing::info!("SIGHUP: certificates, keys and CAs were read again"),
+            Ok(()) if rules => {}
+            Ok(()) => tracing::warn!("SIGHUP: there are no TLS files or rules to read again"),
             Err(e) => tracing::error!(error = %e, "SIGHUP: a TLS file cannot be used; the old ones stay in force"),
         }
+        if rules {
+            match self.process.hba.load().reread() {
+                Ok(hba) => {
+                    tracing::info!(rules = hba.rules.iter().count(), "SIGHUP: auth_hba_file was read again");
+                    self.process.hba.store(Arc::new(hba));
+                }
+                Err(e) => tracing::error!(error = %e, "SIGHUP: the rules cannot be used; the old ones stay in force"),
+            }
+        }
+        tracing::info!("SIGHUP: other settings need a restart");
     }
 
     /// Waits for the next one. Cancel safe.

@@ -88,7 +88,7 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
         }
     }
     process.pools.warm();
-    let mut signals = match signals::Signals::new(Arc::clone(&process.tls)) {
+    let mut signals = match signals::Signals::new(Arc::clone(&process)) {
         Ok(s) => s,
         Err(e) => return failed(&format!("cannot listen for signals: {e}")),
     };

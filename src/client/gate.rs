@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Worker;
 use super::login::{AUTH, ERROR, Failed, Io};
 use super::registry::ClientInfo;
-use crate::auth::hba::{Login, Method, Network, Origin, Rule};
+use crate::auth::hba::{IdentMaps, Login, Method, Network, Origin, Rule};
 use crate::config::AuthMethod;
 use crate::net::{PeerAddr, host};
 use crate::wire::error::{ErrorFields, sqlstate};
@@ -22,7 +22,7 @@ use crate::wire::startup::{Replication, Startup};
 pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Startup) -> Result<AuthMethod, Failed> {
     match w.process.config.auth.method {
         AuthMethod::Hba => {}
-        AuthMethod::Peer => return peer(w, io, s, None).await,
+        AuthMethod::Peer => return peer(&w.process.hba.load_full().maps, io, s, None).await,
         method => return Ok(method),
     }
     let login = Login {
@@ -31,7 +31,9 @@ pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Sta
         database: &s.database,
         replication: s.replication == Some(Replication::Physical),
     };
-    let found = w.process.config.auth.hba.rules.find(&login, &networks);
+    // The same rules to the end of this login.
+    let hba = w.process.hba.load_full();
+    let found = hba.rules.find(&login, &networks);
     let rule = found.map_err(|error| {
         tracing::error!(target: "pgsluice::login", %error, "cannot list the network interfaces: login refused");
         Failed::Told(ERROR, ErrorFields::fatal(sqlstate::INTERNAL, "cannot list the network interfaces"))
@@ -45,7 +47,7 @@ pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Sta
         Method::Password => Ok(AuthMethod::Plain),
         Method::Md5 => Ok(AuthMethod::Md5),
         Method::ScramSha256 => Ok(AuthMethod::ScramSha256),
-        Method::Peer => peer(w, io, s, Some(rule)).await,
+        Method::Peer => peer(&hba.maps, io, s, Some(rule)).await,
         // No configuration with `cert` is taken.
         Method::Reject | Method::Cert => Err(refused(&login, Some(rule))),
     }
@@ -96,14 +98,14 @@ fn refused(login: &Login<'_>, rule: Option<&Rule>) -> Failed {
 }
 
 /// The operating system's name of the client's process, mapped.
-async fn peer(w: &Rc<Worker>, io: &Io, s: &Startup, rule: Option<&Rule>) -> Result<AuthMethod, Failed> {
+async fn peer(maps: &IdentMaps, io: &Io, s: &Startup, rule: Option<&Rule>) -> Result<AuthMethod, Failed> {
     let why = match host::peer_uid(io.socket.as_fd()) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => "it did not come by a Unix socket".to_owned(),
         Err(error) => format!("the client's process is not known: {error}"),
         Ok(uid) => match tokio::task::spawn_blocking(move || host::user_name(uid)).await {
             Ok(Ok(Some(system))) => {
                 let map = rule.and_then(|rule| rule.map.as_deref());
-                if w.process.config.auth.hba.maps.admits(map, &system, &s.user) {
+                if maps.admits(map, &system, &s.user) {
                     return Ok(AuthMethod::Trust);
                 }
                 format!("\"{}\" of the operating system may not log in as this user", system.escape_debug())

@@ -66,9 +66,11 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
+
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
-use crate::config::{Config, ListenAddr};
+use crate::config::{Config, HbaConfig, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
 use crate::net::{BufPool, TlsFiles};
 use crate::pool::Pools;
@@ -92,6 +94,8 @@ pub struct Process {
     pub auth: Arc<AuthContext>,
     /// TLS of both sides, as read from its files.
     pub tls: Arc<TlsFiles>,
+    /// Rules of `auth_hba_file` and maps of `auth_ident_file` in force: SIGHUP reads them again.
+    pub hba: ArcSwap<HbaConfig>,
     /// Insight.
     pub insight: Arc<Insight>,
     /// SIGTERM was seen: not ready, sessions end between transactions.
