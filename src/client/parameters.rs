@@ -4,7 +4,8 @@
 //! a time limit that another client has left; what has not been sent can go to another server then.
 //!
 //! A cancel request that comes meanwhile is for the client's own request, and kept for it. (What is left: an administrator's
-//! pg_cancel_backend in the microseconds before the block has begun.)
+//! pg_cancel_backend in the microseconds before the block has begun; and a cancel of a pinned client's own that is under way
+//! already when the block is sent, which ends its session.)
 
 use std::sync::Arc;
 
