@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
     key(General, "workers", "1", false, |c| c.workers.to_string(),
         "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
     key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),
-        "Client connections at most, the console's included. An idle one costs about 1 KiB and a file descriptor; \
+        "Client connections at most, the console's included. An idle one costs about 1.5 KiB and a file descriptor; \
          more are refused with 53300."),
     key(General, "listen_backlog", "1024", false, |c| c.backlog.to_string(),
         "Connections that may wait to be accepted. Linux cuts it to `net.core.somaxconn`."),
