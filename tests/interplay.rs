@@ -250,7 +250,8 @@ fn a_server_lost_as_its_client_is_tied_does_not_upset_the_count() {
     wait_for("the reset", || (proxy.open() == 0).then_some(()));
     // A name with a text too long to be shared ties.
     client.send(&raw::parse("huge", &format!("SELECT 1 /* {} */", "x".repeat(70_000)))).unwrap();
-    client.read_to_end().unwrap_err();
+    // Its session ends: with a reset where bytes of the Parse had not been read yet, else in order.
+    let _ = client.read_to_end();
     let mut other = pooler.client("postgres");
     other.simple("LISTEN here").unwrap();
     assert_eq!(other.value("SELECT 'lives'"), "lives");

@@ -1,4 +1,5 @@
-//! Deadlines without timers: a session writes its deadline into a cell, and one sweep a worker wakes the late ones.
+//! Deadlines without timers: a session writes its deadline into a cell, and one sweep a worker marks and wakes the
+//! late ones.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -22,6 +23,8 @@ pub struct Alarm {
     /// Monotonic microseconds; `u64::MAX` for none.
     deadline_us: Cell<u64>,
     reason: Cell<Reason>,
+    /// Set by the sweep when the deadline has passed: sessions need no look at the clock.
+    due: Cell<bool>,
     /// Set by the sweep when it wakes the session because the worker drains.
     drain: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -31,22 +34,19 @@ impl Alarm {
     /// Sets the deadline `after_us` from `now_us`; zero means never.
     pub fn set(&self, reason: Reason, now_us: u64, after_us: u64) {
         self.reason.set(reason);
+        self.due.set(false);
         self.deadline_us.set(if after_us == 0 { u64::MAX } else { now_us + after_us });
     }
 
     /// No deadline.
     pub fn clear(&self) {
+        self.due.set(false);
         self.deadline_us.set(u64::MAX);
     }
 
     /// The deadline that has passed, if any. The sweep is coarse: at most a quarter of a second late.
-    pub fn rang(&self, now_us: u64) -> Option<Reason> {
-        (self.deadline_us.get() <= now_us).then(|| self.reason.get())
-    }
-
-    /// Whether a deadline is set at all: spares the caller a look at the clock.
-    pub fn is_set(&self) -> bool {
-        self.deadline_us.get() != u64::MAX
+    pub fn rang(&self) -> Option<Reason> {
+        self.due.get().then(|| self.reason.get())
     }
 
     /// Whether the worker drains.
@@ -75,6 +75,7 @@ impl Alarms {
         let alarm = Rc::new(Alarm {
             deadline_us: Cell::new(u64::MAX),
             reason: Cell::new(Reason::Idle),
+            due: Cell::new(false),
             drain: Cell::new(false),
             waker: RefCell::new(None),
         });
@@ -89,7 +90,8 @@ impl Alarms {
                 return false;
             };
             alarm.drain.set(drain);
-            if (drain || alarm.deadline_us.get() <= now_us)
+            alarm.due.set(alarm.deadline_us.get() <= now_us);
+            if (drain || alarm.due.get())
                 && let Some(w) = &*alarm.waker.borrow()
             {
                 w.wake_by_ref();

@@ -256,10 +256,7 @@ impl Session {
         if self.alarm.draining() && between {
             return Poll::Ready(Err(Stop::Protocol(farewell())));
         }
-        if !self.alarm.is_set() {
-            return Poll::Pending;
-        }
-        let Some(reason) = self.alarm.rang(now_us()) else { return Poll::Pending };
+        let Some(reason) = self.alarm.rang() else { return Poll::Pending };
         let fields = match reason {
             Reason::Query => {
                 self.stats().query_timeouts.add(1);

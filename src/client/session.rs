@@ -256,7 +256,7 @@ impl Session {
         if self.alarm.draining() && !mid_message {
             return Poll::Ready(Err(Stop::Protocol(farewell())));
         }
-        if self.alarm.is_set() && self.alarm.rang(now_us()).is_some() {
+        if self.alarm.rang().is_some() {
             return Poll::Ready(Err(Stop::Protocol(ErrorFields::fatal(sqlstate::IDLE_SESSION, "client_idle_timeout"))));
         }
         Poll::Pending
@@ -291,7 +291,13 @@ impl Session {
     }
 
     /// Sends what the client's socket did not take before.
+    #[inline]
     pub(super) fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Stop> {
+        if self.unsent.is_empty() { Ok(Poll::Ready(())) } else { self.poll_flush_rest(cx) }
+    }
+
+    #[cold]
+    fn poll_flush_rest(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Stop> {
         while !self.unsent.is_empty() {
             match self.socket.poll_writable(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
@@ -314,7 +320,9 @@ impl Session {
         if self.follows_parameters() {
             let pool = Arc::clone(&self.pool);
             let worker = self.w.id;
-            if let Some(c) = poll_fn(|cx| Poll::Ready(pool.try_checkout(cx, worker, client))).await {
+            // A server is asked for when bytes have just come.
+            let now = self.received_us;
+            if let Some(c) = poll_fn(|cx| Poll::Ready(pool.try_checkout(cx, worker, client, now))).await {
                 self.stats().wait.record(0);
                 return Ok(Some(c));
             }
@@ -324,42 +332,49 @@ impl Session {
 
     async fn wait_for_server(&mut self) -> Result<Option<Checkout>, Stop> {
         let since = now_us();
-        self.input = self.input.take().map(|i| i.shrink(&self.w.buffers));
+        if self.pool.many_wait() {
+            self.input = self.input.take().map(|i| i.shrink(&self.w.buffers));
+        }
         self.place.info.set_state(ClientState::Waiting, 0, since);
         self.alarm.set(Reason::Wait, since, self.pool.settings.query_wait_timeout.as_micros() as u64);
         let pool = Arc::clone(&self.pool);
         let startup = Arc::clone(&self.startup);
-        let mut checkout = Box::pin(pool.checkout(self.w.id, self.place.info.id, &startup));
         let mut gone = false;
-        let got = poll_fn(|cx| {
-            self.alarm.listen(cx);
-            if self.registration.slot.wait(cx) {
-                return Poll::Ready(Ok(Waited::Canceled));
-            }
-            if let Poll::Ready(r) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(Ok(Waited::Server(r)));
-            }
-            // The answer to a request refused before this one.
-            let _ = self.poll_flush_client(cx)?;
-            if !gone && self.socket.poll_closed(cx).is_ready() {
-                // What it asked for before its goodbye is done without it.
-                gone = self.said_terminate();
-                if !gone {
-                    return Poll::Ready(Err(Stop::ClientGone));
+        // A wait that ends any other way leaves the line here.
+        let got = {
+            let mut checkout = std::pin::pin!(pool.checkout(self.w.id, self.place.info.id, &startup));
+            poll_fn(|cx| {
+                self.alarm.listen(cx);
+                if self.registration.slot.wait(cx) {
+                    return Poll::Ready(Ok(Waited::Canceled));
                 }
-                self.unsent.clear();
-            }
-            match self.alarm.rang(now_us()) {
-                Some(_) => Poll::Ready(Ok(Waited::InVain)),
-                None => Poll::Pending,
-            }
-        })
-        .await?;
-        drop(checkout);
+                if let Poll::Ready(r) = checkout.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(Waited::Server(r)));
+                }
+                // The answer to a request refused before this one.
+                let _ = self.poll_flush_client(cx)?;
+                if !gone && self.socket.poll_closed(cx).is_ready() {
+                    // What it asked for before its goodbye is done without it.
+                    gone = self.said_terminate();
+                    if !gone {
+                        return Poll::Ready(Err(Stop::ClientGone));
+                    }
+                    self.unsent.clear();
+                }
+                match self.alarm.rang() {
+                    Some(_) => Poll::Ready(Ok(Waited::InVain)),
+                    None => Poll::Pending,
+                }
+            })
+            .await?
+        };
         if !matches!(got, Waited::Server(Ok(_))) {
             self.registration.slot.clear();
         }
-        let now = now_us();
+        let now = match &got {
+            Waited::Server(Ok(server)) => server.taken_us,
+            _ => now_us(),
+        };
         self.alarm.clear();
         self.place.info.set_state(ClientState::Idle, 0, now);
         self.stats().wait.record(now - since);

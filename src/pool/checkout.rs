@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use deadpool::unmanaged::Object;
@@ -109,13 +108,23 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.pool.book().waiting.retain(|(id, _)| *id != self.id);
+        let mut book = self.pool.book();
+        if let Ok(at) = book.waiting.binary_search_by_key(&self.id, |(id, _)| *id) {
+            book.waiting.remove(at);
+        }
     }
 }
 
 impl Pool {
     /// A server for `client` without waiting, when an idle one is there. Not in session pooling, where not any will do.
-    pub fn try_checkout(self: &Arc<Self>, cx: &mut Context<'_>, worker: usize, client: u64) -> Option<Checkout> {
+    /// `now`: monotonic microseconds.
+    pub fn try_checkout(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        worker: usize,
+        client: u64,
+        now: u64,
+    ) -> Option<Checkout> {
         let mut foreign: [Option<Object<Box<Pooled>>>; LOCAL_TRIES] = [const { None }; LOCAL_TRIES];
         let mut looked = 0;
         loop {
@@ -125,12 +134,12 @@ impl Pool {
                 looked += 1;
                 continue;
             }
-            if let Some(c) = self.accept(cx, Object::take(object), worker, client) {
+            if let Some(c) = self.accept(cx, Object::take(object), worker, client, now) {
                 return Some(c);
             }
         }
         // None of our own: the first other one, moved to this worker's reactor. The rest go back as they drop.
-        foreign.into_iter().rev().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client))
+        foreign.into_iter().rev().flatten().find_map(|o| self.accept(cx, Object::take(o), worker, client, now))
     }
 
     /// Checks an idle server's health and gives it to `client`; a dead one is closed.
@@ -140,8 +149,8 @@ impl Pool {
         mut pooled: Box<Pooled>,
         worker: usize,
         client: u64,
+        now: u64,
     ) -> Option<Checkout> {
-        let now = now_us();
         if pooled.server.info.close_needed() || pooled.server.expires_us <= now {
             return None;
         }
@@ -182,9 +191,9 @@ impl Pool {
         }
         loop {
             let object = self.wait_in_line(self.idle.get()).await?;
-            let mut taken = Some(Object::take(object));
+            let (mut taken, now) = (Some(Object::take(object)), now_us());
             let accepted =
-                poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client)))).await;
+                poll_fn(|cx| Poll::Ready(taken.take().and_then(|p| self.accept(cx, p, worker, client, now)))).await;
             if let Some(c) = accepted {
                 return Ok(c);
             }
@@ -196,10 +205,11 @@ impl Pool {
         self: &Arc<Self>,
         get: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CheckoutError> {
-        let id = self.next_waiter.fetch_add(1, Relaxed);
-        self.book().waiting.push_back((id, now_us()));
-        let _waiting = Waiting { pool: self, id };
-        self.wanted.notify_one();
+        let (_waiting, room) = self.enlist(now_us());
+        // Without room the keeper has nothing to do for it; it hears of every place that falls free.
+        if room {
+            self.wanted.notify_one();
+        }
         let mut get = std::pin::pin!(async {
             match get.await {
                 Ok(got) => got,
@@ -225,6 +235,15 @@ impl Pool {
                 return Ok(got);
             }
         }
+    }
+
+    /// Notes that a client waits since `now`; also whether there is room for one more server.
+    fn enlist(&self, now: u64) -> (Waiting<'_>, bool) {
+        let mut book = self.book();
+        book.last_waiter += 1;
+        let id = book.last_waiter;
+        book.waiting.push_back((id, now));
+        (Waiting { pool: self, id }, book.open < self.settings.pool_size)
     }
 
     /// Brings a server back in the background: waits for cancels, drains, rolls back, resets; or closes it.

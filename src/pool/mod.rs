@@ -17,7 +17,7 @@ pub mod stats;
 pub mod welcome;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use deadpool::unmanaged;
@@ -83,7 +83,6 @@ pub struct Pool {
     keeper_runs: AtomicBool,
     /// Asked to open a server before any client needs one, and none has been opened yet.
     warming: AtomicBool,
-    next_waiter: AtomicU64,
 }
 
 /// A server and its place in the count.
@@ -126,8 +125,10 @@ struct Book {
     servers: Vec<Arc<ServerInfo>>,
     /// Servers of replication clients, which are beside these, with the word for their kind.
     replication: Vec<(Arc<ServerInfo>, &'static str)>,
-    /// Waiting clients: number, since (monotonic microseconds).
+    /// Waiting clients in the order of their numbers: number, since (monotonic microseconds).
     waiting: VecDeque<(u64, u64)>,
+    /// Number of the last client that had to wait.
+    last_waiter: u64,
     /// The last attempt failed.
     failure: Option<Failure>,
     /// Session pooling: what the last server given to a client was opened with.
@@ -146,6 +147,9 @@ struct Failure {
 
 /// First pause after a failed connect.
 const FIRST_PAUSE_US: u64 = 100_000;
+
+/// From here on waiting clients give their buffers back (1 MiB of them until then).
+const MANY: usize = 64;
 
 /// A look at a pool for SHOW and metrics.
 #[derive(Clone, Debug, Default)]
@@ -191,7 +195,6 @@ impl Pool {
             failure: Notify::new(),
             keeper_runs: AtomicBool::new(false),
             warming: AtomicBool::new(false),
-            next_waiter: AtomicU64::new(1),
         })
     }
 
@@ -339,6 +342,11 @@ impl Pool {
         let idle =
             |s: &&Arc<ServerInfo>| s.state() == crate::server::ServerState::Active && matches!(s.tx(), b'T' | b'E');
         self.book().servers.iter().filter(idle).count()
+    }
+
+    /// Whether so many clients wait that what they hold meanwhile counts.
+    pub fn many_wait(&self) -> bool {
+        self.book().waiting.len() >= MANY
     }
 
     fn session_mode(&self) -> bool {

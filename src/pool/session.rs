@@ -106,7 +106,7 @@ impl Pool {
         while found.is_none() {
             let Ok(object) = self.idle.try_get() else { break };
             if Arc::ptr_eq(&object.server.startup, startup) {
-                found = self.accept(cx, Object::take(object), worker, client);
+                found = self.accept(cx, Object::take(object), worker, client, now_us());
             } else {
                 others.push(object);
             }

@@ -220,6 +220,20 @@ impl Tracker {
         self.copying_in() && !self.expected.iter().any(|e| e.request == Request::CopyEnd)
     }
 
+    /// Whether [`Self::pop_fake`] may have something to give; a cheap look for every message.
+    #[inline]
+    pub fn fake_ahead(&self) -> bool {
+        self.expected.front().is_some_and(|e| e.action == Action::Fake || e.request == Request::CopyEnd)
+    }
+
+    /// Whether the server answers a Query or Execute of the client's: rows are its own, whatever they hold.
+    #[inline]
+    pub fn in_rows(&self) -> bool {
+        self.expected
+            .front()
+            .is_some_and(|e| matches!(e.request, Request::Query | Request::Execute) && e.action == Action::Forward)
+    }
+
     /// Takes a `Fake` entry off the head, for the caller to answer. `None` when a real answer comes next.
     pub fn pop_fake(&mut self) -> Option<Entry> {
         self.trim();
