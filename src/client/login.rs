@@ -339,6 +339,7 @@ fn session(w: Rc<Worker>, io: Io, place: Place, login: LoggedIn) -> (Session, Op
         safe_encoding: value(b"client_encoding").is_none_or(|v| observe::safe_encoding(&v)),
     };
     let mut insight = SessionInsight::new(w.process.insight.database(&login.pool.database));
+    insight.set_user(&login.pool.user);
     if let Some(a) = login.startup.get("application_name") {
         insight.set_application(a);
     }

@@ -1,5 +1,6 @@
 //! Who may read what HTTP serves: whoever presents the token (RFC 6750, or RFC 7617 with the token as password).
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -44,6 +45,12 @@ impl Access {
         matches!((given, self.digest()), (Some(given), Some(wanted)) if constant_time_eq(&given, &wanted))
     }
 
+    /// Whether statements may be shown to this peer although no token is set: only on this host, and not to a page of
+    /// another site in its browser, which would come by a name of its own (DNS rebinding).
+    pub fn admits_without_token(&self, peer: SocketAddr, host: Option<&HeaderValue>) -> bool {
+        self.source.is_some() || (peer.ip().to_canonical().is_loopback() && host.is_none_or(is_local))
+    }
+
     fn hide(&self, token: &[u8]) -> [u8; 32] {
         hmac_sha256(&self.key, &[token])
     }
@@ -67,6 +74,15 @@ impl Access {
         }
         known.digest
     }
+}
+
+/// Whether a Host header is an address or `localhost`, with or without a port.
+fn is_local(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else { return false };
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 fn stamp(path: &PathBuf) -> Option<(SystemTime, u64)> {
@@ -120,5 +136,31 @@ mod tests {
         }
         assert!(!access.admits(None));
         assert!(Access::new(None, [7; 32]).admits(None));
+    }
+
+    #[test]
+    fn without_a_token_statements_are_shown_on_this_host_only() {
+        let open = Access::new(None, [7; 32]);
+        let shows = |peer: &str, host: &str| open.admits_without_token(peer.parse().unwrap(), Some(&header(host)));
+        for (peer, host) in [
+            ("127.0.0.1:5", "127.0.0.1:9127"),
+            ("[::1]:5", "[::1]:9127"),
+            ("[::1]:5", "[::1]"),
+            ("[::ffff:127.0.0.1]:5", "LocalHost:9127"),
+            ("127.8.0.1:5", "localhost"),
+        ] {
+            assert!(shows(peer, host), "{peer} {host}");
+        }
+        for (peer, host) in [
+            ("10.0.0.1:5", "127.0.0.1:9127"),
+            ("127.0.0.1:5", "evil.example:9127"),
+            ("127.0.0.1:5", "localhost.evil.example"),
+            ("127.0.0.1:5", ""),
+        ] {
+            assert!(!shows(peer, host), "{peer} {host}");
+        }
+        // With one, it is the token that counts.
+        let guarded = Access::new(Some(HttpToken::Given(TOKEN.to_owned())), [7; 32]);
+        assert!(guarded.admits_without_token("10.0.0.1:5".parse().unwrap(), None));
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_POOLS: usize = 100;
 const OTHER: &str = "other";
 
 /// Revision of the source, given at build time.
-const REVISION: &str = match option_env!("PGSLUICE_REVISION") {
+pub const REVISION: &str = match option_env!("PGSLUICE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };

@@ -1,9 +1,10 @@
-//! `/metrics`, `/healthz`, `/readyz` on a thread of their own, so that a scrape never delays a query.
+//! `/metrics`, the JSON API, `/healthz`, `/readyz` on a thread of their own, so that a scrape never delays a query.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | [`server`] | the thread, its limits and routes |
 //! | [`access`] | who may read |
+//! | [`api`] | JSON: findings, queries, routes, pools |
 //! | [`health`] | alive, started, ready |
 //! | [`metrics`] | gathers one scrape |
 //! | [`families`] | the table of metric families |
@@ -12,6 +13,7 @@
 //! | [`docs`] | `docs/metrics.md` |
 
 pub mod access;
+pub mod api;
 pub mod docs;
 pub mod families;
 pub mod health;

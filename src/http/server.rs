@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Access;
+use super::api;
 use super::health;
 use super::metrics::Metrics;
 use crate::client::Process;
@@ -36,11 +37,13 @@ const MAX_HEADERS: usize = 64;
 
 /// Content type of the text exposition format.
 pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What `/` says.
 const INDEX: &str = "pgsluice\n\n\
     /metrics   metrics for Prometheus\n\
+    /api/v1    findings, queries, tables, routes, pools, pins, status as JSON\n\
     /healthz   200 while the process is alive (also /livez)\n\
     /readyz    200 when clients should be sent here\n\
     /startupz  200 once every address is listened at\n";
@@ -87,8 +90,8 @@ async fn accept(listener: std::net::TcpListener, site: Arc<Site>) {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, place, Arc::clone(&site)));
+            Ok((stream, peer)) => {
+                tokio::spawn(connection(stream, peer, place, Arc::clone(&site)));
             }
             Err(e) => {
                 // Out of descriptors or memory: it passes.
@@ -99,9 +102,9 @@ async fn accept(listener: std::net::TcpListener, site: Arc<Site>) {
     }
 }
 
-async fn connection(stream: TcpStream, place: OwnedSemaphorePermit, site: Arc<Site>) {
+async fn connection(stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, site: Arc<Site>) {
     let service = service_fn(move |request| {
-        let answer = site.answer(&request);
+        let answer = site.answer(&request, peer);
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut connection = std::pin::pin!(
@@ -123,10 +126,13 @@ async fn connection(stream: TcpStream, place: OwnedSemaphorePermit, site: Arc<Si
     drop(place);
 }
 
+/// What whoever asks for statements from elsewhere is told while there is no token.
+const CLOSED: &str = r#"{"error": "this is shown from elsewhere only to whoever presents the token: set http_token"}"#;
+
 type Answer = Response<Full<Bytes>>;
 
 impl Site {
-    fn answer(&self, request: &Request<Incoming>) -> Answer {
+    fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Answer {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -150,6 +156,15 @@ impl Site {
         match path {
             "/metrics" => page(StatusCode::OK, METRICS_TYPE, self.metrics.render(&self.process)),
             "/" => text(StatusCode::OK, INDEX),
+            _ if path.starts_with(api::PREFIX)
+                && !self.access.admits_without_token(peer, request.headers().get(HOST)) =>
+            {
+                page(StatusCode::FORBIDDEN, JSON, CLOSED)
+            }
+            _ if path.starts_with(api::PREFIX) => {
+                let (status, body) = api::answer(&self.process, path, request.uri().query());
+                page(status, JSON, body)
+            }
             _ => text(StatusCode::NOT_FOUND, "no such page; / lists what there is\n"),
         }
     }

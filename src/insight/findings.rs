@@ -7,6 +7,7 @@ use super::advice::Relation;
 use super::judge::{Confidence, Kind, Severity};
 use super::report::Origin;
 use super::run::Parent;
+use super::sample::Sample;
 use super::stats::BURST;
 
 /// One cause, seen in one or more bursts.
@@ -35,6 +36,8 @@ pub(crate) struct Finding {
     pub(crate) last_seen: f64,
     /// Has series of its own.
     pub(crate) shown: bool,
+    /// The costliest burst of the best confidence.
+    pub(crate) sample: Option<Box<Sample>>,
     pub(crate) logged: Option<u64>,
     pub(crate) logged_severity: Severity,
 }
@@ -72,6 +75,7 @@ impl Findings {
                 + finding.advice.len()
                 + finding.fingerprints.len() * 8
                 + finding.tables.iter().map(|table| table.len() + 16).sum::<usize>()
+                + finding.sample.as_ref().map_or(0, |sample| sample.bytes())
         };
         self.by_key.values().map(one).sum()
     }
@@ -142,6 +146,7 @@ impl Finding {
             first_seen: burst.epoch,
             last_seen: burst.epoch,
             shown: false,
+            sample: None,
             logged: None,
             logged_severity: Severity::Info,
         }

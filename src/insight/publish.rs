@@ -18,6 +18,10 @@ const LEAVE_SECS: u64 = 1_800;
 const RANK_SECS: u64 = 60;
 /// New series allowed an hour after the first fill.
 const SERIES_PER_HOUR: f64 = 20.0;
+/// Reads of the same statement that make it worth watching which values it is asked with.
+const OFTEN: u64 = 50;
+/// Seconds after which that begins anew.
+const RENEW_SECS: u64 = 3_600;
 /// Half-life of the ranking's averages.
 const HALF_LIFE_SECS: f64 = 600.0;
 /// Findings that have series of their own; the first ones seen keep them.
@@ -56,6 +60,7 @@ pub(crate) struct Publisher {
     folded: Vec<Vec<Counters>>,
     started: Instant,
     last_rank: u64,
+    last_renewal: u64,
     top: usize,
     limit: usize,
     budget: f64,
@@ -73,6 +78,7 @@ impl Publisher {
             folded: Vec::new(),
             started: Instant::now(),
             last_rank: 0,
+            last_renewal: 0,
             top: config.top_fingerprints,
             limit: config.max_fingerprints.max(1),
             budget: config.top_fingerprints as f64,
@@ -84,6 +90,18 @@ impl Publisher {
 
     fn seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
+    }
+
+    /// SELECTs executed often, and whether watching their values begins anew.
+    fn often_read(&mut self) -> (HashSet<(u16, u64)>, bool) {
+        let renew = self.seconds() >= self.last_renewal + RENEW_SECS;
+        if renew {
+            self.last_renewal = self.seconds();
+        }
+        let reads = self.series.iter().filter(|(_, series)| series.operation == 0 && series.total.calls >= OFTEN);
+        let mut reads: Vec<_> = reads.map(|(key, series)| (series.total.calls, *key)).collect();
+        reads.sort_unstable();
+        (reads.into_iter().rev().take(super::sketch::MAX_SKETCHES).map(|(_, key)| key).collect(), renew)
     }
 
     /// Number of fingerprints with a series.
@@ -248,6 +266,8 @@ impl Insight {
         let first = books.exposed() < books.top / 2;
         if first || books.seconds().saturating_sub(books.last_rank) >= RANK_SECS {
             books.rank(&|database, fingerprint| pins.contains(&(database, fingerprint)));
+            let (often, renew) = books.often_read();
+            self.watch_values(&often, renew);
         }
         if books.series.len() * 20 < books.limit * 19 {
             return;

@@ -71,6 +71,11 @@ impl Registry {
         (self.routes.len() - 1) as u32
     }
 
+    /// The number of a route that is known.
+    pub(crate) fn route_number(&self, name: &str) -> Option<u32> {
+        self.routes.iter().skip(1).position(|known| **known == *name).map(|at| at as u32 + 1)
+    }
+
     /// The route behind a number; `None` for 0.
     pub(crate) fn route_name(&self, number: u32) -> Option<Arc<str>> {
         (number != 0).then(|| self.routes.get(number as usize).cloned()).flatten()

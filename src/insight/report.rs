@@ -10,6 +10,8 @@ use super::findings::{Burst, Finding, count, finding_key};
 use super::judge::{self, Confidence, Context, Kind, Severity, Verdict};
 use super::publish::MAX_FINDING_SERIES;
 use super::run::{Parent, Run};
+use super::sample::Sample;
+use super::tags::Caller;
 use super::{Insight, lock, wording};
 use crate::sql::Fingerprint;
 
@@ -21,9 +23,14 @@ pub(crate) struct Origin<'a> {
     pub(crate) database: u16,
     pub(crate) route: u32,
     pub(crate) application: Option<&'a str>,
+    pub(crate) caller: Option<&'a Caller>,
+    /// When the unit began, microseconds.
+    pub(crate) started: u64,
     /// Upper bound of one round trip, microseconds.
     pub(crate) round_trip: u64,
     pub(crate) now: u64,
+    /// Runs of the unit beside those that are judged.
+    pub(crate) all: &'a [Run],
 }
 
 /// Runs that one loop made.
@@ -98,7 +105,8 @@ impl Insight {
             let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
             (tables, Arc::from(wording::advice(kind, relation, &texts, parent_text.as_deref())))
         };
-        self.record(&burst, origin, &database, route.as_deref(), &fingerprints, new);
+        let sample = || Sample::new(&burst, &group.runs, context, origin);
+        self.record(&burst, origin, (&*database, route.as_deref()), &fingerprints, new, sample);
     }
 
     /// Tells each burst of a group to the log and the sink. `place` is database and route.
@@ -169,10 +177,10 @@ impl Insight {
         &self,
         burst: &Burst,
         origin: &Origin<'_>,
-        database: &str,
-        route: Option<&str>,
+        (database, route): (&str, Option<&str>),
         fingerprints: &[u64],
         new: impl FnOnce() -> (Vec<Box<str>>, Arc<str>),
+        sample: impl FnOnce() -> Sample,
     ) {
         let mut findings = lock(&self.findings);
         count(findings.counts.entry(origin.database).or_default(), burst);
@@ -192,6 +200,9 @@ impl Insight {
         let Some(finding) = findings.by_key.get_mut(&burst.key) else {
             return;
         };
+        if finding.sample.as_ref().is_none_or(|known| known.gives_way_to(burst)) {
+            finding.sample = Some(Box::new(sample()));
+        }
         finding.take_in(burst);
         let due =
             finding.logged.is_none_or(|at| burst.now.saturating_sub(at) >= self.config.cooldown.as_micros() as u64)

@@ -8,7 +8,7 @@ const PARENT_REACH: u32 = 32;
 /// How exact a multiple of the parent's rows must be.
 const MULTIPLE: f32 = 0.05;
 /// Spreads the bits of a hash (2^64 divided by the golden ratio).
-pub(super) const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// One completed statement as the detector sees it. Times in microseconds.
 #[derive(Clone, Copy, Debug)]

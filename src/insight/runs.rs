@@ -109,6 +109,11 @@ impl Runs {
         &self.closed
     }
 
+    /// The runs that are still watched, in no order: also those not worth judging.
+    pub(crate) fn all(&self) -> &[Run] {
+        &self.runs
+    }
+
     /// Forgets the runs that were judged.
     pub(crate) fn judged(&mut self) {
         self.closed.clear();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::run::Event;
 use super::runs::is_transparent;
 use super::stats::{BYTES, LATENCY_US, ROWS, operation_index};
-use super::table::bump;
+use super::table::{OTHER, bump};
+use super::tags::Caller;
 use super::unit::{Boundary, Pending, Unit, is_marker};
 use super::worker::WorkerInsight;
 use super::{DatabaseId, TagSet, Text, Times};
@@ -19,6 +20,10 @@ const NEW_PER_MINUTE: u16 = 200;
 const MAX_IDLE_GAP_US: u64 = 1_000_000;
 /// A Django client's pause between two statements of a loop, until its own habit is known.
 const HABIT_US: u32 = 1_000;
+/// A pause inside a transaction that is noted with the statement before it.
+const LONG_GAP_US: u64 = 100_000;
+/// Savepoints of one transaction that are too many: PostgreSQL keeps track of 64 cheaply (PGPROC_MAX_CACHED_SUBXIDS).
+const SAVEPOINT_STORM: u16 = 64;
 /// Longest application name kept.
 const MAX_APPLICATION: usize = 64;
 
@@ -39,7 +44,7 @@ pub struct Begin<'a> {
 
 /// Insight's view of one client session. At most 64 bytes while the session idles.
 pub struct SessionInsight {
-    application: Option<Arc<str>>,
+    caller: Option<Arc<Caller>>,
     /// When the last ReadyForQuery passed; 0 before the first.
     last_ready: u64,
     transaction_started: u64,
@@ -50,6 +55,10 @@ pub struct SessionInsight {
     answered: u32,
     /// The client's usual pause between an answer and its next statement (a running median).
     habit: u32,
+    /// Slot of the statement answered last.
+    last_slot: u32,
+    /// Savepoints of the open transaction.
+    savepoints: u16,
     new_minute: u16,
     new_count: u16,
     database: DatabaseId,
@@ -63,6 +72,8 @@ const IDLE_IN_TRANSACTION: u8 = 1;
 const ROLLED_BACK: u8 = 2;
 /// The open transaction failed.
 const FAILED: u8 = 4;
+/// The unit on loan does not know yet who the client is.
+const RENAMED: u8 = 8;
 
 const _: () = assert!(std::mem::size_of::<SessionInsight>() <= 64);
 
@@ -70,7 +81,7 @@ impl SessionInsight {
     /// A session of this database.
     pub fn new(database: DatabaseId) -> Self {
         Self {
-            application: None,
+            caller: None,
             last_ready: 0,
             transaction_started: 0,
             unit: NONE,
@@ -78,6 +89,8 @@ impl SessionInsight {
             synced: 0,
             answered: 0,
             habit: HABIT_US,
+            last_slot: OTHER,
+            savepoints: 0,
             new_minute: 0,
             new_count: 0,
             database,
@@ -86,14 +99,18 @@ impl SessionInsight {
         }
     }
 
-    /// The client's `application_name`, for log lines only (never a metric): printable ASCII, 64 bytes.
+    /// The client's `application_name`, for log lines and findings only (never a metric): printable ASCII, 64 bytes.
     pub fn set_application(&mut self, name: &str) {
-        let clean: String = name
-            .chars()
-            .take(MAX_APPLICATION)
-            .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
-            .collect();
-        self.application = (!clean.is_empty()).then(|| Arc::from(clean));
+        let user = self.caller.as_ref().map_or_else(Box::default, |caller| caller.user.clone());
+        self.caller = Some(Arc::new(Caller { user, application: clean(name) }));
+        self.flags |= RENAMED;
+    }
+
+    /// The client's user, for findings only.
+    pub fn set_user(&mut self, name: &str) {
+        let application = self.caller.as_ref().map_or_else(Box::default, |caller| caller.application.clone());
+        self.caller = Some(Arc::new(Caller { user: clean(name), application }));
+        self.flags |= RENAMED;
     }
 
     /// A Parse was seen: makes the text known before its first execution, and reads its tags.
@@ -107,8 +124,12 @@ impl SessionInsight {
         if !worker.enabled() {
             return TagSet::default();
         }
-        worker.slot(self.database.0, statement, Some(text), || self.may_add(now_us));
-        if statement.flags & flag::COMMENT != 0 { worker.tags(text) } else { TagSet::default() }
+        let slot = worker.slot(self.database.0, statement, Some(text), || self.may_add(now_us));
+        let tags = if statement.flags & flag::COMMENT != 0 { worker.tags(text) } else { TagSet::default() };
+        // What makes texts of one fingerprint differ: literals left in them, lengths of lists, traces in comments.
+        let differs = statement.literals ^ u64::from(statement.max_list).rotate_left(48) ^ tags.trace;
+        worker.table.entry(slot).parsed(differs);
+        tags
     }
 
     /// A statement was forwarded. Answers are matched to statements in order.
@@ -136,6 +157,10 @@ impl SessionInsight {
         let idle_gap = self.idle_gap(worker);
         let unit = &mut worker.units[at as usize];
         unit.idle_gap = idle_gap;
+        if self.flags & RENAMED != 0 {
+            self.flags &= !RENAMED;
+            unit.caller.clone_from(&self.caller);
+        }
         unit.inherit(&tags);
         if unit.in_flight.is_empty() && self.last_ready != 0 {
             let gap = begin.at.received_us.saturating_sub(self.last_ready);
@@ -179,14 +204,9 @@ impl SessionInsight {
         let statement = pending.statement;
         let duration = now_us.saturating_sub(pending.sent);
         let table = &worker.table;
-        let entry = table.entry(pending.slot);
-        bump(&entry.calls, 1);
-        bump(&entry.time_us, duration);
-        bump(&entry.rows, rows);
-        bump(&entry.bytes, bytes);
-        if duration > entry.max_us.load(std::sync::atomic::Ordering::Relaxed) {
-            entry.max_us.store(duration, std::sync::atomic::Ordering::Relaxed);
-        }
+        let route = worker.units[at as usize].tags.route;
+        table.entry(pending.slot).completed(duration, rows, bytes, route, statement.literals);
+        self.last_slot = pending.slot;
         let stats = table.database(self.database.0);
         stats.duration[operation_index(statement.operation)][0].observe(&LATENCY_US, duration);
         stats.bytes.observe(&BYTES, bytes);
@@ -196,8 +216,12 @@ impl SessionInsight {
         if duration > worker.shared.config.slow_query.as_micros() as u64 {
             bump(&stats.slow, 1);
         }
-        if statement.operation == Operation::Transaction && worker.is_rollback(&statement) {
-            self.flags |= ROLLED_BACK;
+        if statement.operation == Operation::Transaction {
+            if worker.is_rollback(&statement) {
+                self.flags |= ROLLED_BACK;
+            } else if worker.is_savepoint(&statement) {
+                self.savepoints = self.savepoints.saturating_add(1);
+            }
         }
         let unit = &mut worker.units[at as usize];
         unit.server_us += duration;
@@ -233,6 +257,7 @@ impl SessionInsight {
         let Some(pending) = worker.units[at as usize].in_flight.pop() else {
             return;
         };
+        self.last_slot = pending.slot;
         let duration = now_us.saturating_sub(pending.sent);
         let entry = worker.table.entry(pending.slot);
         bump(&entry.calls, 1);
@@ -277,12 +302,17 @@ impl SessionInsight {
         self.unit = NONE;
     }
 
-    fn transaction(&mut self, worker: &WorkerInsight, status: u8, now_us: u64) {
+    fn transaction(&mut self, worker: &mut WorkerInsight, status: u8, now_us: u64) {
+        if status == b'I' && self.savepoints >= SAVEPOINT_STORM {
+            let route = self.current(worker).map_or(0, |at| worker.units[at as usize].tags.route);
+            worker.route(self.database.0, route).stormed(self.savepoints.into());
+        }
         let stats = worker.table.database(self.database.0);
         match (self.status, status) {
             (b'I', b'I') => bump(&stats.transactions[2], 1),
             (b'I', _) => {
                 self.transaction_started = now_us;
+                self.savepoints = 0;
                 self.flags &= !(ROLLED_BACK | FAILED);
             }
             (_, b'I') => {
@@ -304,7 +334,11 @@ impl SessionInsight {
             self.flags &= !IDLE_IN_TRANSACTION;
             let stats = worker.table.database(self.database.0);
             stats.idle_change(-1);
-            bump(&stats.transaction_idle_us, now_us.saturating_sub(self.last_ready));
+            let gap = now_us.saturating_sub(self.last_ready);
+            bump(&stats.transaction_idle_us, gap);
+            if gap >= LONG_GAP_US {
+                worker.table.entry(self.last_slot).idled(gap);
+            }
         }
     }
 
@@ -325,7 +359,7 @@ impl SessionInsight {
             } else {
                 Boundary::Gap
             };
-            let at = worker.acquire(self.database.0, boundary, self.application.clone(), received);
+            let at = worker.acquire(self.database.0, boundary, self.caller.clone(), received);
             self.unit = at;
             self.generation = worker.units[at as usize].generation;
             return at;
@@ -367,4 +401,10 @@ impl SessionInsight {
         self.new_count = self.new_count.saturating_add(1);
         self.new_count <= NEW_PER_MINUTE
     }
+}
+
+/// A name without anything that could break a line: printable ASCII, 64 bytes.
+fn clean(name: &str) -> Box<str> {
+    let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    name.chars().take(MAX_APPLICATION).map(printable).collect::<String>().into()
 }

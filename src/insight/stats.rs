@@ -85,6 +85,23 @@ pub(crate) struct Reading {
     pub(crate) sum: u64,
 }
 
+impl Reading {
+    /// The value below which this share lies, interpolated; `most` is the highest there can be. 0 without any.
+    pub(crate) fn quantile(&self, share: f64, bounds: &[u64], most: u64) -> f64 {
+        let wanted = share * self.buckets.iter().sum::<u64>() as f64;
+        let (mut before, mut low) = (0.0, 0.0);
+        for (at, count) in self.buckets.iter().enumerate() {
+            let high = bounds.get(at).copied().unwrap_or(u64::MAX).min(most) as f64;
+            let count = *count as f64;
+            if count > 0.0 && before + count >= wanted {
+                return low + (high - low).max(0.0) * ((wanted - before) / count).clamp(0.0, 1.0);
+            }
+            (before, low) = (before + count, high);
+        }
+        0.0
+    }
+}
+
 /// All that a worker counts for one database.
 pub(crate) struct DbStats {
     /// By operation and outcome (ok, error).

@@ -10,6 +10,9 @@ use std::sync::{Mutex, atomic::AtomicUsize};
 
 use hashbrown::HashTable;
 
+use super::latency::Latency;
+use super::routes::RouteTable;
+use super::sketch::Sketch;
 use super::stats::DbStats;
 use super::{MAX_DATABASES, lock};
 use crate::sql::{Fingerprint, Operation};
@@ -29,20 +32,54 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
+/// Rows of one execution that are many, and bytes.
+pub(crate) const MANY_ROWS: u64 = 1_000;
+pub(crate) const MANY_BYTES: u64 = 1 << 20;
+/// Routes remembered of one statement.
+pub(crate) const ROUTES: usize = 4;
+
+/// The same for a small one. Stays at its end.
+#[inline]
+pub(crate) fn bump32(counter: &AtomicU32, by: u32) {
+    counter.store(counter.load(Relaxed).saturating_add(by), Relaxed);
+}
+
 /// The counters of one (database, fingerprint). Times in microseconds.
+///
+/// Those up to `max_us` are never set back ([`Counters`] are folded by differences); the others begin anew with a new
+/// owner, and are read as they are.
 #[derive(Default)]
 pub(crate) struct Entry {
     pub(crate) fingerprint: AtomicU64,
     pub(crate) database: AtomicU32,
     pub(crate) operation: AtomicU8,
     state: AtomicU8,
+    /// More routes than [`Entry::routes`] has room for.
+    pub(crate) more_routes: AtomicU8,
     pub(crate) calls: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) time_us: AtomicU64,
     pub(crate) max_us: AtomicU64,
+    pub(crate) latency: Latency,
+    /// The first routes it ran in: 16 bits each, 0 for none.
+    routes: AtomicU64,
+    /// Long pauses of the client inside a transaction with this as its last statement.
+    pub(crate) idle_us: AtomicU64,
+    pub(crate) idle_count: AtomicU32,
+    pub(crate) idle_max_ms: AtomicU32,
+    /// Executions with [`MANY_ROWS`] or [`MANY_BYTES`].
+    pub(crate) large: AtomicU32,
+    /// Parse messages, and different texts among them (linear counting).
+    pub(crate) parses: AtomicU32,
+    pub(crate) texts: AtomicU64,
+    /// Which literals it is asked with; made by the sweep for statements asked often.
+    pub(crate) sketch: OnceLock<Box<Sketch>>,
 }
+
+/// Memory of a fingerprint on each worker: what the limit of fingerprints bounds.
+const _: () = assert!(std::mem::size_of::<Entry>() <= 256);
 
 /// A reading of an [`Entry`].
 #[derive(Clone, Copy, Default, Debug)]
@@ -75,6 +112,88 @@ impl Counters {
 }
 
 impl Entry {
+    /// Counts one answered execution.
+    #[inline]
+    pub(crate) fn completed(&self, us: u64, rows: u64, bytes: u64, route: u32, literals: u64) {
+        bump(&self.calls, 1);
+        bump(&self.time_us, us);
+        bump(&self.rows, rows);
+        bump(&self.bytes, bytes);
+        if us > self.max_us.load(Relaxed) {
+            self.max_us.store(us, Relaxed);
+        }
+        self.latency.observe(us);
+        if rows >= MANY_ROWS || bytes >= MANY_BYTES {
+            bump32(&self.large, 1);
+        }
+        if route != 0 {
+            self.note_route(route as u16);
+        }
+        if let Some(sketch) = self.sketch.get() {
+            sketch.observe(literals);
+        }
+    }
+
+    /// Remembers the first few routes.
+    #[inline]
+    fn note_route(&self, route: u16) {
+        let seen = self.routes.load(Relaxed);
+        for lane in 0..ROUTES {
+            match (seen >> (16 * lane)) as u16 {
+                known if known == route => return,
+                0 => return self.routes.store(seen | u64::from(route) << (16 * lane), Relaxed),
+                _ => {}
+            }
+        }
+        self.more_routes.store(1, Relaxed);
+    }
+
+    /// The routes it ran in, as far as remembered.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = u32> {
+        let seen = self.routes.load(Relaxed);
+        (0..ROUTES).map(move |lane| u32::from((seen >> (16 * lane)) as u16)).filter(|route| *route != 0)
+    }
+
+    /// The client let a transaction idle for long after this.
+    pub(crate) fn idled(&self, us: u64) {
+        bump(&self.idle_us, us);
+        bump32(&self.idle_count, 1);
+        let ms = u32::try_from(us / 1_000).unwrap_or(u32::MAX);
+        self.idle_max_ms.store(self.idle_max_ms.load(Relaxed).max(ms), Relaxed);
+    }
+
+    /// A Parse of this statement; `text` is a hash of what its text has besides the fingerprint.
+    #[inline]
+    pub(crate) fn parsed(&self, text: u64) {
+        bump32(&self.parses, 1);
+        let bit = 1 << (text.wrapping_mul(super::run::SPREAD) >> 58);
+        let texts = self.texts.load(Relaxed);
+        if texts & bit == 0 {
+            self.texts.store(texts | bit, Relaxed);
+        }
+    }
+
+    /// A new owner: all that is not folded by differences begins anew. By the worker only.
+    fn begin_anew(&self) {
+        self.max_us.store(0, Relaxed);
+        self.latency.clear();
+        self.more_routes.store(0, Relaxed);
+        for counter in [&self.routes, &self.idle_us, &self.texts] {
+            counter.store(0, Relaxed);
+        }
+        for counter in [&self.idle_count, &self.idle_max_ms, &self.large, &self.parses] {
+            counter.store(0, Relaxed);
+        }
+        if let Some(sketch) = self.sketch.get() {
+            sketch.clear();
+        }
+    }
+
+    /// Whose entry it is.
+    pub(crate) fn key(&self) -> (u16, u64) {
+        (self.database.load(Relaxed) as u16, self.fingerprint.load(Relaxed))
+    }
+
     pub(crate) fn read(&self) -> Counters {
         Counters {
             calls: self.calls.load(Relaxed),
@@ -95,6 +214,8 @@ pub(crate) struct WorkerTable {
     len: AtomicUsize,
     limit: usize,
     databases: Box<[OnceLock<Box<DbStats>>]>,
+    /// Units of work by route.
+    pub(crate) routes: RouteTable,
     /// Slots that the sweep retired, for the worker to take again.
     free: Mutex<Vec<u32>>,
     pub(crate) itself: SelfStats,
@@ -123,6 +244,7 @@ impl WorkerTable {
             len: AtomicUsize::new(1),
             limit,
             databases: (0..MAX_DATABASES).map(|_| OnceLock::new()).collect(),
+            routes: RouteTable::new(),
             free: Mutex::new(Vec::new()),
             itself: SelfStats::default(),
         };
@@ -151,6 +273,17 @@ impl WorkerTable {
     /// The histograms of a database, if this worker ever served it.
     pub(crate) fn database_if_any(&self, id: usize) -> Option<&DbStats> {
         self.databases.get(id).and_then(|cell| cell.get()).map(|stats| &**stats)
+    }
+
+    /// Approximate memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries = self.chunks.iter().filter(|chunk| chunk.get().is_some()).count() * CHUNK;
+        let databases = self.databases.iter().filter(|cell| cell.get().is_some()).count();
+        let sketches = (0..self.len() as u32).filter(|slot| self.entry(*slot).sketch.get().is_some()).count();
+        entries * size_of::<Entry>()
+            + databases * size_of::<DbStats>()
+            + sketches * size_of::<Sketch>()
+            + self.routes.bytes()
     }
 
     /// Number of slots in use, [`OTHER`] included.
@@ -223,7 +356,7 @@ impl Index {
         entry.fingerprint.store(fingerprint.0, Relaxed);
         entry.database.store(u32::from(database), Relaxed);
         entry.operation.store(super::stats::operation_index(operation) as u8, Relaxed);
-        entry.max_us.store(0, Relaxed);
+        entry.begin_anew();
         entry.state.store(LIVE, Relaxed);
         let key = Self::key(database, fingerprint);
         self.map.insert_unique(key, (key, slot), |entry| entry.0);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::tags::TagSet;
+use super::tags::{Caller, TagSet};
 use super::watch::Watch;
 use crate::sql::{Operation, Statement, effect, flag};
 
@@ -107,7 +107,7 @@ pub(crate) struct Unit {
     pub(crate) generation: u32,
     pub(crate) in_use: bool,
     pub(crate) database: u16,
-    pub(crate) application: Option<Arc<str>>,
+    pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) boundary: Boundary,
     pub(crate) tags: TagSet,
     pub(crate) statements: u32,
@@ -130,7 +130,7 @@ impl Unit {
             generation: 0,
             in_use: false,
             database: 0,
-            application: None,
+            caller: None,
             boundary: Boundary::Connection,
             tags: TagSet::default(),
             statements: 0,
@@ -161,7 +161,7 @@ impl Unit {
     /// Gives everything back for the next session; with `lean`, the memory as well.
     pub(crate) fn release(&mut self, lean: bool) {
         self.in_use = false;
-        self.application = None;
+        self.caller = None;
         self.in_flight.clear();
         if lean {
             self.in_flight = InFlight::default();

@@ -1,9 +1,10 @@
-//! Plain copies of findings and fingerprints for the console, JSON and reports. Literal-free.
+//! Plain copies of findings for the console, JSON and reports. Literal-free.
 
 use std::sync::Arc;
 
 use super::judge::{Confidence, Kind, Severity};
-use super::{Insight, lock};
+use super::sample::Sample;
+use super::{Insight, lock, mend};
 use crate::sql::Fingerprint;
 
 /// One finding.
@@ -27,12 +28,16 @@ pub struct FindingView {
     pub texts: Vec<String>,
     /// The SELECT that explains the loop.
     pub parent: Option<Fingerprint>,
+    /// Its literal-free text, if known.
+    pub parent_text: Option<String>,
     /// Tables of the repeated statements.
     pub tables: Vec<String>,
     /// What the loop fetches (label value).
     pub relation: &'static str,
     /// What to change.
     pub advice: Arc<str>,
+    /// The same as code; empty when there is none.
+    pub mend: String,
     /// Times seen.
     pub bursts: u64,
     /// Statements in all bursts.
@@ -45,48 +50,8 @@ pub struct FindingView {
     pub first_seen: f64,
     /// Seconds since the epoch.
     pub last_seen: f64,
-}
-
-/// One fingerprint of one database.
-#[derive(Clone, Debug)]
-pub struct FingerprintView {
-    /// The fingerprint.
-    pub fingerprint: Fingerprint,
-    /// Database name.
-    pub database: Arc<str>,
-    /// Literal-free text.
-    pub text: String,
-    /// `SELECT shop_book` and the like.
-    pub summary: String,
-    /// Tables.
-    pub tables: Vec<String>,
-    /// Executions.
-    pub calls: u64,
-    /// Executions that failed.
-    pub errors: u64,
-    /// Rows returned or changed.
-    pub rows: u64,
-    /// Response bytes.
-    pub bytes: u64,
-    /// Seconds at the server.
-    pub seconds: f64,
-    /// Slowest execution, seconds.
-    pub max_seconds: f64,
-}
-
-/// How a list of fingerprints is sorted, highest first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FingerprintOrder {
-    /// Total time.
-    Total,
-    /// Executions.
-    Calls,
-    /// Mean time.
-    Mean,
-    /// Rows.
-    Rows,
-    /// Bytes.
-    Bytes,
+    /// The costliest burst of the best confidence.
+    pub sample: Option<Sample>,
 }
 
 impl Insight {
@@ -100,68 +65,44 @@ impl Insight {
             findings
                 .by_key
                 .values()
-                .map(|finding| FindingView {
-                    id: format!("{:012x}", finding.key),
-                    kind: finding.kind,
-                    confidence: finding.confidence,
-                    severity: finding.severity,
-                    database: names.get(usize::from(finding.database)).cloned().unwrap_or_else(|| Arc::from("other")),
-                    route: registry.route_name(finding.route),
-                    fingerprints: finding.fingerprints.iter().map(|fp| Fingerprint(*fp)).collect(),
-                    texts: finding.fingerprints.iter().map(text).collect(),
-                    parent: finding.parent.map(Fingerprint),
-                    tables: finding.tables.iter().map(|table| table.to_string()).collect(),
-                    relation: finding.relation.name(),
-                    advice: Arc::clone(&finding.advice),
-                    bursts: finding.bursts,
-                    queries: finding.queries,
-                    n: (finding.min_n, finding.max_n, finding.last_n),
-                    avoidable_seconds: finding.avoidable_us as f64 / 1e6,
-                    first_seen: finding.first_seen,
-                    last_seen: finding.last_seen,
+                .map(|finding| {
+                    let child = finding.fingerprints.first().and_then(|fp| registry.get(*fp));
+                    let parent = finding.parent.and_then(|fp| registry.get(fp));
+                    FindingView {
+                        id: format!("{:012x}", finding.key),
+                        kind: finding.kind,
+                        confidence: finding.confidence,
+                        severity: finding.severity,
+                        database: names
+                            .get(usize::from(finding.database))
+                            .cloned()
+                            .unwrap_or_else(|| Arc::from("other")),
+                        route: registry.route_name(finding.route),
+                        fingerprints: finding.fingerprints.iter().map(|fp| Fingerprint(*fp)).collect(),
+                        texts: finding.fingerprints.iter().map(text).collect(),
+                        parent: finding.parent.map(Fingerprint),
+                        parent_text: parent.as_ref().map(|known| known.display.to_string()),
+                        tables: finding.tables.iter().map(|table| table.to_string()).collect(),
+                        relation: finding.relation.name(),
+                        advice: Arc::clone(&finding.advice),
+                        mend: mend::snippet(finding.kind, finding.relation, child.as_deref(), parent.as_deref()),
+                        bursts: finding.bursts,
+                        queries: finding.queries,
+                        n: (finding.min_n, finding.max_n, finding.last_n),
+                        avoidable_seconds: finding.avoidable_us as f64 / 1e6,
+                        first_seen: finding.first_seen,
+                        last_seen: finding.last_seen,
+                        sample: finding.sample.as_deref().cloned(),
+                    }
                 })
                 .collect()
         };
-        views.sort_by(|a, b| b.severity.cmp(&a.severity).then(b.avoidable_seconds.total_cmp(&a.avoidable_seconds)));
-        views
-    }
-
-    /// The first `limit` fingerprints in this order.
-    pub fn fingerprints(&self, order: FingerprintOrder, limit: usize) -> Vec<FingerprintView> {
-        let names = self.database_names();
-        let books = self.fold();
-        let mut keys: Vec<_> = books.series.iter().filter(|(_, series)| series.total.calls > 0).collect();
-        keys.sort_by(|(_, a), (_, b)| {
-            let value = |total: &super::table::Counters| match order {
-                FingerprintOrder::Total => total.time_us as f64,
-                FingerprintOrder::Calls => total.calls as f64,
-                FingerprintOrder::Mean => total.time_us as f64 / total.calls as f64,
-                FingerprintOrder::Rows => total.rows as f64,
-                FingerprintOrder::Bytes => total.bytes as f64,
-            };
-            value(&b.total).total_cmp(&value(&a.total))
+        views.sort_by(|a, b| {
+            b.severity
+                .cmp(&a.severity)
+                .then(b.avoidable_seconds.total_cmp(&a.avoidable_seconds))
+                .then_with(|| a.id.cmp(&b.id))
         });
-        let registry = lock(&self.registry);
-        keys.into_iter()
-            .take(limit)
-            .map(|((database, fingerprint), series)| {
-                let known = registry.get(*fingerprint);
-                let known = known.as_deref();
-                FingerprintView {
-                    fingerprint: Fingerprint(*fingerprint),
-                    database: names.get(usize::from(*database)).cloned().unwrap_or_else(|| Arc::from("other")),
-                    text: known.map_or_else(String::new, |known| known.display.to_string()),
-                    summary: known.map_or_else(String::new, |known| known.summary.to_string()),
-                    tables: known
-                        .map_or_else(Vec::new, |known| known.tables.iter().map(|table| table.to_string()).collect()),
-                    calls: series.total.calls,
-                    errors: series.total.errors,
-                    rows: series.total.rows,
-                    bytes: series.total.bytes,
-                    seconds: series.total.time_us as f64 / 1e6,
-                    max_seconds: series.max_us as f64 / 1e6,
-                }
-            })
-            .collect()
+        views
     }
 }

@@ -12,7 +12,9 @@ use hashbrown::HashMap;
 
 use super::describe::Described;
 use super::judge::Context;
+use super::routes::{Done, RouteIndex, RouteStats};
 use super::table::{Index, OTHER, WorkerTable, bump};
+use super::tags::{Caller, application};
 use super::unit::{Boundary, Unit};
 use super::{Insight, TagSet, Text, lock};
 use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
@@ -29,6 +31,7 @@ pub struct WorkerInsight {
     pub(crate) shared: Arc<Insight>,
     pub(crate) table: Arc<WorkerTable>,
     pub(crate) index: Index,
+    route_index: RouteIndex,
     pub(crate) units: Vec<Unit>,
     /// Units not on loan; the first are lent first, so that the last can be given back.
     free: BinaryHeap<Reverse<u32>>,
@@ -40,6 +43,8 @@ pub struct WorkerInsight {
     calls: u32,
     /// Fingerprints of ROLLBACK and ABORT.
     rollbacks: Vec<Fingerprint>,
+    /// Fingerprint of SAVEPOINT.
+    savepoint: Fingerprint,
 }
 
 impl WorkerInsight {
@@ -48,13 +53,15 @@ impl WorkerInsight {
             shared,
             table,
             index: Index::new(),
+            route_index: RouteIndex::new(),
             units: Vec::new(),
             free: BinaryHeap::new(),
             loans: 0,
             routes: HashMap::default(),
             key: RandomState::default(),
             calls: 0,
-            rollbacks: rollbacks(),
+            rollbacks: fingerprints(&["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"]),
+            savepoint: fingerprints(&["SAVEPOINT x"]).first().copied().unwrap_or_default(),
         }
     }
 
@@ -119,13 +126,7 @@ impl WorkerInsight {
     }
 
     /// A unit for a session that begins to work.
-    pub(crate) fn acquire(
-        &mut self,
-        database: u16,
-        boundary: Boundary,
-        application: Option<Arc<str>>,
-        now: u64,
-    ) -> u32 {
+    pub(crate) fn acquire(&mut self, database: u16, boundary: Boundary, caller: Option<Arc<Caller>>, now: u64) -> u32 {
         let at = self.free.pop().map_or_else(
             || {
                 self.units.push(Unit::new());
@@ -142,7 +143,7 @@ impl WorkerInsight {
         unit.in_use = true;
         unit.in_transaction = false;
         unit.database = database;
-        unit.application = application;
+        unit.caller = caller;
         unit.restart(boundary, now);
         at
     }
@@ -165,7 +166,16 @@ impl WorkerInsight {
         let (repeats, evictions) = unit.watch.totals();
         bump(&stats.repeated_reads, u64::from(repeats));
         bump(&self.table.itself.slot_evictions, u64::from(evictions));
-        if unit.watch.count() >= self.shared.config.min_count {
+        let done = Done {
+            queries: unit.statements,
+            server_us: unit.server_us,
+            elapsed_us: unit.last.saturating_sub(unit.started),
+            repeats,
+            connected: unit.boundary == Boundary::Connection,
+        };
+        let (database, route, watched) = (unit.database, unit.tags.route, unit.watch.count());
+        self.route(database, route).count(&done);
+        if watched >= self.shared.config.min_count {
             self.judge(at, now, false);
         }
     }
@@ -179,15 +189,19 @@ impl WorkerInsight {
         let origin = super::report::Origin {
             database: unit.database,
             route: unit.tags.route,
-            application: unit.application.as_deref(),
+            caller: unit.caller.as_deref(),
+            application: application(&unit.caller),
+            started: unit.started,
             round_trip,
             now,
+            all: &[],
         };
         let runs = if segment {
             unit.watch.end_segment(shared.config.max_period)
         } else {
             unit.watch.finish(shared.config.max_period)
         };
+        let origin = super::report::Origin { all: runs.all(), ..origin };
         shared.report(&Context { config: &shared.config, sure, tagged, runs: runs.ended() }, &origin);
         runs.judged();
     }
@@ -260,18 +274,29 @@ impl WorkerInsight {
         number
     }
 
+    /// Whether a statement of transaction control is a SAVEPOINT.
+    pub(crate) fn is_savepoint(&self, statement: &Statement) -> bool {
+        self.savepoint == statement.fingerprint
+    }
+
+    /// The counters of a route.
+    pub(crate) fn route(&mut self, database: u16, route: u32) -> &RouteStats {
+        let slot = self.route_index.slot(&self.table.routes, database, route);
+        self.table.routes.slot(slot)
+    }
+
     /// Whether a statement of transaction control is a ROLLBACK.
     pub(crate) fn is_rollback(&self, statement: &Statement) -> bool {
         self.rollbacks.contains(&statement.fingerprint)
     }
 }
 
-/// What transaction control looks like that throws work away.
-fn rollbacks() -> Vec<Fingerprint> {
+/// Fingerprints of these texts.
+fn fingerprints(texts: &[&str]) -> Vec<Fingerprint> {
     let settings = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
     let mut analyzer = sql::Analyzer::new([0; 2]);
     let mut found = Vec::new();
-    for text in ["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"] {
+    for text in texts {
         analyzer.analyze(RawSql(text.as_bytes()), settings, |statement, _| found.push(statement.fingerprint));
     }
     found

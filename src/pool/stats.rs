@@ -169,6 +169,27 @@ pub struct HistogramTotals {
 }
 
 impl HistogramTotals {
+    /// The value below which this share of them lies, in seconds, interpolated; 10 s stands for all above. 0 without any.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let wanted = share * self.buckets.iter().sum::<u64>() as f64;
+        let (mut before, mut low) = (0.0, 0.0);
+        for (at, count) in self.buckets.iter().enumerate() {
+            let high = BUCKETS_US.get(at).map_or(low, |bound| *bound as f64 / 1e6);
+            let count = *count as f64;
+            if count > 0.0 && before + count >= wanted {
+                return low + (high - low) * ((wanted - before) / count).clamp(0.0, 1.0);
+            }
+            (before, low) = (before + count, high);
+        }
+        0.0
+    }
+
+    /// The same of waits: most are none at all, so nothing is made up below the first bound.
+    pub fn wait_quantile(&self, share: f64) -> f64 {
+        let seconds = self.quantile(share);
+        if seconds * 1e6 <= BUCKETS_US[0] as f64 { 0.0 } else { seconds }
+    }
+
     fn add(&mut self, h: &Histogram) {
         for (t, b) in self.buckets.iter_mut().zip(&h.buckets) {
             *t += b.get();

@@ -18,7 +18,7 @@ const TEXT: usize = 200;
 /// LIMIT n and BY word, in any order.
 fn arguments(words: &[Token], by: bool) -> Result<(FingerprintOrder, usize), ErrorFields> {
     let hint =
-        if by { "SHOW FINGERPRINTS [BY total|calls|mean|rows|bytes] [LIMIT n]" } else { "SHOW NPLUSONE [LIMIT n]" };
+        if by { "SHOW FINGERPRINTS [BY total|calls|mean|p95|rows|bytes] [LIMIT n]" } else { "SHOW NPLUSONE [LIMIT n]" };
     let wrong = || usage("cannot read the arguments", hint);
     let (mut order, mut limit) = (FingerprintOrder::Total, LIMIT);
     let mut rest = words;
@@ -27,14 +27,7 @@ fn arguments(words: &[Token], by: bool) -> Result<(FingerprintOrder, usize), Err
         if keyword.is("LIMIT") {
             limit = value.parse().map_err(|_| wrong())?;
         } else if by && keyword.is("BY") {
-            order = match value.to_ascii_lowercase().as_str() {
-                "total" => FingerprintOrder::Total,
-                "calls" => FingerprintOrder::Calls,
-                "mean" => FingerprintOrder::Mean,
-                "rows" => FingerprintOrder::Rows,
-                "bytes" => FingerprintOrder::Bytes,
-                _ => return Err(wrong()),
-            };
+            order = FingerprintOrder::named(&value.to_ascii_lowercase()).ok_or_else(wrong)?;
         } else {
             return Err(wrong());
         }
@@ -79,8 +72,7 @@ pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, Erro
     Ok(table)
 }
 
-const COLUMNS: &str =
-    "fingerprint database #calls total_ms mean_ms max_ms #rows #bytes #errors tables summary statement";
+const COLUMNS: &str = "fingerprint database #calls total_ms mean_ms max_ms #rows #bytes #errors tables summary statement p50_ms p95_ms p99_ms routes";
 
 fn push(table: &mut Table, f: FingerprintView, text: String) {
     let mean = f.seconds / (f.calls.max(1) as f64);
@@ -97,6 +89,10 @@ fn push(table: &mut Table, f: FingerprintView, text: String) {
         f.tables.join(","),
         f.summary,
         text,
+        ms(f.p50_seconds),
+        ms(f.p95_seconds),
+        ms(f.p99_seconds),
+        f.routes.join(","),
     ]);
 }
 

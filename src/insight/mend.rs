@@ -1,0 +1,102 @@
+//! The mend as code: the line of Django that replaces the loop. Names are guessed as in [`super::advice`].
+
+use super::advice::{Relation, bare, foreign_key, only_key};
+use super::describe::Described;
+use super::judge::Kind;
+
+/// The code for a finding; empty when a sentence is all there is to say.
+pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>, parent: Option<&Described>) -> String {
+    let Some(child) = child.filter(|child| !child.table().is_empty()) else {
+        return String::new();
+    };
+    let model = model(child.table());
+    if kind == Kind::Duplicate {
+        return format!("rows = list({model}.objects.filter(...))  # once, then shared");
+    }
+    let outer =
+        parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", self::model(parent.table())));
+    let word = bare(child.table()).replace('_', "");
+    let column = child.shape.equals.first().map_or("id", |column| field(&column.name));
+    let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk");
+    read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, back })
+        .unwrap_or_else(|| write(relation, child, &model))
+}
+
+struct Words<'a> {
+    model: &'a str,
+    outer: &'a str,
+    word: &'a str,
+    column: &'a str,
+    back: &'a str,
+}
+
+fn read(relation: Relation, child: &Described, parent: Option<&Described>, words: &Words<'_>) -> Option<String> {
+    let Words { model, outer, word, column, back } = words;
+    Some(match relation {
+        Relation::Fk => {
+            let own =
+                parent.and_then(|parent| foreign_key(parent, child).or_else(|| only_key(parent).map(str::to_owned)));
+            format!("{outer}.select_related(\"{}\")", own.as_deref().unwrap_or(word))
+        }
+        Relation::OneToOne => format!("{outer}.select_related(\"{word}\")"),
+        Relation::ReverseFk => format!("{outer}.prefetch_related(\"{word}_set\")"),
+        Relation::FilteredReverseFk => format!(
+            "{outer}.prefetch_related(\n    Prefetch(\"{word}_set\", queryset={model}.objects.filter(...), to_attr=\"{word}_list\")\n)"
+        ),
+        Relation::ManyToMany => format!("{outer}.prefetch_related(\"{word}s\")"),
+        Relation::GenericRelation => format!("{outer}.prefetch_related(\"{word}s\")"),
+        Relation::GenericFk => format!("{outer}.prefetch_related(\"content_object\")"),
+        Relation::Count => format!("{outer}.annotate(n=Count(\"{word}\", distinct=True))"),
+        Relation::Exists => {
+            format!("{outer}.annotate(\n    has_{word}=Exists({model}.objects.filter({back}=OuterRef(\"pk\")))\n)")
+        }
+        Relation::First => format!(
+            "{outer}.annotate(\n    latest=Subquery({model}.objects.filter({back}=OuterRef(\"pk\")).order_by(...).values(\"pk\")[:1])\n)"
+        ),
+        Relation::Aggregate => {
+            let function = child.shape.aggregate.as_deref().unwrap_or("sum");
+            format!("{outer}.annotate(value={}(\"{word}__...\"))", capital(function))
+        }
+        Relation::GetPk => format!("{word}_by_id = {model}.objects.in_bulk(ids)"),
+        Relation::Get => format!("{model}.objects.filter({column}__in=values)"),
+        Relation::Deferred => {
+            let columns = child.shape.columns.iter().map(|column| field(&column.name));
+            let fields: Vec<_> = columns.filter(|name| *name != "id").take(4).collect();
+            format!("{model}.objects.only(..., \"{}\")", fields.join("\", \""))
+        }
+        Relation::Prefetch => format!("prefetch_related_objects(objects, \"{word}_set\")  # once, for all objects"),
+        _ => return None,
+    })
+}
+
+fn write(relation: Relation, child: &Described, model: &str) -> String {
+    match relation {
+        Relation::GetOrCreate => format!("{model}.objects.bulk_create(missing, ignore_conflicts=True)"),
+        Relation::Insert => format!("{model}.objects.bulk_create(objects, batch_size=1000)"),
+        Relation::Update => {
+            let fields: Vec<_> = child.shape.set_columns.iter().take(4).map(|name| field(name)).collect();
+            format!("{model}.objects.bulk_update(objects, [\"{}\"], batch_size=1000)", fields.join("\", \""))
+        }
+        Relation::Delete => format!("{model}.objects.filter(pk__in=ids).delete()"),
+        Relation::Upsert | Relation::UpdateOrCreate => format!(
+            "{model}.objects.bulk_create(\n    objects, update_conflicts=True, unique_fields=[...], update_fields=[...]\n)"
+        ),
+        Relation::ManyToManyAdd => "instance.relation.add(*objects)".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The model of a table: `shop_book` is `Book`.
+pub(crate) fn model(table: &str) -> String {
+    bare(table).split('_').map(capital).collect()
+}
+
+/// The field of a column: `customer_id` is `customer`.
+pub(crate) fn field(column: &str) -> &str {
+    column.strip_suffix("_id").filter(|stem| !stem.is_empty()).unwrap_or(column)
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
