@@ -12,9 +12,11 @@ pub mod error;
 pub mod frame;
 pub mod names;
 pub mod startup;
+pub mod status;
 pub mod tag;
 pub mod tracker;
 
 pub use error::{ErrorFields, Severity, sqlstate};
 pub use frame::{Frame, FrameError, HEADER};
-pub use tracker::{Action, Request, Tracker, TxStatus};
+pub use status::TxStatus;
+pub use tracker::{Action, Request, Tracker};
