@@ -119,7 +119,7 @@ impl Session {
         let lex = self.lex;
         let mut meta = Meta::default();
         let insight = &mut self.insight;
-        w.analyzer.borrow_mut().analyze(RawSql(text), lex, |statement, sql| {
+        w.analyzer.borrow_mut().analyze_again(RawSql(text), lex, |statement, sql| {
             let tags = insight.register(lens, statement, Text { sql, lex }, now);
             meta = Meta { statement: *statement, tags, known: true };
         });

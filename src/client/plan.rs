@@ -19,15 +19,18 @@ impl<'a> Plan<'a> {
     /// `input[range]` goes out as it is.
     #[inline]
     pub fn keep(&mut self, input: &[u8], range: Range<usize>) {
-        if self.copied {
-            self.out.extend_from_slice(&input[range]);
-        } else if self.plain.is_empty() {
+        if !self.copied && self.plain.is_empty() {
             self.plain = range;
-        } else if self.plain.end == range.start {
+        } else if !self.copied && self.plain.end == range.start {
             self.plain.end = range.end;
         } else {
-            self.inject(input).extend_from_slice(&input[range]);
+            self.copy(input, range);
         }
+    }
+
+    #[cold]
+    fn copy(&mut self, input: &[u8], range: Range<usize>) {
+        self.inject(input).extend_from_slice(&input[range]);
     }
 
     /// Something of ours goes out here: append it to what is returned.

@@ -4,18 +4,20 @@ use super::canon::{Canon, Ended};
 use super::form::{Frame, NoText};
 use super::hash::{self, Keyed};
 use super::lexer::Lexer;
+use super::seen::{self, Known, Seen};
 use super::{Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
 
 /// Reusable scratch of the lexer pass and the key of the literals' hash. One for each worker.
 pub struct Analyzer {
     keyed: Keyed,
     stack: Vec<Frame<()>>,
+    seen: Seen,
 }
 
 impl Analyzer {
     /// `literal_key`: random for each process; it keeps the hashes of literals from being looked up.
     pub fn new(literal_key: [u64; 2]) -> Self {
-        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64) }
+        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64), seen: Seen::default() }
     }
 
     /// Calls `each` for every top-level statement of `sql`, with the statement's own text.
@@ -66,6 +68,34 @@ impl Analyzer {
         }
         if let Some((facts, from, to)) = pending {
             each(&facts, RawSql(&text[from..to]));
+        }
+    }
+
+    /// [`Self::analyze`] for a text that is likely to come again as it is (a Parse): one that did is not lexed anew.
+    pub fn analyze_again<'s>(
+        &mut self,
+        sql: RawSql<'s>,
+        settings: LexSettings,
+        mut each: impl FnMut(&Statement, RawSql<'s>),
+    ) {
+        let text = sql.0;
+        if text.len() > seen::MAX_TEXT {
+            return self.analyze(sql, settings, each);
+        }
+        let hash = self.hash_literals(text);
+        if let Some(known) = self.seen.find(hash, text, settings) {
+            return each(&known.statement, RawSql(&text[known.span.0..known.span.1]));
+        }
+        let (mut count, mut known) = (0, None);
+        self.analyze(sql, settings, |statement, part| {
+            count += 1;
+            // `part` lies in `text`.
+            let from = part.0.as_ptr().addr() - text.as_ptr().addr();
+            known = Some(Known { settings, statement: *statement, span: (from, from + part.0.len()) });
+            each(statement, part);
+        });
+        if let Some(known) = known.filter(|_| count == 1) {
+            self.seen.learn(hash, text, known);
         }
     }
 

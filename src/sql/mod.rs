@@ -14,6 +14,7 @@ mod keywords;
 mod kind;
 mod lexer;
 mod normalize;
+mod seen;
 mod shape;
 mod shape_parse;
 mod shape_tables;
@@ -171,7 +172,7 @@ pub struct Statement {
 }
 
 /// How the session's settings make text to be read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LexSettings {
     /// The client session's `standard_conforming_strings`; `None` when unknown.
     pub standard_conforming_strings: Option<bool>,

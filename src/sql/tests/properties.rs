@@ -271,3 +271,32 @@ fn published_fingerprints_do_not_move() {
         assert_eq!(fp(sql).to_string(), id, "{sql}");
     }
 }
+
+proptest! {
+    /// A text that comes again is what it was, whatever came between and however it is to be read.
+    #[test]
+    fn a_text_seen_before_is_what_it_was(
+        texts in proptest::collection::vec((0usize..6, any::<bool>()), 1..60),
+    ) {
+        let all: [&[u8]; 6] = [
+            b"SELECT * FROM t WHERE id = $1",
+            b"  SELECT 'it\\'s' FROM t; -- done",
+            b"SELECT 1; SELECT 2",
+            b"/* a='b' */ UPDATE t SET a = $1 WHERE id = $2;",
+            b"",
+            b"SELECT '\\' || x FROM t",
+        ];
+        let mut again = Analyzer::new([1, 2]);
+        for (which, scs) in texts {
+            let settings = LexSettings { standard_conforming_strings: Some(scs), safe_encoding: true };
+            let read = |analyzer: &mut Analyzer, kept: bool| {
+                let mut out = Vec::new();
+                let each = |s: &Statement, sql: RawSql<'static>| out.push((format!("{s:?}"), sql.0.as_ptr(), sql.0.len()));
+                if kept { analyzer.analyze_again(RawSql(all[which]), settings, each) } else { analyzer.analyze(RawSql(all[which]), settings, each) }
+                out
+            };
+            let new = read(&mut Analyzer::new([1, 2]), false);
+            prop_assert_eq!(read(&mut again, true), new);
+        }
+    }
+}
