@@ -12,10 +12,10 @@ use arc_swap::ArcSwap;
 
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
-use crate::client::{Clients, Process};
+use crate::client::{Clients, Process, Strangers};
 use crate::config::Config;
 use crate::insight::Insight;
-use crate::net::TlsFiles;
+use crate::net::{Aside, TlsFiles};
 use crate::pool::{Pools, Shared};
 use crate::server::{Params, StatementCache};
 
@@ -55,7 +55,9 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         pools: Pools::new(Arc::clone(&config), Arc::new(shared)),
         cancels: Arc::new(Cancels::default()),
         clients: Arc::new(Clients::default()),
+        strangers: Arc::new(Strangers::new(config.max_unauthenticated_conn)),
         auth,
+        aside: Aside::new(),
         tls,
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::context::MockKind;
 use super::scram::party::{Checking, Offer};
-use super::scram::{ClientKey, MECHANISM, MECHANISM_PLUS, Verifier};
+use super::scram::{ClientKey, MAX_MESSAGE, MECHANISM, MECHANISM_PLUS, Verifier};
 use super::{AuthContext, AuthError, Secret, constant_time_eq, md5, random};
 use crate::config::AuthMethod;
 
@@ -34,6 +34,13 @@ pub enum Ask {
     SaslFinal(Vec<u8>),
     /// Wrong password or unknown user, which look the same: 28P01, `password authentication failed for user "..."`.
     Refused,
+}
+
+impl Ask {
+    /// Longest answer that is read: only a password may be long (`PG_MAX_SASL_MESSAGE_LENGTH`, `src/include/libpq/sasl.h`).
+    pub fn longest_answer(&self) -> usize {
+        if *self == Ask::Cleartext { MAX_PASSWORD_MESSAGE } else { MAX_MESSAGE }
+    }
 }
 
 impl std::fmt::Debug for Ask {

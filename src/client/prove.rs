@@ -33,6 +33,7 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
             auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
             auth::Ask::Refused => return Err(refused(s, method)),
         };
+        let longest = ask.longest_answer();
         match ask {
             // AuthenticationOk goes out with the welcome.
             auth::Ask::Ok => return Ok(()),
@@ -42,15 +43,14 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
             }
             _ => io.say(|out| control::authentication(out, &message)).await,
         }
-        let body = io.password().await?;
+        let body = io.password(longest).await?;
         let answer;
         if machine.is_expensive(&body) {
-            (machine, answer) = tokio::task::spawn_blocking(move || {
+            let work = move || {
                 let answer = machine.on_response(&body);
                 (machine, answer)
-            })
-            .await
-            .map_err(|_| Failed::Silent)?;
+            };
+            (machine, answer) = w.process.aside.run(work).await.ok_or(Failed::Silent)?;
         } else {
             answer = machine.on_response(&body);
         }

@@ -96,6 +96,7 @@ fn assemble(raw: &Raw) -> Config {
         http_token: None,
         workers: filled(&general.workers).size(),
         max_client_conn: filled(&general.max_client_conn).size(),
+        max_unauthenticated_conn: filled(&general.max_unauthenticated_conn).size(),
         backlog: filled(&general.listen_backlog).get(),
         admin_users: filled(&general.admin_users),
         stats_users: filled(&general.stats_users),

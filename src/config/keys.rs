@@ -104,8 +104,12 @@ pub const KEYS: &[Key] = &[
     key(General, "workers", "1", false, |c| c.workers.to_string(),
         "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
     key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),
-        "Client connections at most, the console's included. An idle one costs about 1.5 KiB and a file descriptor; \
-         more are refused with 53300."),
+        "Clients that are logged in at most, the console's included (it admits more). An idle one costs about 1.5 KiB \
+         and a file descriptor; more are refused with 53300."),
+    key(General, "max_unauthenticated_conn", "1000", false, |c| c.max_unauthenticated_conn.to_string(),
+        "Connections that have not logged in yet at most, beside `max_client_conn`. It is looked at before anything is \
+         read of a connection. When all places are taken the one that has been there longest is closed for the next, if \
+         it has had a second or more; else the new one is refused with 53300."),
     key(General, "listen_backlog", "1024", false, |c| c.backlog.to_string(),
         "Connections that may wait to be accepted. Linux cuts it to `net.core.somaxconn`."),
     key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),

@@ -62,8 +62,10 @@ pub struct Config {
     pub http_token: Option<HttpToken>,
     /// Number of worker threads (each a single-threaded runtime).
     pub workers: usize,
-    /// Client connections accepted at most, the console's included.
+    /// Clients that are logged in at most; the console admits more.
     pub max_client_conn: usize,
+    /// Connections that have not logged in yet at most.
+    pub max_unauthenticated_conn: usize,
     /// Listen queue of each socket.
     pub backlog: u32,
     /// Users admitted to the console as administrators.

@@ -47,6 +47,7 @@ section! {
         http_token_file: PathBuf,
         workers: Number<1, 64>,
         max_client_conn: Number<1, 1_000_000>,
+        max_unauthenticated_conn: Number<1, 1_000_000>,
         listen_backlog: Number<1, 65_535>,
         auth_type: AuthMethod,
         auth_file: PathBuf,

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::families as f;
 use super::page::Page;
 use super::process::Resources;
-use crate::client::Process;
+use crate::client::{Process, Refusal};
 use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
 use crate::pool::Pin;
@@ -197,6 +197,10 @@ fn process(page: &mut Page, process: &Process) {
     for (result, n) in LOGIN_RESULTS.iter().zip(&process.clients.logins) {
         page.counter(&f::CLIENT_CONNECTS, &[result], n.load(Relaxed));
     }
+    for (refusal, n) in Refusal::ALL.into_iter().zip(process.strangers.refusals()) {
+        page.counter(&f::CLIENT_REFUSALS, &[refusal.label()], n);
+    }
+    page.gauge(&f::CLIENT_UNAUTHENTICATED, &[], process.strangers.count() as f64);
     page.histogram(&f::CLIENT_LOGIN, &[], &process.clients.login_time.totals());
     page.gauge(&f::CLIENT_CONNECTIONS_MAX, &[], process.config.max_client_conn as f64);
     let draining = process.draining.load(Relaxed);
