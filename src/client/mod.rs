@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `backoff` | wrong passwords make the next answers to an address come later |
 //! | [`login`] | first packet, authentication, welcome |
 //! | `encrypt` | TLS before the login |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
@@ -29,12 +30,14 @@
 //! | [`leave`] | clients that go while something is under way |
 //! | [`replication`] | clients that replicate |
 //! | [`alarm`] | deadlines, swept once in a while |
+//! | `reload` | files read again: TLS, rules, users |
 //! | [`registry`] | who is connected |
 //! | [`strangers`] | who has not logged in yet: a limit, and who makes room |
 
 mod ahead;
 pub mod alarm;
 mod application;
+mod backoff;
 mod encrypt;
 mod fresh;
 mod gate;
@@ -52,6 +55,7 @@ pub mod prove;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
+mod reload;
 mod rename;
 mod replay;
 pub mod replication;
@@ -79,6 +83,7 @@ use crate::pool::Pools;
 use crate::sql::Analyzer;
 
 pub use alarm::Alarms;
+pub use backoff::Backoff;
 pub use login::{Console, Outcome, serve};
 pub use registry::{ClientInfo, ClientState, Clients};
 pub use strangers::{Refusal, Stranger, Strangers};
@@ -97,6 +102,8 @@ pub struct Process {
     pub strangers: Arc<Strangers>,
     /// Keys and caches for authentication.
     pub auth: Arc<AuthContext>,
+    /// Addresses that gave wrong passwords.
+    pub backoff: Backoff,
     /// Where logins compute what takes long.
     pub aside: Aside,
     /// TLS of both sides, as read from its files.

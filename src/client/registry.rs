@@ -176,8 +176,7 @@ pub struct Place {
 impl Place {
     /// Makes one who has proven who she is a client among at most `limit`. Whether there was room.
     pub fn admit(&self, limit: usize) -> bool {
-        let admitted =
-            self.clients.admitted.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok();
+        let admitted = self.clients.admitted.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok();
         self.admitted.set(admitted);
         admitted
     }

@@ -117,6 +117,9 @@ pub const KEYS: &[Key] = &[
          (password in the clear), `trust` (no password, but the user must be known), `peer` (Unix sockets only: the \
          operating system's name of the client's process must be the user's), `hba` (as `auth_hba_file` says for \
          each), `any` (nothing is checked)."),
+    key(General, "scram_iterations", "4096", false, |c| c.auth.scram_iterations.to_string(),
+        "Iterations of SCRAM for users of whom a plain password is known (a verifier has its own). Each login costs the \
+         client that many: fewer make logins cheap where nobody listens, as in a pod. See docs/security.md."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
@@ -149,6 +152,10 @@ pub const KEYS: &[Key] = &[
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
         "A client must have logged in within this time. The wait for a server connection is not counted: it has \
          `query_wait_timeout`."),
+    key(General, "failed_login_delay", "5s", false, |c| format_duration(c.timeouts.failed_login_delay),
+        "After five wrong passwords from one address (of IPv6: one /64 network) within a minute the answer to the next \
+         comes 250 ms late, and twice as late each further time, up to this; 0 is never. A right password waits a second \
+         at most. Unix sockets are left out. See docs/security.md."),
     key(General, "client_idle_timeout", "0s", true, |c| format_duration(c.timeouts.client_idle_timeout),
         "A client that sends nothing outside a transaction for this long is disconnected; 0 is never, which is \
          right for persistent Django connections."),

@@ -242,6 +242,8 @@ impl AuthMethod {
 pub struct AuthConfig {
     /// Method asked of every client.
     pub method: AuthMethod,
+    /// Iterations of the SCRAM verifiers that are made from plain passwords.
+    pub scram_iterations: std::num::NonZeroU32,
     /// The `userlist.txt` that was read, if any.
     pub file: Option<PathBuf>,
     /// Rules and maps, for [`AuthMethod::Hba`].
@@ -311,6 +313,8 @@ impl PoolSettings {
 pub struct Timeouts {
     /// Time from accept to the end of login.
     pub client_login_timeout: Duration,
+    /// Longest delay of the answer to a wrong password.
+    pub failed_login_delay: Duration,
     /// A client without a transaction that sends nothing.
     pub client_idle_timeout: Duration,
     /// A client inside a transaction that sends nothing (25P03).
