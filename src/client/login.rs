@@ -182,15 +182,15 @@ impl Io {
         let _ = self.socket.send_all(&out).await;
     }
 
-    /// The body of the next `p` message, of `longest` bytes at most.
-    pub(super) async fn password(&mut self, longest: usize) -> Result<Vec<u8>, Failed> {
+    /// The body of the next `p` message, the answer to `ask`.
+    pub(super) async fn password(&mut self, ask: &auth::Ask) -> Result<Vec<u8>, Failed> {
         loop {
             let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
             if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
                 if f.tag != frontend::PASSWORD {
-                    return Err(violation("expected password response"));
+                    return Err(violation(&format!("expected {}, got message type {}", ask.expected(), f.tag)));
                 }
-                if f.len - HEADER > longest {
+                if f.len - HEADER > ask.longest_answer() {
                     return Err(violation("password message is too long"));
                 }
                 if self.buf.len() >= f.len {

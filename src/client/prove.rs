@@ -20,7 +20,6 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
     let method = gate::method(w, io, &place.info, s).await?;
     let users = w.process.pools.shared().users.load_full();
     let secret = users.get(&s.user);
-    let internal = |e: &auth::AuthError| Failed::Told(ERROR, ErrorFields::fatal(e.sqlstate(), e.to_string()));
     let (mut machine, mut ask) =
         ClientAuth::start_bound(Arc::clone(&w.process.auth), method, &s.user, secret, io.end_point.clone())
             .map_err(|e| internal(&e))?;
@@ -37,7 +36,6 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
             auth::Ask::SaslFinal(d) => control::Ask::SaslFinal(d),
             auth::Ask::Refused => return Err(refused(s, method, &place.info)),
         };
-        let longest = ask.longest_answer();
         match ask {
             // AuthenticationOk goes out with the welcome.
             auth::Ask::Ok => return Ok(()),
@@ -47,7 +45,7 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
             }
             _ => io.say(|out| control::authentication(out, &message)).await,
         }
-        let body = io.password(longest).await?;
+        let body = io.password(&ask).await?;
         let answer;
         if machine.is_expensive(&body) {
             let work = move || {
@@ -60,6 +58,19 @@ pub(super) async fn authenticate(w: &Rc<Worker>, io: &mut Io, place: &Place, s: 
         }
         ask = answer.map_err(|e| internal(&e))?;
     }
+}
+
+/// The exchange broke off.
+fn internal(e: &auth::AuthError) -> Failed {
+    let (message, detail) = e.told();
+    let fields = ErrorFields::fatal(e.sqlstate(), message);
+    Failed::Told(
+        ERROR,
+        match detail {
+            Some(detail) => fields.detail(detail),
+            None => fields,
+        },
+    )
 }
 
 fn refused(s: &Startup, method: AuthMethod, client: &ClientInfo) -> Failed {
