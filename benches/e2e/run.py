@@ -35,7 +35,20 @@ SCRIPTS = {
     "prepared": ("prepared", "select.sql", []),
     "django": ("simple", "django.sql", []),
     "reconnect": ("simple", "select.sql", ["-C"]),
+    "reconnect-tls": ("simple", "select.sql", ["-C"]),
 }
+
+
+def certificate(servers):
+    """A certificate and its key that both poolers show: ECDSA P-256."""
+    files = servers.dir / "pooler.pem", servers.dir / "pooler.key"
+    if not files[0].exists():
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-subj", "/CN=localhost", "-days", "2", "-keyout", files[1], "-out", files[0]],
+                       check=True, stderr=subprocess.DEVNULL)
+        for file in files:
+            file.chmod(0o644)
+    return files
 
 
 def say(text=""):
@@ -72,12 +85,14 @@ class Pooler:
 
 def start_pgsluice(servers, binary, postgres, pool_size, insight=True, name="pgsluice"):
     port, http_port = free_port(), free_port()
+    cert, key = certificate(servers)
     process = servers.spawn(name, [binary, "run"], port=port, env={
         "DATABASE_URL": f"postgres://app:{PASSWORD}@127.0.0.1:{postgres.port}/app",
         "PGSLUICE_LISTEN": f"127.0.0.1:{port}", "PGSLUICE_HTTP_LISTEN": f"127.0.0.1:{http_port}",
         "PGSLUICE_POOL_MODE": "transaction", "PGSLUICE_POOL_SIZE": str(pool_size),
         "PGSLUICE_MAX_CLIENT_CONN": "12000", "PGSLUICE_INSIGHT_ENABLED": str(insight).lower(),
         "PGSLUICE_LOG_LEVEL": "warn", "PGSLUICE_QUERY_WAIT_TIMEOUT": "60s",
+        "PGSLUICE_CLIENT_TLS_CERT_FILE": str(cert), "PGSLUICE_CLIENT_TLS_KEY_FILE": str(key),
     })
     return Pooler(name, process, port)
 
@@ -86,12 +101,14 @@ def start_pgbouncer(servers, binary, postgres, pool_size):
     port = free_port()
     home = servers.dir / "pgbouncer"
     home.mkdir(exist_ok=True)
+    cert, key = certificate(servers)
     (home / "users.txt").write_text(f'"app" "{PASSWORD}"\n')
     (home / "pgbouncer.ini").write_text("\n".join([
         "[databases]", f"app = host=127.0.0.1 port={postgres.port} dbname=app",
         "[pgbouncer]", "listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir =", "pool_mode = transaction",
         "auth_type = scram-sha-256", f"auth_file = {home}/users.txt", f"default_pool_size = {pool_size}",
         "max_client_conn = 12000", "max_prepared_statements = 200", "server_round_robin = 0", "query_wait_timeout = 60",
+        "client_tls_sslmode = allow", f"client_tls_cert_file = {cert}", f"client_tls_key_file = {key}",
         # As quiet as pgsluice at level warn.
         "log_connections = 0", "log_disconnections = 0", "log_stats = 0",
         "ignore_startup_parameters = extra_float_digits", ""]))
@@ -114,7 +131,8 @@ def pgbench(postgres, port, kind, clients, seconds, log_dir=None):
     if log_dir:
         # Every transaction of short runs, a tenth of others: the log itself must not be the load.
         command[1:1] = ["-l", f"--log-prefix={log_dir}/latency", "--sampling-rate=0.2"]
-    done = subprocess.run([str(word) for word in command], env={**os.environ, "PGPASSWORD": PASSWORD}, cwd="/",
+    done = subprocess.run([str(word) for word in command], cwd="/",
+                          env={**os.environ, "PGPASSWORD": PASSWORD, "PGSSLMODE": "require" if kind.endswith("-tls") else "disable"},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     tps = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")]
     count = [line.rsplit(None, 1)[1].split("/")[0] for line in done.stdout.splitlines()

@@ -105,8 +105,19 @@ fn one(
     if rights == Rights::Look {
         return Err(ErrorFields::error(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed"));
     }
-    Err(ErrorFields::error(sqlstate::NOT_SUPPORTED, format!("{action} is not built yet: nothing was changed"))
-        .hint("The console has SHOW so far; SHOW HELP lists it. SIGTERM drains; other changes need a restart."))
+    if *action == "RELOAD" && rest.is_empty() {
+        return match process.reload() {
+            Ok(()) => {
+                control::command_complete(out, "RELOAD");
+                Ok(())
+            }
+            Err(message) => Err(ErrorFields::error(sqlstate::CONFIG_FILE, message)
+                .hint("What cannot be used is as it was before; the rest was read again.")),
+        };
+    }
+    Err(ErrorFields::error(sqlstate::NOT_SUPPORTED, format!("{action} is not built yet: nothing was changed")).hint(
+        "The console has SHOW and RELOAD so far; SHOW HELP lists them. SIGTERM drains; other changes need a restart.",
+    ))
 }
 
 fn show_one(process: &Process, statement: &[Token], rest: &[Token], out: &mut Vec<u8>) -> Result<(), ErrorFields> {
@@ -157,7 +168,7 @@ fn invalid(statement: &[Token]) -> ErrorFields {
 /// SHOW HELP: a notice, as PgBouncer's.
 fn help(out: &mut Vec<u8>) {
     let detail = format!(
-        "\n\tSHOW HELP|{}\n\tSHOW NPLUSONE [LIMIT n]\n\tSHOW FINGERPRINTS [BY total|calls|mean|p95|rows|bytes] [LIMIT n]\n\tSHOW FINGERPRINT id\n",
+        "\n\tSHOW HELP|{}\n\tSHOW NPLUSONE [LIMIT n]\n\tSHOW FINGERPRINTS [BY total|calls|mean|p95|rows|bytes] [LIMIT n]\n\tSHOW FINGERPRINT id\n\tRELOAD\n",
         show::names().join("|")
     );
     let fields =

@@ -12,10 +12,10 @@ use arc_swap::ArcSwap;
 
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
-use crate::client::{Clients, Process};
+use crate::client::{Backoff, Clients, Process, Strangers};
 use crate::config::Config;
 use crate::insight::Insight;
-use crate::net::TlsFiles;
+use crate::net::{Aside, TlsFiles};
 use crate::pool::{Pools, Shared};
 use crate::server::{Params, StatementCache};
 
@@ -42,11 +42,12 @@ pub fn run(config: Arc<Config>) -> ExitCode {
 
 fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Error>> {
     let tls = Arc::new(TlsFiles::load(&config)?);
-    let auth = Arc::new(AuthContext::new()?);
+    let auth = Arc::new(AuthContext::with_iterations(config.auth.scram_iterations)?);
     auth.learn_users(&config.auth.users);
     let shared = Shared {
         tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
+        users: ArcSwap::from_pointee(config.auth.users.clone()),
         params: Params::default(),
         statements: StatementCache::default(),
         workers: config.workers,
@@ -55,7 +56,10 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         pools: Pools::new(Arc::clone(&config), Arc::new(shared)),
         cancels: Arc::new(Cancels::default()),
         clients: Arc::new(Clients::default()),
+        strangers: Arc::new(Strangers::new(config.max_unauthenticated_conn)),
         auth,
+        backoff: Backoff::new(config.timeouts.failed_login_delay),
+        aside: Aside::new(),
         tls,
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),

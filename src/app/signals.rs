@@ -1,4 +1,4 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files and rules read again.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files, rules and users read again.
 
 use std::io;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Process;
-use crate::config::AuthMethod;
 
 /// The signals that end the process.
 pub(super) struct Signals {
@@ -38,28 +37,6 @@ impl Signals {
         })
     }
 
-    /// Certificates, keys and CAs, rules and maps, for connections to come; those that exist go on.
-    fn reload(&self) {
-        let tls = &self.process.tls;
-        let rules = self.process.config.auth.method == AuthMethod::Hba;
-        match tls.reload() {
-            Ok(()) if tls.any() => tracing::info!("SIGHUP: certificates, keys and CAs were read again"),
-            Ok(()) if rules => {}
-            Ok(()) => tracing::warn!("SIGHUP: there are no TLS files or rules to read again"),
-            Err(e) => tracing::error!(error = %e, "SIGHUP: a TLS file cannot be used; the old ones stay in force"),
-        }
-        if rules {
-            match self.process.hba.load().reread() {
-                Ok(hba) => {
-                    tracing::info!(rules = hba.rules.iter().count(), "SIGHUP: auth_hba_file was read again");
-                    self.process.hba.store(Arc::new(hba));
-                }
-                Err(e) => tracing::error!(error = %e, "SIGHUP: the rules cannot be used; the old ones stay in force"),
-            }
-        }
-        tracing::info!("SIGHUP: other settings need a restart");
-    }
-
     /// Waits for the next one. Cancel safe.
     pub(super) async fn end_asked(&mut self) -> Asked {
         loop {
@@ -67,7 +44,7 @@ impl Signals {
                 _ = self.term.recv() => return Asked::Drain,
                 _ = self.int.recv() => return Asked::Drain,
                 _ = self.quit.recv() => return Asked::End,
-                _ = self.hup.recv() => self.reload(),
+                _ = self.hup.recv() => drop(self.process.reload()),
             }
         }
     }

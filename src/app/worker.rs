@@ -192,10 +192,14 @@ async fn accept(listener: Listener, dealer: Rc<Dealer>) {
 
 fn start(worker: &Rc<Worker>, a: Accepted) {
     let w = Rc::clone(worker);
+    let stranger = match w.process.welcome(now_us()) {
+        Ok(stranger) => stranger,
+        Err(refusal) => return w.process.strangers.turn_away(&a.fd, refusal),
+    };
     match Socket::new(a.fd) {
         Ok(socket) => {
             tokio::task::spawn_local(async move {
-                match serve(Rc::clone(&w), socket, a.peer, a.local).await {
+                match serve(Rc::clone(&w), socket, stranger, a.peer, a.local).await {
                     Outcome::Done => {}
                     Outcome::Session(session, server) => drop(tokio::task::spawn_local(session.run(server))),
                     Outcome::Console(console) => crate::admin::serve(w, *console).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::context::MockKind;
 use super::scram::party::{Checking, Offer};
-use super::scram::{ClientKey, MECHANISM, MECHANISM_PLUS, Verifier};
+use super::scram::{ClientKey, MAX_MESSAGE, MECHANISM, MECHANISM_PLUS, Verifier};
 use super::{AuthContext, AuthError, Secret, constant_time_eq, md5, random};
 use crate::config::AuthMethod;
 
@@ -34,6 +34,21 @@ pub enum Ask {
     SaslFinal(Vec<u8>),
     /// Wrong password or unknown user, which look the same: 28P01, `password authentication failed for user "..."`.
     Refused,
+}
+
+impl Ask {
+    /// What PostgreSQL calls an answer to it.
+    pub fn expected(&self) -> &'static str {
+        match self {
+            Ask::Sasl { .. } | Ask::SaslContinue(_) => "SASL response",
+            _ => "password response",
+        }
+    }
+
+    /// Longest answer that is read: only a password may be long (`PG_MAX_SASL_MESSAGE_LENGTH`, `src/include/libpq/sasl.h`).
+    pub fn longest_answer(&self) -> usize {
+        if *self == Ask::Cleartext { MAX_PASSWORD_MESSAGE } else { MAX_MESSAGE }
+    }
 }
 
 impl std::fmt::Debug for Ask {
@@ -202,10 +217,12 @@ impl ClientAuth {
 
     /// The data of a SASLInitialResponse, its choice of a mechanism noted.
     fn sasl_initial<'b>(&mut self, body: &'b [u8]) -> Result<Option<&'b [u8]>, AuthError> {
-        let (mechanism, data) = sasl_initial(body)?;
+        let (mechanism, rest) = mechanism(body)?;
         self.plus = mechanism == MECHANISM_PLUS.as_bytes();
-        let known = offered(self.end_point.is_some()).iter().any(|m| m.as_bytes() == mechanism);
-        if known { Ok(data) } else { Err(AuthError::Mechanism) }
+        if !offered(self.end_point.is_some()).iter().any(|m| m.as_bytes() == mechanism) {
+            return Err(AuthError::Mechanism);
+        }
+        initial_data(rest)
     }
 
     fn begin_scram(&mut self, secret: Option<Secret>, client_first: &[u8]) -> Result<Ask, AuthError> {
@@ -272,27 +289,34 @@ fn verdict(right: bool) -> Ask {
 }
 
 /// PasswordMessage: one string that fills the message. `None`: no configured password can be equal to it, because it
-/// is empty or not UTF-8.
+/// is not UTF-8.
 fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
     if body.len() > MAX_PASSWORD_MESSAGE {
-        return Err(AuthError::Malformed("invalid password packet size"));
+        return Err(AuthError::Packet("invalid password packet size"));
     }
     match body.split_last() {
-        Some((0, text)) if !text.contains(&0) => Ok(std::str::from_utf8(text).ok().filter(|text| !text.is_empty())),
-        _ => Err(AuthError::Malformed("invalid password packet size")),
+        Some((0, [])) => Err(AuthError::EmptyPassword),
+        Some((0, text)) if !text.contains(&0) => Ok(std::str::from_utf8(text).ok()),
+        _ => Err(AuthError::Packet("invalid password packet size")),
     }
 }
 
-/// SASLInitialResponse: mechanism, length (-1: none) and data.
-fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), AuthError> {
-    const SHORT: AuthError = AuthError::Malformed("insufficient data left in message");
-    let end = body.iter().position(|&b| b == 0).ok_or(SHORT)?;
-    let mechanism = &body[..end];
-    let (length, data) = body[end + 1..].split_first_chunk::<4>().ok_or(SHORT)?;
+/// SASLInitialResponse: the mechanism, and what follows it.
+fn mechanism(body: &[u8]) -> Result<(&[u8], &[u8]), AuthError> {
+    let end = body.iter().position(|&b| b == 0).ok_or(AuthError::Packet("invalid string in message"))?;
+    Ok((&body[..end], &body[end + 1..]))
+}
+
+/// The rest of it: length (-1: none) and data.
+fn initial_data(rest: &[u8]) -> Result<Option<&[u8]>, AuthError> {
+    const SHORT: AuthError = AuthError::Packet("insufficient data left in message");
+    let (length, data) = rest.split_first_chunk::<4>().ok_or(SHORT)?;
     match usize::try_from(i32::from_be_bytes(*length)) {
-        Ok(length) if length == data.len() => Ok((mechanism, Some(data))),
-        Err(_) if length == &[0xff; 4] && data.is_empty() => Ok((mechanism, None)),
-        _ => Err(AuthError::Malformed("invalid message format")),
+        Ok(length) if length == data.len() => Ok(Some(data)),
+        Err(_) if length == &[0xff; 4] && data.is_empty() => Ok(None),
+        Ok(length) if length > data.len() => Err(SHORT),
+        Err(_) if length != &[0xff; 4] => Err(SHORT),
+        _ => Err(AuthError::Packet("invalid message format")),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct AuthContext {
     mock: Mutex<Mock>,
     /// Derived keys by (password, salt, iterations), all three hidden in an HMAC.
     cache: Mutex<Cache>,
+    /// Iterations of verifiers made from plain passwords.
+    iterations: NonZeroU32,
 }
 
 /// The look of an unknown user, taken from the known ones.
@@ -46,10 +48,19 @@ impl AuthContext {
     /// # Errors
     /// The operating system has no random numbers.
     pub fn new() -> Result<AuthContext, AuthError> {
+        AuthContext::with_iterations(default_iterations())
+    }
+
+    /// The same with a number of iterations for verifiers made from plain passwords (`scram_iterations`).
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn with_iterations(iterations: NonZeroU32) -> Result<AuthContext, AuthError> {
         Ok(AuthContext {
             process_key: random()?,
-            mock: Mutex::new(Mock { kind: MockKind::Plain, iterations: default_iterations() }),
+            mock: Mutex::new(Mock { kind: MockKind::Plain, iterations }),
             cache: Mutex::default(),
+            iterations,
         })
     }
 
@@ -62,7 +73,7 @@ impl AuthContext {
         });
         let mock = match verifier {
             Some(verifier) => Mock { kind: MockKind::Verifier, iterations: verifier.iterations },
-            None => Mock { kind: MockKind::Plain, iterations: default_iterations() },
+            None => Mock { kind: MockKind::Plain, iterations: self.iterations },
         };
         *self.mock.lock().unwrap_or_else(PoisonError::into_inner) = mock;
     }
@@ -74,7 +85,7 @@ impl AuthContext {
     pub fn warm(&self, users: &BTreeMap<String, Secret>, limit: usize) {
         for (user, secret) in users.iter().take(limit) {
             if let Secret::Plain(password) = secret {
-                self.keys(password, &self.salt(user), default_iterations());
+                self.keys(password, &self.salt(user), self.iterations);
             }
         }
     }
@@ -112,12 +123,12 @@ impl AuthContext {
     /// The verifier of a plain password. **Expensive** unless [`Self::is_cached`].
     pub(super) fn verifier(&self, user: &str, password: &str) -> Verifier {
         let salt = self.salt(user);
-        Verifier::from_keys(&self.keys(password, &salt, default_iterations()), &salt, default_iterations())
+        Verifier::from_keys(&self.keys(password, &salt, self.iterations), &salt, self.iterations)
     }
 
     /// Whether [`Self::verifier`] is cheap.
     pub(super) fn has_verifier(&self, user: &str, password: &str) -> bool {
-        self.is_cached(password, &self.salt(user), default_iterations())
+        self.is_cached(password, &self.salt(user), self.iterations)
     }
 
     /// Whether [`Self::keys`] is cheap.

@@ -8,6 +8,18 @@ pub enum AuthError {
     /// The peer sent something that is not a message of the exchange (client: SQLSTATE 08P01).
     #[error("malformed authentication message: {0}")]
     Malformed(&'static str),
+    /// The same where PostgreSQL has these words for it.
+    #[error("{0}")]
+    Packet(&'static str),
+    /// The client's last message of SCRAM does not belong to this exchange: it was replayed, or comes out of turn.
+    #[error("invalid SCRAM response: {0}")]
+    Response(&'static str),
+    /// The client binds SCRAM to something that PostgreSQL does not know either.
+    #[error("unsupported SCRAM channel-binding type \"{0}\"")]
+    BindingType(String),
+    /// PostgreSQL takes no empty password.
+    #[error("empty password returned by client")]
+    EmptyPassword,
     /// A message came when none was expected.
     #[error("unexpected authentication message: {0}")]
     Unexpected(&'static str),
@@ -66,10 +78,25 @@ pub enum AuthError {
 }
 
 impl AuthError {
+    /// What the client is told, in PostgreSQL's words: message and detail (auth-scram.c).
+    pub fn told(&self) -> (String, Option<&'static str>) {
+        match self {
+            AuthError::Malformed(detail) => ("malformed SCRAM message".to_owned(), Some(detail)),
+            AuthError::Response(detail) => ("invalid SCRAM response".to_owned(), Some(detail)),
+            other => (other.to_string(), None),
+        }
+    }
+
     /// SQLSTATE for the client whose exchange broke off.
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            AuthError::Malformed(_) | AuthError::Unexpected(_) | AuthError::Mechanism => "08P01",
+            AuthError::Malformed(_)
+            | AuthError::Packet(_)
+            | AuthError::Response(_)
+            | AuthError::BindingType(_)
+            | AuthError::Unexpected(_)
+            | AuthError::Mechanism => "08P01",
+            AuthError::EmptyPassword => "28P01",
             AuthError::Unsupported(_) => "0A000",
             AuthError::Random => "XX000",
             _ => "28000",

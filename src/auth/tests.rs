@@ -179,7 +179,7 @@ fn a_recorded_exchange_cannot_be_replayed() {
 
     let mut again = start();
     again.on_response(&first).unwrap();
-    assert!(matches!(again.on_response(&last), Err(AuthError::Malformed(_))), "the nonce is another");
+    assert!(matches!(again.on_response(&last), Err(AuthError::Response(_))), "the nonce is another");
     assert!(again.client_key().is_none());
 }
 
@@ -198,7 +198,7 @@ fn gs2_headers_are_treated_as_postgresql_treats_them() {
     assert!(matches!(answer("n,,"), Ok(Ask::SaslContinue(_))));
     assert!(matches!(answer("y,,"), Ok(Ask::SaslContinue(_))));
     assert!(matches!(answer("p=tls-server-end-point,,"), Err(AuthError::Malformed(_))));
-    assert!(matches!(answer("p=tls-unique,,"), Err(AuthError::Unsupported(_))));
+    assert!(matches!(answer("p=tls-unique,,"), Err(AuthError::BindingType(kind)) if kind == "tls-unique"));
     assert!(matches!(answer("n,a=other,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("n,,m=ext,"), Err(AuthError::Unsupported(_))));
     assert!(matches!(answer("x,,"), Err(AuthError::Malformed(_))));
@@ -265,15 +265,15 @@ fn nonces_and_iterations_of_a_server_are_checked() {
 #[test]
 fn passwords_that_are_empty_or_not_utf8_are_wrong() {
     for stored in ["", "\u{fffd}", "x"] {
-        for given in [&b"\0"[..], b"\xff\0"] {
+        for (given, answer) in [(&b"\0"[..], Err(AuthError::EmptyPassword)), (b"\xff\0", Ok(Ask::Refused))] {
             let secret = plain(stored);
             let (mut auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&secret)).unwrap();
-            assert_eq!(auth.on_response(given), Ok(Ask::Refused));
+            assert_eq!(auth.on_response(given), answer);
         }
     }
     for malformed in [&b""[..], b"no end", b"a\0b\0"] {
         let (mut auth, _) = ClientAuth::start(context(), AuthMethod::Plain, "app", Some(&plain("x"))).unwrap();
-        assert!(matches!(auth.on_response(malformed), Err(AuthError::Malformed(_))));
+        assert!(matches!(auth.on_response(malformed), Err(AuthError::Packet(_))));
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn first_packets(process: &Process, io: &mut Io, client: &Clien
         io.fill().await?;
         if io.buf.first() == Some(&HANDSHAKE) {
             let early = Some(std::mem::take(&mut io.buf));
-            handshake(offer, io, early, client).await?;
+            handshake(process, offer, io, early, client).await?;
             (ssl, gss) = (true, true);
         }
     }
@@ -70,7 +70,7 @@ pub(super) async fn first_packets(process: &Process, io: &mut Io, client: &Clien
         }
         if let Some(offer) = offer.as_ref().filter(|_| asked_ssl) {
             io.socket.send_all(b"S").await.map_err(|_| Failed::Silent)?;
-            handshake(offer, io, None, client).await?;
+            handshake(process, offer, io, None, client).await?;
             // GSSAPI inside TLS makes no sense.
             gss = true;
             continue;
@@ -82,12 +82,20 @@ pub(super) async fn first_packets(process: &Process, io: &mut Io, client: &Clien
 /// The handshake. `early` are bytes received already, of a client that did not ask first: then it must name the
 /// protocol (ALPN), so that no bytes meant for another service are ever taken for PostgreSQL's. Not cancel safe: the
 /// connection is of no use then.
-async fn handshake(offer: &Acceptor, io: &mut Io, early: Option<Vec<u8>>, client: &ClientInfo) -> Result<(), Failed> {
+async fn handshake(
+    process: &Process,
+    offer: &Acceptor,
+    io: &mut Io,
+    early: Option<Vec<u8>>,
+    client: &ClientInfo,
+) -> Result<(), Failed> {
     let direct = early.is_some();
+    io.mute = true;
     let done = match offer.accept() {
-        Ok(tls) => io.socket.secure(tls, early.unwrap_or_default()).await,
+        Ok(tls) => io.socket.secure_stranger(tls, &early.unwrap_or_default(), &process.aside).await,
         Err(e) => Err(e),
     };
+    io.mute = done.is_err();
     let done = done.and_then(|()| match io.socket.tls() {
         Some(tls) if direct && !tls.speaks_postgresql() => Err(TlsError::Tls(rustls::Error::NoApplicationProtocol)),
         tls => Ok(tls.map(|tls| tls.summary())),

@@ -11,6 +11,7 @@ use super::registry::{ClientState, Place, Who};
 use super::replication::{self, Link};
 use super::resets::Resets;
 use super::session::{Session, farewell};
+use super::strangers::{Refusal, Stranger};
 use super::tried::reported;
 use super::unnamed::Unnamed;
 use super::{Worker, application, encrypt, notices, observe, prove};
@@ -72,12 +73,18 @@ const TIMEOUT: usize = 3;
 pub(super) const ERROR: usize = 4;
 
 /// Takes one accepted connection through its login.
-pub async fn serve(w: Rc<Worker>, socket: Socket, peer: PeerAddr, local: ListenAddr) -> Outcome {
+pub async fn serve(w: Rc<Worker>, socket: Socket, stranger: Stranger, peer: PeerAddr, local: ListenAddr) -> Outcome {
     let began = now_us();
     let place = w.process.clients.enter(peer, local, began);
     let limit = w.process.config.timeouts.client_login_timeout;
-    let mut io = Io { socket, buf: Vec::new(), end_point: None };
-    let ready = match within(limit, Box::pin(login(&w, &mut io, &place))).await {
+    let mut io = Io { socket, buf: Vec::new(), end_point: None, mute: false };
+    let greeted = tokio::select! {
+        greeted = within(limit, Box::pin(login(&w, &mut io, &place))) => greeted,
+        () = stranger.must_leave() => Err(turned_away(&w, Refusal::MadeRoom)),
+    };
+    // Whatever comes now, it is no stranger any more.
+    drop(stranger);
+    let ready = match greeted {
         Ok(Greeted::Console { admin }) => Ok(Ready::Console { admin }),
         // Its wait for a server has a limit of its own.
         Ok(Greeted::Client(startup)) => Box::pin(welcome(&w, &mut io, &place, startup)).await,
@@ -151,6 +158,8 @@ pub(super) struct Io {
     pub(super) buf: Vec<u8>,
     /// With TLS: what SCRAM may be bound to.
     pub(super) end_point: Option<Arc<[u8]>>,
+    /// A TLS handshake is half done: nothing can be said.
+    pub(super) mute: bool,
 }
 
 impl Io {
@@ -165,20 +174,23 @@ impl Io {
     }
 
     pub(super) async fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.mute {
+            return;
+        }
         let mut out = Vec::new();
         write(&mut out);
         let _ = self.socket.send_all(&out).await;
     }
 
-    /// The body of the next `p` message.
-    pub(super) async fn password(&mut self) -> Result<Vec<u8>, Failed> {
+    /// The body of the next `p` message, the answer to `ask`.
+    pub(super) async fn password(&mut self, ask: &auth::Ask) -> Result<Vec<u8>, Failed> {
         loop {
             let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
             if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
                 if f.tag != frontend::PASSWORD {
-                    return Err(violation("expected password response"));
+                    return Err(violation(&format!("expected {}, got message type {}", ask.expected(), f.tag)));
                 }
-                if f.len > auth::client::MAX_PASSWORD_MESSAGE {
+                if f.len - HEADER > ask.longest_answer() {
                     return Err(violation("password message is too long"));
                 }
                 if self.buf.len() >= f.len {
@@ -207,18 +219,24 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Fa
     if w.process.draining.load(Relaxed) && !console {
         return Err(Failed::Told(REFUSED, farewell()));
     }
-    if w.process.clients.count() > w.process.config.max_client_conn && !console {
-        return Err(Failed::Told(
-            REFUSED,
-            ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
-                .hint("Raise max_client_conn, or close idle connections."),
-        ));
+    let most = if console { usize::MAX } else { w.process.config.max_client_conn };
+    // As early as PostgreSQL says so; who logs in meanwhile is seen below.
+    if w.process.clients.admitted() >= most {
+        return Err(turned_away(w, Refusal::Full));
     }
     prove::authenticate(w, io, place, &s).await?;
+    if !place.admit(most) {
+        return Err(turned_away(w, Refusal::Full));
+    }
     if console {
         return welcome_console(w, io, place, &s).await;
     }
     Ok(Greeted::Client(s))
+}
+
+fn turned_away(w: &Worker, refusal: Refusal) -> Failed {
+    w.process.strangers.count_refusal(refusal);
+    Failed::Told(REFUSED, refusal.fields())
 }
 
 fn parameter(s: &Startup, name: &str) -> String {

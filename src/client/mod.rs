@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `backoff` | wrong passwords make the next answers to an address come later |
 //! | [`login`] | first packet, authentication, welcome |
 //! | `encrypt` | TLS before the login |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
@@ -29,11 +30,14 @@
 //! | [`leave`] | clients that go while something is under way |
 //! | [`replication`] | clients that replicate |
 //! | [`alarm`] | deadlines, swept once in a while |
+//! | `reload` | files read again: TLS, rules, users |
 //! | [`registry`] | who is connected |
+//! | [`strangers`] | who has not logged in yet: a limit, and who makes room |
 
 mod ahead;
 pub mod alarm;
 mod application;
+mod backoff;
 mod encrypt;
 mod fresh;
 mod gate;
@@ -51,12 +55,14 @@ pub mod prove;
 pub mod refuse;
 pub mod registry;
 pub mod relay;
+mod reload;
 mod rename;
 mod replay;
 pub mod replication;
 mod resets;
 pub mod session;
 pub mod statements;
+pub mod strangers;
 mod texts;
 mod tried;
 mod unnamed;
@@ -72,13 +78,15 @@ use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, HbaConfig, ListenAddr};
 use crate::insight::{Insight, WorkerInsight};
-use crate::net::{BufPool, TlsFiles};
+use crate::net::{Aside, BufPool, TlsFiles};
 use crate::pool::Pools;
 use crate::sql::Analyzer;
 
 pub use alarm::Alarms;
+pub use backoff::Backoff;
 pub use login::{Console, Outcome, serve};
 pub use registry::{ClientInfo, ClientState, Clients};
+pub use strangers::{Refusal, Stranger, Strangers};
 
 /// What the whole process shares.
 pub struct Process {
@@ -90,8 +98,14 @@ pub struct Process {
     pub cancels: Arc<Cancels>,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// Those of them who have not logged in yet.
+    pub strangers: Arc<Strangers>,
     /// Keys and caches for authentication.
     pub auth: Arc<AuthContext>,
+    /// Addresses that gave wrong passwords.
+    pub backoff: Backoff,
+    /// Where logins compute what takes long.
+    pub aside: Aside,
     /// TLS of both sides, as read from its files.
     pub tls: Arc<TlsFiles>,
     /// Rules of `auth_hba_file` and maps of `auth_ident_file` in force: SIGHUP reads them again.
@@ -104,6 +118,16 @@ pub struct Process {
     pub listening: Mutex<Vec<ListenAddr>>,
     /// Unix time of the start, seconds.
     pub started_unix: u64,
+}
+
+impl Process {
+    /// A place for a connection that comes now, before anything is read of it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn welcome(&self, now_us: u64) -> Result<Stranger, Refusal> {
+        self.strangers.enter(self.clients.admitted() >= self.config.max_client_conn, now_us)
+    }
 }
 
 /// What all sessions of one worker thread share. Single-threaded: `Rc` and cells.

@@ -1,5 +1,6 @@
 //! Who is connected: for SHOW CLIENTS, metrics and `max_client_conn`.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -140,6 +141,8 @@ pub struct Clients {
     all: DashMap<u64, Arc<ClientInfo>, RandomState>,
     next: AtomicU64,
     count: AtomicUsize,
+    /// Those of them who have logged in.
+    admitted: AtomicUsize,
     /// Logins by result: ok, auth, refused, timeout, error.
     pub logins: [AtomicU64; 5],
     /// Time from accept to the first ReadyForQuery, of logins that succeeded.
@@ -167,10 +170,23 @@ pub struct Place {
     clients: Arc<Clients>,
     /// What others may know.
     pub info: Arc<ClientInfo>,
+    admitted: Cell<bool>,
+}
+
+impl Place {
+    /// Makes one who has proven who she is a client among at most `limit`. Whether there was room.
+    pub fn admit(&self, limit: usize) -> bool {
+        let admitted = self.clients.admitted.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok();
+        self.admitted.set(admitted);
+        admitted
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.admitted.get() {
+            self.clients.admitted.fetch_sub(1, Relaxed);
+        }
         self.clients.all.remove(&self.info.id);
         self.clients.count.fetch_sub(1, Relaxed);
     }
@@ -180,6 +196,11 @@ impl Clients {
     /// Connected clients.
     pub fn count(&self) -> usize {
         self.count.load(Relaxed)
+    }
+
+    /// Those who have logged in.
+    pub fn admitted(&self) -> usize {
+        self.admitted.load(Relaxed)
     }
 
     /// A place for a new client.
@@ -201,7 +222,7 @@ impl Clients {
         });
         self.count.fetch_add(1, Relaxed);
         self.all.insert(id, Arc::clone(&info));
-        Place { clients: Arc::clone(self), info }
+        Place { clients: Arc::clone(self), info, admitted: Cell::new(false) }
     }
 
     /// Everybody, in order of arrival.

@@ -1,6 +1,7 @@
 //! [`Raw`] into [`Config`]: defaults filled, secrets read, and what belongs together checked.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use super::keys::KEYS;
@@ -96,11 +97,13 @@ fn assemble(raw: &Raw) -> Config {
         http_token: None,
         workers: filled(&general.workers).size(),
         max_client_conn: filled(&general.max_client_conn).size(),
+        max_unauthenticated_conn: filled(&general.max_unauthenticated_conn).size(),
         backlog: filled(&general.listen_backlog).get(),
         admin_users: filled(&general.admin_users),
         stats_users: filled(&general.stats_users),
         auth: AuthConfig {
             method: filled(&general.auth_type),
+            scram_iterations: NonZeroU32::new(filled(&general.scram_iterations).get()).unwrap_or(NonZeroU32::MIN),
             file: (!file.as_os_str().is_empty()).then_some(file),
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
             users: BTreeMap::new(),
@@ -110,6 +113,7 @@ fn assemble(raw: &Raw) -> Config {
         pool: pool_settings(&raw.pool),
         timeouts: Timeouts {
             client_login_timeout: filled(&general.client_login_timeout),
+            failed_login_delay: filled(&general.failed_login_delay),
             client_idle_timeout: filled(&general.client_idle_timeout),
             idle_transaction_timeout: filled(&general.idle_transaction_timeout),
             query_timeout: filled(&general.query_timeout),

@@ -104,8 +104,12 @@ pub const KEYS: &[Key] = &[
     key(General, "workers", "1", false, |c| c.workers.to_string(),
         "Threads that move data, from 1 to 64. One is right for a sidecar; a pooler shared by many pods can use more."),
     key(General, "max_client_conn", "10000", true, |c| c.max_client_conn.to_string(),
-        "Client connections at most, the console's included. An idle one costs about 1.5 KiB and a file descriptor; \
-         more are refused with 53300."),
+        "Clients that are logged in at most, the console's included (it admits more). An idle one costs about 1.5 KiB \
+         and a file descriptor; more are refused with 53300."),
+    key(General, "max_unauthenticated_conn", "1000", false, |c| c.max_unauthenticated_conn.to_string(),
+        "Connections that have not logged in yet at most, beside `max_client_conn`. It is looked at before anything is \
+         read of a connection. When all places are taken the one that has been there longest is closed for the next, if \
+         it has had a second or more; else the new one is refused with 53300."),
     key(General, "listen_backlog", "1024", false, |c| c.backlog.to_string(),
         "Connections that may wait to be accepted. Linux cuts it to `net.core.somaxconn`."),
     key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),
@@ -113,6 +117,9 @@ pub const KEYS: &[Key] = &[
          (password in the clear), `trust` (no password, but the user must be known), `peer` (Unix sockets only: the \
          operating system's name of the client's process must be the user's), `hba` (as `auth_hba_file` says for \
          each), `any` (nothing is checked)."),
+    key(General, "scram_iterations", "4096", false, |c| c.auth.scram_iterations.to_string(),
+        "Iterations of SCRAM for users of whom a plain password is known (a verifier has its own). Each login costs the \
+         client that many: fewer make logins cheap where nobody listens, as in a pod. See docs/security.md."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
@@ -145,6 +152,10 @@ pub const KEYS: &[Key] = &[
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
         "A client must have logged in within this time. The wait for a server connection is not counted: it has \
          `query_wait_timeout`."),
+    key(General, "failed_login_delay", "5s", false, |c| format_duration(c.timeouts.failed_login_delay),
+        "After five wrong passwords from one address (of IPv6: one /64 network) within a minute the answer to the next \
+         comes 250 ms late, and twice as late each further time, up to this; 0 is never. A right password waits a second \
+         at most. Unix sockets are left out. See docs/security.md."),
     key(General, "client_idle_timeout", "0s", true, |c| format_duration(c.timeouts.client_idle_timeout),
         "A client that sends nothing outside a transaction for this long is disconnected; 0 is never, which is \
          right for persistent Django connections."),

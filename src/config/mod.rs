@@ -62,8 +62,10 @@ pub struct Config {
     pub http_token: Option<HttpToken>,
     /// Number of worker threads (each a single-threaded runtime).
     pub workers: usize,
-    /// Client connections accepted at most, the console's included.
+    /// Clients that are logged in at most; the console admits more.
     pub max_client_conn: usize,
+    /// Connections that have not logged in yet at most.
+    pub max_unauthenticated_conn: usize,
     /// Listen queue of each socket.
     pub backlog: u32,
     /// Users admitted to the console as administrators.
@@ -240,6 +242,8 @@ impl AuthMethod {
 pub struct AuthConfig {
     /// Method asked of every client.
     pub method: AuthMethod,
+    /// Iterations of the SCRAM verifiers that are made from plain passwords.
+    pub scram_iterations: std::num::NonZeroU32,
     /// The `userlist.txt` that was read, if any.
     pub file: Option<PathBuf>,
     /// Rules and maps, for [`AuthMethod::Hba`].
@@ -309,6 +313,8 @@ impl PoolSettings {
 pub struct Timeouts {
     /// Time from accept to the end of login.
     pub client_login_timeout: Duration,
+    /// Longest delay of the answer to a wrong password.
+    pub failed_login_delay: Duration,
     /// A client without a transaction that sends nothing.
     pub client_idle_timeout: Duration,
     /// A client inside a transaction that sends nothing (25P03).

@@ -306,6 +306,11 @@ fn warnings_tell_what_is_probably_not_meant() {
     );
     let config = toml(&text).unwrap();
     assert_eq!(config.warnings.len(), 5, "{:#?}", config.warnings);
+    let weak = |listen: &str| {
+        let config = from_env(&[URL, ("PGSLUICE_LISTEN", listen), ("PGSLUICE_SCRAM_ITERATIONS", "256")]).unwrap();
+        config.warnings.iter().filter(|w| w.contains("scram_iterations = 256")).count()
+    };
+    assert_eq!((weak("*:6432"), weak("127.0.0.1:6432,/run"), weak("[::1]:6432")), (1, 0, 0));
     let trusting = toml("listen = \"*\"\nauth_type = \"any\"").unwrap();
     assert!(trusting.warnings[0].contains("lets everybody in"), "{:?}", trusting.warnings);
     let clear = |mode: &str| {

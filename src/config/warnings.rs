@@ -2,6 +2,7 @@
 
 use super::{AuthMethod, Config, ListenAddr, TlsMode};
 use crate::auth::Secret;
+use crate::auth::scram::DEFAULT_ITERATIONS;
 
 /// Names shown in one warning; the rest is counted.
 const MAX_NAMES: usize = 5;
@@ -45,6 +46,14 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
         warnings.push(format!(
             "auth_type = \"{}\" lets everybody in who reaches the listening address",
             config.auth.method
+        ));
+    }
+    let iterations = config.auth.scram_iterations.get();
+    if exposed && iterations < DEFAULT_ITERATIONS {
+        warnings.push(format!(
+            "scram_iterations = {iterations}: who records a login that comes from the network can guess its password \
+             {} times as fast as with {DEFAULT_ITERATIONS}",
+            DEFAULT_ITERATIONS / iterations
         ));
     }
     config.auth.hba.warnings(config.auth.method, exposed, config.client_tls.offered(), warnings);

@@ -109,9 +109,15 @@ families! {
     CLIENT_CONNECTIONS = gauge("pgsluice_client_connections", &["database", "state"],
         "Client connections: idle, active (a query runs), in_transaction (idle in one), waiting, login (database unproven: other).");
     CLIENT_CONNECTIONS_MAX = gauge("pgsluice_client_connections_max", &[],
-        "Client connections that are accepted (max_client_conn).");
+        "Clients that may be logged in (max_client_conn).");
     CLIENT_CONNECTS = counter("pgsluice_client_connects_total", &["result"],
         "Client logins: ok, auth, refused, timeout, error.");
+    CLIENT_REFUSALS = counter("pgsluice_client_refusals_total", &["reason"],
+        "Connections refused or closed before their login by a limit: max_client_conn, max_unauthenticated_conn, made_room (closed for a newer one).");
+    CLIENT_UNAUTHENTICATED = gauge("pgsluice_client_unauthenticated_connections", &[],
+        "Connections that have not logged in yet; max_unauthenticated_conn limits them.");
+    CLIENT_LOGIN_DELAYS = counter("pgsluice_client_login_delays_total", &["password"],
+        "Answers to logins that were delayed because of wrong passwords from the same address (failed_login_delay): wrong, right.");
     CLIENT_LOGIN = histogram("pgsluice_client_login_seconds", &[],
         "Time from accepting a client to its first ReadyForQuery, of logins that succeeded.");
     DRAINING = gauge("pgsluice_draining", &[],

@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use super::families as f;
 use super::page::Page;
 use super::process::Resources;
-use crate::client::Process;
 use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
+use crate::client::{Process, Refusal};
 use crate::pool::Pin;
 use crate::pool::stats::{CONNECT_RESULTS, Totals};
 use crate::pool::{Pool, PoolView};
@@ -196,6 +196,13 @@ fn databases(page: &mut Page, pools: &BTreeMap<(Arc<str>, Arc<str>), Shown>) {
 fn process(page: &mut Page, process: &Process) {
     for (result, n) in LOGIN_RESULTS.iter().zip(&process.clients.logins) {
         page.counter(&f::CLIENT_CONNECTS, &[result], n.load(Relaxed));
+    }
+    for (refusal, n) in Refusal::ALL.into_iter().zip(process.strangers.refusals()) {
+        page.counter(&f::CLIENT_REFUSALS, &[refusal.label()], n);
+    }
+    page.gauge(&f::CLIENT_UNAUTHENTICATED, &[], process.strangers.count() as f64);
+    for (password, n) in ["wrong", "right"].into_iter().zip(process.backoff.delayed()) {
+        page.counter(&f::CLIENT_LOGIN_DELAYS, &[password], n);
     }
     page.histogram(&f::CLIENT_LOGIN, &[], &process.clients.login_time.totals());
     page.gauge(&f::CLIENT_CONNECTIONS_MAX, &[], process.config.max_client_conn as f64);

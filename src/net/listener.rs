@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::SocketFlags;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::socket::register_listener;
@@ -112,6 +112,18 @@ pub fn tune(fd: &OwnedFd) -> io::Result<()> {
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
     s.set_tcp_keepalive(&keepalive)
+}
+
+/// Tells a connection that it is not wanted and ends its stream, without waiting: what the kernel does not take is lost.
+pub fn turn_away(fd: &OwnedFd, message: &[u8]) {
+    // What has come already is taken: closing with unread bytes resets a connection, and the message may be lost with it.
+    let mut came = [0u8; 1024];
+    let n = rustix::net::recv(fd, &mut came, RecvFlags::DONTWAIT).map_or(0, |(_, n)| n);
+    // A TLS record of the type "handshake": to it this would be noise.
+    if n == 0 || came[0] != 0x16 {
+        let _ = rustix::net::send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
 }
 
 fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {

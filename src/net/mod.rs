@@ -4,6 +4,7 @@
 //! the same thing here: a non-blocking descriptor. TLS is a state of a [`Socket`] ([`tls_stream`]); what it is made from is
 //! in [`tls`].
 
+mod aside;
 pub mod buffer;
 pub mod certificate;
 pub mod clock;
@@ -18,6 +19,7 @@ mod tls_tests;
 mod tls_verify;
 mod tls_words;
 
+pub use aside::Aside;
 pub use buffer::{BufPool, Lent};
 pub use listener::{Listener, PeerAddr};
 pub use socket::Socket;

@@ -18,11 +18,15 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::aside::Aside;
 use super::tls::{TlsError, TlsInfo};
-use super::tls_stream::Tls;
+use super::tls_stream::{Received, Tls};
 
 /// Plaintext that is decrypted ahead of its reader to see whether a close_notify stands behind it.
 const AHEAD: usize = 4096;
+
+/// Bytes of a stranger's whole handshake: a ClientHello and a chain of certificates are a few thousand.
+const MAX_HANDSHAKE: usize = 64 * 1024;
 
 /// A connected stream socket.
 pub struct Socket {
@@ -158,20 +162,29 @@ impl Socket {
 
     /// Receives and decrypts once, when the reactor (or [`Line::unread`]) says that there is something.
     fn poll_pull(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.line.get_ref().unread {
-            let (n, drained) = self.pull(buf)?;
-            self.line.get_mut().unread = !drained;
-            return Poll::Ready(Ok(n));
+        let received = ready!(self.poll_receive(cx))?;
+        let line = self.line.get_mut();
+        Poll::Ready(Ok(line.tls.as_mut().map_or(0, |tls| tls.take(&line.fd, &received, buf))))
+    }
+
+    /// The first half of it: the bytes are where [`Tls::take`] and [`Tls::keep`] look for them. Only with TLS.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Received>> {
+        let line = self.line.get_mut();
+        if line.unread
+            && let Some(tls) = &line.tls
+        {
+            let received = tls.receive(&line.fd)?;
+            line.unread = !received.drained;
+            return Poll::Ready(Ok(received));
         }
         let mut guard = ready!(self.line.poll_read_ready(cx))?;
         let line = guard.get_inner();
-        let Some(tls) = &line.tls else { return Poll::Ready(Ok(0)) };
+        let Some(tls) = &line.tls else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         let received = tls.receive(&line.fd)?;
         if received.drained {
             guard.clear_ready();
         }
-        let line = self.line.get_mut();
-        Poll::Ready(Ok(line.tls.as_mut().map_or(0, |tls| tls.take(&line.fd, &received, buf))))
+        Poll::Ready(Ok(received))
     }
 
     /// Receives and decrypts once without asking the reactor: the bytes in `buf`, and whether the kernel has no more.
@@ -372,6 +385,58 @@ impl Socket {
     pub async fn secure(&mut self, tls: Tls, mut early: Vec<u8>) -> Result<(), TlsError> {
         self.line.get_mut().tls = Some(Box::new(tls));
         std::future::poll_fn(|cx| self.poll_shake(cx, &mut early)).await
+    }
+
+    /// The same for a stranger: what takes long is done aside, and a handshake has a limit. Not cancel safe: nothing may be
+    /// sent on the connection when it was not run to its end.
+    ///
+    /// # Errors
+    /// As of [`Self::secure`].
+    pub async fn secure_stranger(&mut self, tls: Tls, early: &[u8], aside: &Aside) -> Result<(), TlsError> {
+        let mut tls = Box::new(tls);
+        let mut came = tls.begin(early);
+        let mut total = came;
+        self.line.get_mut().tls = Some(tls);
+        loop {
+            if total > MAX_HANDSHAKE {
+                return Err(TlsError::Tls(rustls::Error::PeerSentOversizedRecord));
+            }
+            if came > 0
+                && let Some(mut tls) = self.line.get_mut().tls.take()
+            {
+                let worked = aside.run(move || {
+                    tls.work();
+                    tls
+                });
+                let gone = || TlsError::Io(io::ErrorKind::Other.into());
+                self.line.get_mut().tls = Some(worked.await.ok_or_else(gone)?);
+            }
+            if let Poll::Ready(shaken) = self.shaken() {
+                return shaken;
+            }
+            came = 0;
+            if self.line.get_ref().tls.as_ref().is_some_and(|tls| tls.blocked()) {
+                std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
+            } else {
+                let received = std::future::poll_fn(|cx| self.poll_receive(cx)).await?;
+                came = self.line.get_mut().tls.as_mut().map_or(0, |tls| tls.keep(&received));
+                total += came;
+            }
+        }
+    }
+
+    /// Sends what is due of the handshake and looks whether it is over.
+    fn shaken(&mut self) -> Poll<Result<(), TlsError>> {
+        let line = self.line.get_mut();
+        let Some(tls) = &mut line.tls else { return Poll::Ready(Ok(())) };
+        if tls.shake(&line.fd, &mut Vec::new())? {
+            self.written();
+            return Poll::Ready(Ok(()));
+        }
+        if tls.ended() {
+            return Poll::Ready(Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())));
+        }
+        Poll::Pending
     }
 
     fn poll_shake(&mut self, cx: &mut Context<'_>, early: &mut Vec<u8>) -> Poll<Result<(), TlsError>> {

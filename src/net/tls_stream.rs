@@ -409,6 +409,34 @@ impl Tls {
         if done { Ok(()) } else { Err(invalid(Error::HandshakeNotComplete)) }
     }
 
+    /// What has been received before TLS was there; how many bytes.
+    pub(super) fn begin(&mut self, early: &[u8]) -> usize {
+        self.incoming.extend_from_slice(early);
+        early.len()
+    }
+
+    /// Keeps what was received, for [`Self::work`]. The bytes that came; 0 at the end of the stream.
+    pub(super) fn keep(&mut self, received: &Received) -> usize {
+        match received.n {
+            None => 0,
+            Some(0) => {
+                self.end = End::Closed;
+                0
+            }
+            Some(n) => SCRATCH.with_borrow(|scratch| {
+                let kept = self.incoming.len();
+                self.incoming.extend_from_slice(&scratch.incoming[kept..kept + n]);
+                n
+            }),
+        }
+    }
+
+    /// Goes on with the handshake as far as what has come allows. **Expensive**: keys are agreed on, signatures made.
+    pub(super) fn work(&mut self) {
+        let mut input = std::mem::take(&mut self.incoming);
+        self.feed(&mut input, &mut []);
+    }
+
     /// Goes on with the handshake: sends what is due, takes what has come. Whether it is complete.
     pub(super) fn shake(&mut self, fd: &OwnedFd, early: &mut Vec<u8>) -> Result<bool, Error> {
         if matches!(self.end, End::Open) {

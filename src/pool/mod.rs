@@ -16,10 +16,11 @@ mod session;
 pub mod stats;
 pub mod welcome;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use arc_swap::ArcSwap;
 use deadpool::unmanaged;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -28,7 +29,7 @@ pub use pin::Pin;
 pub use registry::{Pools, Unknown};
 pub use stats::{Histogram, Stats};
 
-use crate::auth::AuthContext;
+use crate::auth::{AuthContext, Secret};
 use crate::config::{PoolMode, PoolSettings};
 use crate::net::TlsFiles;
 use crate::net::clock::now_us;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub tls: Arc<TlsFiles>,
     /// Keys of the process and derived secrets.
     pub auth: Arc<AuthContext>,
+    /// Users that are known, and their secrets: a reload brings others.
+    pub users: ArcSwap<BTreeMap<String, Secret>>,
     /// Interned parameter sets.
     pub params: Params,
     /// Shared prepared statements.
@@ -270,6 +273,17 @@ impl Pool {
         let mend = fields.hint.filter(|_| matches!(error, ConnectError::Tls { .. })).unwrap_or_default();
         tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %fields.message, mend,
             retry_ms = pause_us / 1000, "cannot open a server connection");
+    }
+
+    /// A reload has brought this secret for logins at the server; sessions and servers that are there stay.
+    pub fn renew(&self, secret: Option<Secret>) {
+        if self.target.secret.load().as_deref() == secret.as_ref() {
+            return;
+        }
+        self.target.secret.store(secret.map(Arc::new));
+        // A failure with the old one says nothing of the new one.
+        self.book().failure.take_if(|failure| failure.error.label() == "auth");
+        self.wanted.notify_one();
     }
 
     /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.

@@ -1,10 +1,13 @@
 //! All pools, by (database, user).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::period::{Key, Periods};
 use super::{Pool, Shared};
+use crate::auth::Secret;
 use crate::config::{Config, Database};
 use crate::server::Target;
 
@@ -24,6 +27,8 @@ pub enum Unknown {
 pub struct Pools {
     shared: Arc<Shared>,
     config: Arc<Config>,
+    /// Passwords of databases' sections: a reload brings others.
+    passwords: ArcSwap<Passwords>,
     pools: Mutex<HashMap<Key, Arc<Pool>>>,
     /// What pools did in the last whole period, for averages.
     pub periods: Periods,
@@ -32,7 +37,8 @@ pub struct Pools {
 impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
-        Pools { shared, config, pools: Mutex::default(), periods: Periods::default() }
+        let passwords = ArcSwap::from_pointee(passwords(&config));
+        Pools { shared, config, passwords, pools: Mutex::default(), periods: Periods::default() }
     }
 
     /// What pools share.
@@ -78,10 +84,29 @@ impl Pools {
             port: rule.port,
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
-            secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
+            secret: Arc::new(ArcSwapOption::from(self.secret(database, server_user).map(Arc::new))),
             tls: self.shared.tls.connector(&rule.pool.tls),
             timeout: rule.pool.server_connect_timeout,
         }
+    }
+
+    /// With what to log in at the server of `database`.
+    fn secret(&self, database: &str, server_user: &str) -> Option<Secret> {
+        let passwords = self.passwords.load();
+        let own = passwords.get(database).or_else(|| passwords.get("*")).cloned().flatten();
+        own.or_else(|| self.shared.users.load().get(server_user).cloned())
+    }
+
+    /// Takes users and passwords of a configuration that was read again, nothing else of it. How many users differ.
+    pub fn renew(&self, fresh: &Config) -> usize {
+        let old = self.shared.users.swap(Arc::new(fresh.auth.users.clone()));
+        let (new, names) = (&fresh.auth.users, old.keys().chain(fresh.auth.users.keys()));
+        let changed = names.filter(|name| old.get(*name) != new.get(*name)).collect::<BTreeSet<_>>().len();
+        self.passwords.store(Arc::new(passwords(fresh)));
+        for pool in self.all() {
+            pool.renew(self.secret(&pool.database, &pool.target.user));
+        }
+        changed
     }
 
     /// A configured database, when all of them are of one server.
@@ -102,8 +127,9 @@ impl Pools {
     /// Opens servers before the first client comes, where it is known for whom: every named database, when there is
     /// one user. Call it on a worker.
     pub fn warm(&self) {
-        let mut users = self.config.auth.users.keys();
-        let (Some(user), None) = (users.next(), users.next()) else { return };
+        let users = self.shared.users.load_full();
+        let mut names = users.keys();
+        let (Some(user), None) = (names.next(), names.next()) else { return };
         for database in self.config.databases.keys().filter(|d| *d != "*") {
             if let Ok(pool) = self.get(database, user) {
                 pool.warm();
@@ -130,6 +156,13 @@ impl Pools {
         all.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
         all
     }
+}
+
+/// By name of the section.
+type Passwords = HashMap<String, Option<Secret>>;
+
+fn passwords(config: &Config) -> Passwords {
+    config.databases.iter().map(|(name, database)| (name.clone(), database.password.clone())).collect()
 }
 
 /// Whether `name` stands in `sql` as a word of its own.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
+
 use super::encrypt::{self, Begun, Progress, Way};
 use super::{InMessage, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply, server::code as method};
@@ -20,6 +22,9 @@ const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 /// Longest ErrorResponse in answer to a startup packet (MAX_ERRLEN, fe-connect.c).
 const MAX_FIRST_ERROR: u32 = 30_000;
 
+/// A secret that a reload may change.
+pub type Renewable = Arc<ArcSwapOption<Secret>>;
+
 /// A server to log in to.
 #[derive(Clone)]
 pub struct Target {
@@ -31,8 +36,8 @@ pub struct Target {
     pub dbname: String,
     /// User name at the server.
     pub user: String,
-    /// Password.
-    pub secret: Option<Secret>,
+    /// Password; a reload may bring another one.
+    pub secret: Renewable,
     /// How it is asked for TLS.
     pub tls: Arc<Connector>,
     /// Time allowed for all of it.
@@ -189,7 +194,7 @@ async fn log_in(
     control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
     io.forked().await?;
-    let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())
+    let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.load().as_deref().cloned())
         .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
     authenticate(&mut io, target, machine, progress).await?;
     welcome(io, target, reached, startup, worker).await

@@ -12,7 +12,7 @@ pub mod statements;
 use std::sync::Arc;
 
 pub use cancel::ServerKey;
-pub use connect::{ConnectError, Target};
+pub use connect::{ConnectError, Renewable, Target};
 pub use info::{ServerInfo, ServerState};
 pub use params::{ParamSet, Params};
 pub use shared::{Registered, Schema, Statement, StatementCache};

@@ -44,6 +44,8 @@ pub mod sqlstate {
     pub const UNDEFINED_OBJECT: &str = "42704";
     /// invalid_parameter_value.
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    /// config_file_error.
+    pub const CONFIG_FILE: &str = "F0000";
     /// internal_error.
     pub const INTERNAL: &str = "XX000";
 }

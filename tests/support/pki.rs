@@ -70,6 +70,15 @@ impl Ca {
         })
     }
 
+    /// One that was good years ago.
+    pub fn expired_client(&self, name: &str) -> Pair {
+        self.sign(&[], ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        })
+    }
+
     fn sign(&self, names: &[&str], usage: ExtendedKeyUsagePurpose, change: impl Fn(&mut CertificateParams)) -> Pair {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();

@@ -108,7 +108,8 @@ pub(super) fn databases(process: &Process) -> Table {
 
 /// Users of the configuration and of pools.
 fn user_names(process: &Process) -> BTreeSet<String> {
-    let configured = process.config.auth.users.keys().cloned();
+    let known = process.pools.shared().users.load_full();
+    let configured = known.keys().cloned();
     let pooled = process.pools.all().into_iter().map(|p| p.user.to_string());
     configured.chain(pooled).collect()
 }

@@ -72,7 +72,7 @@ fn attribute<'a>(rest: &mut &'a str, name: char, missing: &'static str) -> Resul
 /// A nonce is printable ASCII without comma (`is_scram_printable`).
 fn check_nonce(nonce: &str) -> Result<(), AuthError> {
     if nonce.is_empty() || !nonce.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b',') {
-        return Err(AuthError::Malformed("The SCRAM nonce is not printable."));
+        return Err(AuthError::Packet("non-printable characters in SCRAM nonce"));
     }
     Ok(())
 }
@@ -88,7 +88,8 @@ impl<'a> ClientFirst<'a> {
                 let mut rest = message;
                 let kind = attribute(&mut rest, 'p', "The channel binding type is missing.")?;
                 if kind != END_POINT {
-                    return Err(AuthError::Unsupported("unsupported SCRAM channel-binding type"));
+                    let shown = kind.as_bytes().get(..30).unwrap_or(kind.as_bytes());
+                    return Err(AuthError::BindingType(printable(shown)));
                 }
                 (Flag::Bound, &message["p=".len() + kind.len()..])
             }

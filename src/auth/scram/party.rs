@@ -97,11 +97,11 @@ impl Checking {
         if !constant_time_eq(message.binding.as_bytes(), self.binding.as_bytes()) {
             return Err(match self.bound {
                 true => AuthError::BindingMismatch,
-                false => AuthError::Malformed("The SCRAM channel binding does not match."),
+                false => AuthError::Packet("unexpected SCRAM channel-binding attribute in client-final-message"),
             });
         }
         if !constant_time_eq(message.nonce.as_bytes(), self.nonce.as_bytes()) {
-            return Err(AuthError::Malformed("The SCRAM nonce does not match."));
+            return Err(AuthError::Response("Nonce does not match."));
         }
         let signed = [&self.client_first_bare, ",", &self.server_first, ",", message.without_proof].concat();
         let signature = hmac_sha256(&self.verifier.stored_key, &[signed.as_bytes()]);

@@ -116,5 +116,5 @@ fn gs2_flags_must_fit_the_mechanism() {
         assert!(matches!(got, Err(AuthError::Malformed(_))), "{mechanism} {header}: {got:?}");
     }
     assert_eq!(answer("SCRAM-SHA-256", "y,,"), Err(AuthError::BindingDowngrade));
-    assert!(matches!(answer("SCRAM-SHA-256-PLUS", "p=tls-unique,,"), Err(AuthError::Unsupported(_))));
+    assert!(matches!(answer("SCRAM-SHA-256-PLUS", "p=tls-unique,,"), Err(AuthError::BindingType(_))));
 }

@@ -1,0 +1,121 @@
+//! Users and their secrets read again: by SIGHUP, and by the console's RELOAD. New logins are judged by the new ones, sessions
+//! stay, and a file that cannot be used changes nothing.
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use support::cluster::{self, Cluster, DATABASE, PASSWORD};
+use support::pooler::{Pooler, Setup};
+use support::{TempDir, wait_for};
+
+struct Place {
+    dir: TempDir,
+    pooler: Pooler,
+}
+
+impl Place {
+    /// A userlist with `app`, a user in the file of the configuration, one with a file of her own.
+    fn new(cluster: &Cluster) -> Place {
+        let dir = TempDir::new("users");
+        let place = |name: &str| dir.path().join(name);
+        fs::write(place("userlist.txt"), format!("\"app\" \"{PASSWORD}\"\n")).unwrap();
+        fs::write(place("secret"), PASSWORD).unwrap();
+        let toml = format!(
+            "auth_file = \"{}\"\nadmin_users = [\"app\"]\nfailed_login_delay = 0\n[users.md5user]\npassword_file = \"{}\"\n\
+             [databases.app]\nhost = \"127.0.0.1\"\nport = {}\n",
+            place("userlist.txt").display(),
+            place("secret").display(),
+            cluster.port()
+        );
+        let pooler = Setup::toml(&toml).start();
+        Place { dir, pooler }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn code(&self, user: &str, password: &str) -> String {
+        match self.pooler.try_client(user, password, DATABASE) {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.code().to_owned(),
+        }
+    }
+
+    /// SIGHUP, until the log has said so once more.
+    fn hup(&self) {
+        let said = |log: &str| log.matches("other settings need a restart").count();
+        let before = said(&self.pooler.log());
+        self.pooler.signal("HUP");
+        wait_for("the reload", || (said(&self.pooler.log()) > before).then_some(()));
+    }
+}
+
+#[test]
+fn new_passwords_count_for_new_logins_and_sessions_stay() {
+    let cluster = Cluster::start(&[]);
+    let place = Place::new(&cluster);
+    let mut session = place.pooler.client("app");
+    assert_eq!(session.value("SELECT 1"), "1");
+    assert_eq!(place.code("plainuser", PASSWORD), "28P01", "not known yet");
+    assert_eq!(place.code("md5user", PASSWORD), "ok");
+
+    cluster.psql("ALTER ROLE app PASSWORD 'changed'");
+    cluster.psql("SET password_encryption = 'md5'; ALTER ROLE md5user PASSWORD 'other'");
+    fs::write(place.file("userlist.txt"), format!("\"app\" \"changed\"\n\"plainuser\" \"{PASSWORD}\"\n")).unwrap();
+    fs::write(place.file("secret"), "other\n").unwrap();
+    assert_eq!(place.code("app", PASSWORD), "ok", "not before it is told");
+    place.hup();
+    assert_eq!(place.code("app", PASSWORD), "28P01");
+    assert_eq!(place.code("plainuser", PASSWORD), "ok");
+    assert_eq!(place.code("md5user", PASSWORD), "28P01");
+    assert_eq!(place.code("md5user", "other"), "ok");
+    assert_eq!(session.value("SELECT 2"), "2", "the session");
+    // At the server too: every connection is a new one now.
+    cluster.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('app', 'md5user')");
+    wait_for("a new server for the old session", || session.simple("SELECT 3").ok());
+    let mut fresh = wait_for("a new session", || place.pooler.try_client("app", "changed", DATABASE).ok());
+    wait_for("its server", || fresh.simple("SELECT 4").ok());
+}
+
+#[test]
+fn a_file_that_cannot_be_used_changes_nothing() {
+    let place = Place::new(cluster::shared());
+    fs::write(place.file("userlist.txt"), "\"app\" \"half\"\n\"broken hunter2\n").unwrap();
+    place.hup();
+    let line = place.pooler.wait_for_log("the users cannot be used");
+    assert!(line.contains("ERROR") && line.contains("userlist.txt:2"), "{line}");
+    assert!(!place.pooler.log().contains("hunter2"));
+    assert_eq!(place.code("app", PASSWORD), "ok");
+    assert_eq!(place.code("app", "half"), "28P01");
+    // Nothing of it counts when another part of the configuration is wrong.
+    fs::write(place.file("userlist.txt"), "\"app\" \"half\"\n").unwrap();
+    let toml = place.pooler.dir().join("pgsluice.toml");
+    let good = fs::read_to_string(&toml).unwrap();
+    fs::write(&toml, good.replace("port = ", "prt = ")).unwrap();
+    place.hup();
+    assert_eq!(place.code("app", "half"), "28P01");
+    fs::write(&toml, &good).unwrap();
+    place.hup();
+    assert_eq!(place.code("app", "half"), "ok");
+}
+
+#[test]
+fn the_console_reloads() {
+    let place = Place::new(cluster::shared());
+    let mut console = place.pooler.try_client("app", PASSWORD, "pgsluice").unwrap();
+    fs::write(place.file("userlist.txt"), "\"app\" \"new\"\n\"third\" \"3\"\n").unwrap();
+    console.simple("RELOAD").unwrap();
+    assert_eq!(place.code("app", PASSWORD), "28P01");
+    let shown = support::raw::text(&console.simple("SHOW USERS").unwrap());
+    assert!(shown.contains("third"), "{shown}");
+    fs::remove_file(place.file("userlist.txt")).unwrap();
+    let error = console.simple("RELOAD").unwrap_err();
+    assert_eq!(error.code(), "F0000", "{error}");
+    assert!(error.to_string().contains("userlist.txt"), "{error}");
+    assert_eq!(place.pooler.try_client("app", "new", "pgsluice").err().map(|e| e.to_string()), None);
+}
