@@ -71,9 +71,10 @@ use arc_swap::ArcSwap;
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, HbaConfig, ListenAddr};
+use crate::diagnosis::{Diagnosis, Sources};
 use crate::insight::{Insight, WorkerInsight};
 use crate::net::{BufPool, TlsFiles};
-use crate::pool::Pools;
+use crate::pool::{Pool, Pools};
 use crate::sql::Analyzer;
 
 pub use alarm::Alarms;
@@ -98,12 +99,24 @@ pub struct Process {
     pub hba: ArcSwap<HbaConfig>,
     /// Insight.
     pub insight: Arc<Insight>,
+    /// Old readings of all counters, for the list of causes.
+    pub diagnosis: Diagnosis,
     /// SIGTERM was seen: not ready, sessions end between transactions.
     pub draining: AtomicBool,
     /// Addresses that are really listened at (ports the kernel chose filled in).
     pub listening: Mutex<Vec<ListenAddr>>,
     /// Unix time of the start, seconds.
     pub started_unix: u64,
+}
+
+impl Process {
+    /// Calls `with` on where the diagnosis finds its counters.
+    pub fn with_sources<T>(&self, with: impl FnOnce(&Sources<'_>) -> T) -> T {
+        let pools: Vec<Arc<Pool>> = self.pools.all();
+        let time = self.clients.login_time.totals();
+        let logins = (self.clients.logins[0].load(Relaxed), time.sum_us);
+        with(&Sources { insight: &self.insight, pools: &pools, logins })
+    }
 }
 
 /// What all sessions of one worker thread share. Single-threaded: `Rc` and cells.
