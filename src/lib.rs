@@ -8,7 +8,7 @@
 //! | 6 | [`app`] | wires everything: workers, signals, drain |
 //! | 5 | [`admin`], [`http`] | the psql console; `/metrics` and health |
 //! | 4 | [`client`] | one client session: login, relay, states |
-//! | 3 | [`pool`], [`cancel`] | checkout, waiting, keeper; cancel keys |
+//! | 3 | [`pool`], [`cancel`], [`diagnosis`] | checkout, waiting, keeper; cancel keys; one list of causes |
 //! | 2 | [`server`] | one PostgreSQL connection |
 //! | 1 | [`net`], [`auth`], [`insight`], [`config`] | sockets and buffers; secrets; detectors; typed configuration |
 //! | 0 | [`wire`], [`sql`] | pure: frames and messages; lexer and fingerprints |
@@ -19,6 +19,7 @@ pub mod cancel;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod diagnosis;
 pub mod http;
 pub mod insight;
 pub mod net;

@@ -168,7 +168,7 @@ fn invalid(statement: &[Token]) -> ErrorFields {
 /// SHOW HELP: a notice, as PgBouncer's.
 fn help(out: &mut Vec<u8>) {
     let detail = format!(
-        "\n\tSHOW HELP|{}\n\tSHOW NPLUSONE [LIMIT n]\n\tSHOW FINGERPRINTS [BY total|calls|mean|p95|rows|bytes] [LIMIT n]\n\tSHOW FINGERPRINT id\n\tRELOAD\n",
+        "\n\tSHOW HELP|{}\n\tSHOW CAUSES [LIMIT n]\n\tSHOW NPLUSONE [LIMIT n]\n\tSHOW FINGERPRINTS [BY total|calls|mean|p95|rows|bytes] [LIMIT n]\n\tSHOW FINGERPRINT id\n\tRELOAD\n",
         show::names().join("|")
     );
     let fields =

@@ -1,5 +1,6 @@
 //! Wires everything: listeners, workers, the HTTP thread, signals, drain.
 
+mod keeper;
 mod signals;
 mod worker;
 
@@ -14,6 +15,7 @@ use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::client::{Backoff, Clients, Process, Strangers};
 use crate::config::Config;
+use crate::diagnosis::Diagnosis;
 use crate::insight::Insight;
 use crate::net::{Aside, TlsFiles};
 use crate::pool::{Pools, Shared};
@@ -63,6 +65,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         tls,
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),
+        diagnosis: Diagnosis::default(),
         draining: AtomicBool::new(false),
         listening: Mutex::default(),
         started_unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),

@@ -58,6 +58,9 @@ pub(super) fn run_all(process: &Arc<Process>) -> ExitCode {
     {
         return failed(&format!("cannot listen for HTTP at {addr}: {e}"));
     }
+    if let Err(e) = super::keeper::start(process) {
+        return failed(&format!("cannot start a thread: {e}"));
+    }
     match runtime() {
         Ok(rt) => rt.block_on(lead(Arc::clone(process), literal_key, others)),
         Err(e) => failed(&format!("cannot start: {e}")),
@@ -152,7 +155,6 @@ async fn sweep(worker: Rc<Worker>) {
         worker.sweep(now_us());
         n = n.wrapping_add(1);
         if worker.id == 0 && n.is_multiple_of(4) {
-            worker.process.insight.sweep();
             worker.process.pools.tick(now_us());
         }
     }

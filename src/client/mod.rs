@@ -77,9 +77,10 @@ use arc_swap::ArcSwap;
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, HbaConfig, ListenAddr};
+use crate::diagnosis::{Diagnosis, Sources};
 use crate::insight::{Insight, WorkerInsight};
 use crate::net::{Aside, BufPool, TlsFiles};
-use crate::pool::Pools;
+use crate::pool::{Pool, Pools};
 use crate::sql::Analyzer;
 
 pub use alarm::Alarms;
@@ -112,6 +113,8 @@ pub struct Process {
     pub hba: ArcSwap<HbaConfig>,
     /// Insight.
     pub insight: Arc<Insight>,
+    /// Old readings of all counters, for the list of causes.
+    pub diagnosis: Diagnosis,
     /// SIGTERM was seen: not ready, sessions end between transactions.
     pub draining: AtomicBool,
     /// Addresses that are really listened at (ports the kernel chose filled in).
@@ -127,6 +130,14 @@ impl Process {
     /// There is none.
     pub fn welcome(&self, now_us: u64) -> Result<Stranger, Refusal> {
         self.strangers.enter(self.clients.admitted() >= self.config.max_client_conn, now_us)
+    }
+
+    /// Calls `with` on where the diagnosis finds its counters.
+    pub fn with_sources<T>(&self, with: impl FnOnce(&Sources<'_>) -> T) -> T {
+        let pools: Vec<Arc<Pool>> = self.pools.all();
+        let time = self.clients.login_time.totals();
+        let logins = (self.clients.logins[0].load(Relaxed), time.sum_us);
+        with(&Sources { insight: &self.insight, pools: &pools, logins })
     }
 }
 

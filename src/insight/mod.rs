@@ -17,6 +17,7 @@
 mod advice;
 mod describe;
 mod event;
+mod facts;
 mod findings;
 mod judge;
 mod latency;
@@ -50,8 +51,11 @@ use crate::config::InsightConfig;
 use crate::sql::{LexSettings, RawSql};
 
 pub use advice::Relation;
+pub(crate) use describe::Described;
 pub use event::{BurstEvent, Evidence};
+pub(crate) use facts::{Facts, StatementFacts};
 pub use judge::{Confidence, Kind, Severity};
+pub(crate) use mend::{field, model};
 pub use overview::{Health, RouteView, TableView};
 pub use queries::{FingerprintOrder, FingerprintView, Wanted};
 pub use sample::{Role, Sample, Step};

@@ -306,6 +306,7 @@ impl SessionInsight {
         if status == b'I' && self.savepoints >= SAVEPOINT_STORM {
             let route = self.current(worker).map_or(0, |at| worker.units[at as usize].tags.route);
             worker.route(self.database.0, route).stormed(self.savepoints.into());
+            self.savepoints = 0;
         }
         let stats = worker.table.database(self.database.0);
         match (self.status, status) {
@@ -362,6 +363,7 @@ impl SessionInsight {
             let at = worker.acquire(self.database.0, boundary, self.caller.clone(), received);
             self.unit = at;
             self.generation = worker.units[at as usize].generation;
+            worker.units[at as usize].connected = self.last_ready == 0;
             return at;
         };
         let idle_gap = self.idle_gap(worker);

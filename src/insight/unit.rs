@@ -106,6 +106,8 @@ pub(crate) struct Unit {
     /// Number of the loan; a session whose number differs has lost it.
     pub(crate) generation: u32,
     pub(crate) in_use: bool,
+    /// It is the first of its connection.
+    pub(crate) connected: bool,
     pub(crate) database: u16,
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) boundary: Boundary,
@@ -129,6 +131,7 @@ impl Unit {
         Self {
             generation: 0,
             in_use: false,
+            connected: false,
             database: 0,
             caller: None,
             boundary: Boundary::Connection,
@@ -148,6 +151,7 @@ impl Unit {
     /// Starts the next unit of the same session; statements in flight stay.
     pub(crate) fn restart(&mut self, boundary: Boundary, now: u64) {
         self.boundary = boundary;
+        self.connected = false;
         self.tags = TagSet::default();
         self.statements = 0;
         self.started = now;

@@ -171,7 +171,7 @@ impl WorkerInsight {
             server_us: unit.server_us,
             elapsed_us: unit.last.saturating_sub(unit.started),
             repeats,
-            connected: unit.boundary == Boundary::Connection,
+            connected: unit.connected,
         };
         let (database, route, watched) = (unit.database, unit.tags.route, unit.watch.count());
         self.route(database, route).count(&done);

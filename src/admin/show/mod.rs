@@ -1,5 +1,6 @@
 //! The answers of SHOW.
 
+mod causes;
 mod clients;
 mod insight;
 mod pools;
@@ -39,7 +40,7 @@ const PLAIN: [(&str, Maker); 19] = [
 ];
 
 /// What takes arguments.
-const WITH_ARGUMENTS: [&str; 3] = ["NPLUSONE", "FINGERPRINTS", "FINGERPRINT"];
+const WITH_ARGUMENTS: [&str; 4] = ["CAUSES", "NPLUSONE", "FINGERPRINTS", "FINGERPRINT"];
 
 /// The names that SHOW takes, for help and hints.
 pub fn names() -> Vec<&'static str> {
@@ -58,6 +59,9 @@ pub fn table(process: &Process, words: &[Token]) -> Result<Option<Table>, ErrorF
     };
     if let Some((_, make)) = PLAIN.iter().find(|(name, _)| what.is(name)) {
         return Ok(arguments.is_empty().then(|| make(process)));
+    }
+    if what.is("CAUSES") {
+        return causes::causes(process, arguments).map(Some);
     }
     if what.is("NPLUSONE") {
         return insight::nplusone(process, arguments).map(Some);

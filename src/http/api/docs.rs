@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::endpoint::{ALL, PREFIX};
 use super::object::Object;
+use crate::diagnosis::KINDS;
 
 const INTRODUCTION: &str = "\
 # JSON API
@@ -49,6 +50,12 @@ pub fn markdown() -> String {
         (endpoint.objects)(&mut objects);
         for (at, object) in objects.iter().enumerate() {
             fields(&mut out, object, (at == 0).then_some(endpoint.list));
+        }
+        if path == "causes" {
+            out.push_str("\n| Kind | What it is |\n|---|---|\n");
+            for (kind, about) in KINDS {
+                let _ = writeln!(out, "| `{kind}` | {about} |");
+            }
         }
     }
     out

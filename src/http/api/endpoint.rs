@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::object::{Object, Told};
-use super::{findings, pools, queries, routes, status};
+use super::{causes, findings, pools, queries, routes, status};
 use crate::client::Process;
 
 /// What every path of this version begins with.
@@ -90,6 +90,7 @@ pub struct Endpoint {
 
 /// All endpoints, in the order of the documentation.
 pub const ALL: &[Endpoint] = &[
+    causes::ENDPOINT,
     findings::ENDPOINT,
     queries::ENDPOINT,
     queries::TABLES,

@@ -5,12 +5,14 @@
 //! | [`endpoint`] | paths, parameters, pages, errors |
 //! | [`object`] | objects that know their own documentation |
 //! | [`findings`], [`queries`], [`routes`] | what insight found and counts |
+//! | [`causes`] | the ranked list of what to mend |
 //! | [`pools`] | pools, who holds what, who is pinned |
 //! | [`status`] | the process and insight itself |
 //! | [`docs`] | `docs/api.md` |
 //!
 //! Within one version fields are only added. Times are seconds (`_seconds`) or microseconds (`_us`), sizes bytes.
 
+pub mod causes;
 pub mod docs;
 pub mod endpoint;
 pub mod findings;
