@@ -16,7 +16,7 @@ use crate::client::{Clients, Process};
 use crate::config::Config;
 use crate::insight::Insight;
 use crate::net::TlsFiles;
-use crate::pool::{Pools, Shared};
+use crate::pool::{Directory, Pools, Shared};
 use crate::server::{Params, StatementCache};
 
 /// Exit status after a drain in which every client ended by itself.
@@ -47,6 +47,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
     let shared = Shared {
         tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
+        directory: Directory::new(Arc::clone(&config), Arc::clone(&tls), Arc::clone(&auth)),
         params: Params::default(),
         statements: StatementCache::default(),
         workers: config.workers,

@@ -10,7 +10,7 @@ use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
     AuthConfig, AuthMethod, ClientTls, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
-    ListenAddr, LogConfig, PoolSettings, Problem, ServerTls, Timeouts, parse_userlist,
+    ListenAddr, LogConfig, PoolSettings, Problem, QueryConfig, ServerTls, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -69,7 +69,7 @@ pub(super) fn build(
 }
 
 /// The value of a setting that the defaults have filled.
-fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
+pub(super) fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
     let value = setting.as_ref().map(|read| read.0.clone());
     value.expect("keys::KEYS has a readable default for every setting; a test checks it")
 }
@@ -103,6 +103,7 @@ fn assemble(raw: &Raw) -> Config {
             method: filled(&general.auth_type),
             file: (!file.as_os_str().is_empty()).then_some(file),
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
+            query: QueryConfig { default: super::query::of_all(general), ttl: filled(&general.auth_query_ttl) },
             users: BTreeMap::new(),
         },
         client_tls,
@@ -281,7 +282,13 @@ impl Builder<'_> {
 
     /// `auth_hba_file` and `auth_ident_file`.
     fn hba(&mut self, config: &mut Config) {
+        let certificates = config.client_tls.offered() && config.client_tls.ca.is_some();
+        if config.auth.method == AuthMethod::Cert && !certificates {
+            let message = "auth_type = \"cert\" needs `client_tls_cert_file` with its key, and `client_tls_ca_file`";
+            self.problem(&["auth_type"], message);
+        }
         let auth = &mut config.auth;
+        auth.hba.certificates = certificates;
         if auth.method == AuthMethod::Hba && auth.hba.file.is_none() {
             self.problem(&["auth_type"], "auth_type = \"hba\" needs `auth_hba_file`");
         } else if auth.method == AuthMethod::Hba {
@@ -378,6 +385,7 @@ impl Builder<'_> {
                 dbname: text(&whole.dbname),
                 user: text(&whole.user),
                 password: password.filter(|secret| !secret.is_empty()),
+                auth_query: super::query::of_database(&whole, &raw.general),
                 pool,
             };
             config.databases.insert(name.clone(), database);
@@ -389,10 +397,14 @@ impl Builder<'_> {
         if config.databases.is_empty() {
             let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
             self.problems.push(Problem::whole("no database to pool to is configured").help(help));
-        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any {
+        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any && !config.asks() {
             let help =
                 "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
             self.problems.push(Problem::whole("no user can log in").help(help));
+        }
+        for (section, message) in super::query::problems(config) {
+            let keys = section.map_or(vec!["auth_dbname"], |name| vec!["databases", name, "auth_dbname"]);
+            self.problem(&keys, message);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The table of all settings: names, defaults, documentation. It drives the defaults themselves, the environment,
 //! SHOW CONFIG, `docs/configuration.md` and `config/pgsluice.toml`, so none of them can differ from another.
 
+use super::query::DEFAULT_QUERY;
 use super::units::format_duration;
 use super::{Config, HbaConfig, HttpToken, ListenAddr};
 
@@ -124,6 +125,23 @@ pub const KEYS: &[Key] = &[
     key(General, "auth_ident_file", "", true, |c| HbaConfig::shown(&c.auth.hba.ident_file),
         "A file in the syntax of PostgreSQL's `pg_ident.conf`, for `map=` in `auth_hba_file`: lines of a map's name, a \
          user of the operating system and the user she may log in as."),
+    key(General, "auth_user", "", true, |c| c.auth.query.default.as_ref().map_or_else(String::new, |q| q.user.clone()),
+        "Users whom neither `[users]` nor `auth_file` knows are looked up in the database: pgsluice logs in as this user and runs \
+         `auth_query`. Her password is that of `[users]` or `auth_file`. Each database may have its own. See \"Users of the \
+         database\" in docs/configuration.md."),
+    key(General, "auth_query", DEFAULT_QUERY, true, |c| match &c.auth.query.default {
+            Some(query) => query.query.clone(),
+            None => DEFAULT_QUERY.to_owned(),
+        },
+        "What she runs: `$1` is the user's name; the answer is at most one row of name and secret (a password, an MD5 hash or a \
+         SCRAM verifier; NULL for none). The default, PgBouncer's, needs a superuser: give a function instead."),
+    key(General, "auth_dbname", "", true, |c| {
+            c.auth.query.default.as_ref().and_then(|q| q.dbname.clone()).unwrap_or_default()
+        },
+        "The database, one of `[databases]`, in which it is run. Default: the one that the client names."),
+    key(General, "auth_query_ttl", "1min", true, |c| format_duration(c.auth.query.ttl),
+        "What it answered, that there is no such user included, counts for so long; after a failed login it is asked anew. 0 \
+         asks at every login."),
     key(General, "admin_users", "", true, |c| c.admin_users.join(","),
         "Users who may do everything on the console (the database `pgsluice` or `pgbouncer`)."),
     key(General, "stats_users", "", true, |c| c.stats_users.join(","),
@@ -254,6 +272,9 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
     ("password", "Password at the server. Default: what `[users]` or `auth_file` know of the user."),
     ("password_file", "A file that holds the password (a mounted secret)."),
     ("password_env", "The environment variable that holds the password."),
+    ("auth_user", "As `auth_user` above all sections, for clients of this database; empty: nobody is asked."),
+    ("auth_query", "As `auth_query` above all sections."),
+    ("auth_dbname", "As `auth_dbname` above all sections."),
 ];
 
 /// Settings of `[users.NAME]`.
@@ -279,8 +300,6 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("verbose", "write `level = \"debug\"` in [log]"),
     ("pidfile", "leave it out: the process stays in the foreground"),
     ("ignore_startup_parameters", "leave it out: startup parameters follow the client"),
-    ("auth_query", "it is not built yet: list the users in [users] or `auth_file`"),
-    ("auth_user", "it is not built yet: list the users in [users] or `auth_file`"),
     ("client_tls_sslmode", "write `client_tls_mode`"),
     ("server_tls_sslmode", "write `server_tls_mode` in [pool] or in the database's section"),
     ("client_tls_protocols", "write `client_tls_min_version = \"tlsv1.2\"`"),

@@ -52,6 +52,10 @@ section! {
         auth_file: PathBuf,
         auth_hba_file: PathBuf,
         auth_ident_file: PathBuf,
+        auth_user: String,
+        auth_query: String,
+        auth_dbname: String,
+        auth_query_ttl: Duration,
         admin_users: Vec<String>,
         stats_users: Vec<String>,
         client_tls_mode: TlsMode,
@@ -122,6 +126,9 @@ macro_rules! pool_settings {
                 password: String,
                 password_file: PathBuf,
                 password_env: String,
+                auth_user: String,
+                auth_query: String,
+                auth_dbname: String,
                 $($field: $type,)*
             }
         }

@@ -177,13 +177,14 @@ fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {
 
 const POOL_MODES: [(&str, PoolMode); 3] =
     [("session", PoolMode::Session), ("transaction", PoolMode::Transaction), ("statement", PoolMode::Statement)];
-const AUTH_METHODS: [(&str, AuthMethod); 7] = [
+const AUTH_METHODS: [(&str, AuthMethod); 8] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
     ("md5", AuthMethod::Md5),
     ("plain", AuthMethod::Plain),
     ("trust", AuthMethod::Trust),
     ("any", AuthMethod::Any),
     ("peer", AuthMethod::Peer),
+    ("cert", AuthMethod::Cert),
     ("hba", AuthMethod::Hba),
 ];
 const TLS_MODES: [(&str, TlsMode); 6] = [

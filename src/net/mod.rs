@@ -11,6 +11,7 @@ pub mod dial;
 pub mod host;
 pub mod listener;
 pub mod socket;
+pub mod subject;
 pub mod tls;
 pub mod tls_stream;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tls_words;
 pub use buffer::{BufPool, Lent};
 pub use listener::{Listener, PeerAddr};
 pub use socket::Socket;
+pub use subject::Subject;
 pub use tls::{Acceptor, Connector, TlsError, TlsFiles};
 
 std::thread_local! {

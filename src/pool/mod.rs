@@ -6,6 +6,7 @@
 //! rules of its own, in `session.rs`.
 
 pub mod checkout;
+pub mod directory;
 pub mod holders;
 pub mod keeper;
 pub mod period;
@@ -24,6 +25,7 @@ use deadpool::unmanaged;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use checkout::{Checkout, CheckoutError};
+pub use directory::{Directory, Found, Source};
 pub use pin::Pin;
 pub use registry::{Pools, Unknown};
 pub use stats::{Histogram, Stats};
@@ -32,7 +34,7 @@ use crate::auth::AuthContext;
 use crate::config::{PoolMode, PoolSettings};
 use crate::net::TlsFiles;
 use crate::net::clock::now_us;
-use crate::server::{ConnectError, ParamSet, Params, Schema, Server, ServerInfo, StatementCache, Target};
+use crate::server::{ConnectError, ParamSet, Params, Proof, Schema, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
 pub struct Shared {
@@ -40,6 +42,8 @@ pub struct Shared {
     pub tls: Arc<TlsFiles>,
     /// Keys of the process and derived secrets.
     pub auth: Arc<AuthContext>,
+    /// Users that are looked up in databases.
+    pub directory: Directory,
     /// Interned parameter sets.
     pub params: Params,
     /// Shared prepared statements.
@@ -262,11 +266,23 @@ impl Pool {
         let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
         book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
         drop(book);
+        if self.target.learnt.is_some() && error.label() == "auth" {
+            self.shared.directory.distrust(&self.database, &self.user);
+        }
         self.failure.notify_waiters();
         let fields = error.fields(&self.target);
         let mend = fields.hint.filter(|_| matches!(error, ConnectError::Tls { .. })).unwrap_or_default();
         tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %fields.message, mend,
             retry_ms = pause_us / 1000, "cannot open a server connection");
+    }
+
+    /// A client has proved to be this pool's user: servers are logged in to with the newest proof from now on.
+    pub fn learn(&self, proof: Proof) {
+        if self.target.learnt.as_ref().is_some_and(|learnt| learnt.learn(proof)) {
+            // A failure with the old one says nothing of the new one.
+            self.book().failure.take_if(|failure| failure.error.label() == "auth");
+            self.wanted.notify_one();
+        }
     }
 
     /// Counts an attempt of this worker to open a server, begun at `began_us`. On `worker`'s own thread only.

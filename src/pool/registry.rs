@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::period::{Key, Periods};
 use super::{Pool, Shared};
+use crate::auth::Secret;
 use crate::config::{Config, Database};
 use crate::server::Target;
 
@@ -79,6 +80,7 @@ impl Pools {
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
             secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
+            learnt: (rule.password.is_none() && server_user == user).then(Arc::default),
             tls: self.shared.tls.connector(&rule.pool.tls),
             timeout: rule.pool.server_connect_timeout,
         }
@@ -105,7 +107,10 @@ impl Pools {
         let mut users = self.config.auth.users.keys();
         let (Some(user), None) = (users.next(), users.next()) else { return };
         for database in self.config.databases.keys().filter(|d| *d != "*") {
-            if let Ok(pool) = self.get(database, user) {
+            // With a verifier alone it takes a client's login.
+            if let Ok(pool) = self.get(database, user)
+                && !matches!(pool.target.secret, Some(Secret::Scram(_)))
+            {
                 pool.warm();
             }
         }

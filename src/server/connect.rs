@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::encrypt::{self, Begun, Progress, Way};
-use super::{InMessage, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
+use super::{InMessage, Learnt, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::dial::{Reached, dial};
 use crate::net::{Connector, Socket};
@@ -31,8 +31,10 @@ pub struct Target {
     pub dbname: String,
     /// User name at the server.
     pub user: String,
-    /// Password.
+    /// What the configuration knows of that user.
     pub secret: Option<Secret>,
+    /// What the logins of clients say of her, where they may: it counts more.
+    pub learnt: Option<Arc<Learnt>>,
     /// How it is asked for TLS.
     pub tls: Arc<Connector>,
     /// Time allowed for all of it.
@@ -189,7 +191,12 @@ async fn log_in(
     control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
     io.forked().await?;
-    let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.clone())
+    let (secret, key) = match target.learnt.as_ref().and_then(|learnt| learnt.get()) {
+        Some(proof) => (Some(proof.secret.clone()), proof.key.clone()),
+        None => (target.secret.clone(), None),
+    };
+    let machine = ServerAuth::new(Arc::clone(auth), &target.user, secret)
+        .with_key(key)
         .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
     authenticate(&mut io, target, machine, progress).await?;
     welcome(io, target, reached, startup, worker).await
