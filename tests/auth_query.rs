@@ -313,6 +313,28 @@ fn what_is_wrong_with_the_question_is_logged_and_hinted() {
     assert_eq!(refusal(&pooler, "nobody", "", "app"), "FATAL 28000 user \"nobody\" is not known to pgsluice");
 }
 
+#[test]
+fn the_example_of_our_documentation_works() {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let block = |kind: &str, with: &str| {
+        let fence = format!("```{kind}\n");
+        let mut blocks = docs.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.find(|block| block.contains(with)).unwrap().to_owned()
+    };
+    let cluster = prepared(Box::new(Cluster::start(&[])));
+    cluster.psql("DROP FUNCTION user_lookup");
+    cluster.psql(&block("sql", "user_lookup").replace("'...'", &format!("'{ASKING}'")));
+    let text = block("toml", "user_lookup")
+        .replace("password_file = \"/run/secrets/pooler_auth\"", &format!("password = \"{ASKING}\""))
+        .replace("\"db.internal\"", &format!("\"127.0.0.1\"\nport = {}", cluster.port()));
+    let pooler = Setup::toml(&text).start();
+    assert_eq!(pooler.client("jane").value("SELECT session_user"), "jane");
+    for user in ["locked", "expired", "nobody_at_all", "postgres"] {
+        assert!(refusal(&pooler, user, PASSWORD, "app").contains("28P01"), "{user}");
+    }
+    assert!(!pooler.log().contains("no answer"), "{}", pooler.log());
+}
+
 /// The verifier or hash that PostgreSQL keeps.
 fn kept(cluster: &Cluster, role: &str) -> String {
     cluster.psql(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'"))

@@ -112,15 +112,15 @@ pub const KEYS: &[Key] = &[
     key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),
         "How clients prove who they are: `scram-sha-256`, `md5` (SCRAM for users with a SCRAM verifier), `plain` \
          (password in the clear), `trust` (no password, but the user must be known), `peer` (Unix sockets only: the \
-         operating system's name of the client's process must be the user's), `hba` (as `auth_hba_file` says for \
-         each), `any` (nothing is checked)."),
+         operating system's name of the client's process must be the user's), `cert` (TLS only: the common name of the \
+         client's certificate must be the user's), `hba` (as `auth_hba_file` says for each), `any` (nothing is checked)."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
     key(General, "auth_hba_file", "", true, |c| HbaConfig::shown(&c.auth.hba.file),
         "With `auth_type = \"hba\"`: a file in the syntax of PostgreSQL's `pg_hba.conf`. Its first line that matches a \
          client's connection, address, database and user says how she proves who she is; without one she is refused. \
-         Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`. Users must be known in any case. \
+         Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`, `cert`. Users must be known in any case. \
          Relative to the directory of the configuration file. See \"Rules for each client\" in docs/configuration.md."),
     key(General, "auth_ident_file", "", true, |c| HbaConfig::shown(&c.auth.hba.ident_file),
         "A file in the syntax of PostgreSQL's `pg_ident.conf`, for `map=` in `auth_hba_file`: lines of a map's name, a \
@@ -157,7 +157,8 @@ pub const KEYS: &[Key] = &[
     key(General, "client_tls_key_file", "", false, |c| path(&c.client_tls.key),
         "PEM file of the certificate's key, without a passphrase."),
     key(General, "client_tls_ca_file", "", false, |c| path(&c.client_tls.ca),
-        "PEM file of the CAs that sign clients' certificates, for `verify-ca` and `verify-full`."),
+        "PEM file of the CAs that sign clients' certificates. With it clients are asked for one, and one that is not good ends the \
+         handshake. Who must have one: everybody with `verify-ca` and `verify-full`, else as rules or `auth_type` say."),
     key(General, "client_tls_min_version", "tlsv1.2", false, |c| c.client_tls.min_version.to_string(),
         "Least TLS version for clients: `tlsv1.2` or `tlsv1.3`."),
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
@@ -281,7 +282,8 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
 pub const USER_KEYS: &[(&str, &str)] = &[
     (
         "password",
-        "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. Only a plain password can also log in to a server.",
+        "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. A verifier logs in to a server only after a client who proved to know \
+         the password.",
     ),
     ("password_file", "A file that holds the same (a mounted secret)."),
     ("password_env", "The environment variable that holds the same."),
