@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use support::cluster::{Cluster, PASSWORD, shared};
 use support::pooler::{Pooler, Setup};
+use support::secured::{secured, tls_mode};
 use support::{raw, wait_for};
 
 /// Secret of the user who asks.
@@ -66,7 +67,7 @@ fn refusal(pooler: &Pooler, user: &str, password: &str, database: &str) -> Strin
 /// The pooler must never write these.
 fn assert_secret_free(pooler: &Pooler) {
     let log = pooler.log();
-    for secret in [ASKING, PASSWORD, "SCRAM-SHA-256$", "fresh-one"] {
+    for secret in [ASKING, PASSWORD, "SCRAM-SHA-256$", "fresh-one", "freshest"] {
         // Names of settings hold the word as well.
         let found = log
             .lines()
@@ -225,6 +226,20 @@ fn a_changed_password_is_learnt_from_the_login_that_fails() {
     cluster.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'turncoat'");
     wait_for("its servers to end", || (cluster.psql(mine) == "0").then_some(()));
     assert_eq!(old.value("SELECT session_user"), "turncoat");
+    assert_eq!(
+        cluster.psql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'asking'"),
+        "2",
+        "no pool of its own"
+    );
+    // Servers refuse what is known: the next login asks anew by itself, and readiness is not one user's matter.
+    cluster.psql("ALTER ROLE turncoat PASSWORD 'freshest'");
+    cluster.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'turncoat'");
+    wait_for("its servers to end", || (cluster.psql(mine) == "0").then_some(()));
+    assert_eq!(old.simple("SELECT 1").unwrap_err().code(), "28000", "another verifier than the server's");
+    assert_eq!(pooler.get("/readyz").0, 200);
+    assert_eq!(pooler.try_client("turncoat", "freshest", "app").unwrap().value("SELECT 1"), "1");
+    assert_eq!(old.value("SELECT session_user"), "turncoat");
+    cluster.psql("ALTER ROLE turncoat PASSWORD 'fresh-one'");
     // In the clear the same answer is held against the new secret: no login fails.
     wait_for("an answer old enough to be doubted", || {
         let first = plain.try_client("hasty", "fresh-one", "app");
@@ -333,6 +348,32 @@ fn the_example_of_our_documentation_works() {
         assert!(refusal(&pooler, user, PASSWORD, "app").contains("28P01"), "{user}");
     }
     assert!(!pooler.log().contains("no answer"), "{}", pooler.log());
+}
+
+#[test]
+fn keys_are_bound_to_tls_on_both_sides() {
+    let Some(pg) = secured(|ca| ca.server(&["localhost"])) else { return };
+    let text = format!(
+        "[users.app]\npassword = \"{}\"\n\
+         [databases.app]\nhost = \"localhost\"\nport = {}\nserver_channel_binding = \"require\"\n{}\n",
+        kept(&pg.cluster, "app"),
+        pg.cluster.port(),
+        tls_mode("verify-full", Some(&pg.ca))
+    );
+    let own = pg.ca.server(&["localhost"]);
+    let pooler = Setup::toml(&text)
+        .env("PGSLUICE_CLIENT_TLS_CERT_FILE", &own.cert.display().to_string())
+        .env("PGSLUICE_CLIENT_TLS_KEY_FILE", &own.key.display().to_string())
+        .start();
+    let url = format!(
+        "host=localhost port={} user=app dbname=app sslmode=verify-full channel_binding=require sslrootcert={}",
+        pooler.port(),
+        pg.ca.file().display()
+    );
+    let mut psql = std::process::Command::new(pg.cluster.program("psql"));
+    psql.args(["-wXAtc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &url]).env("PGPASSWORD", PASSWORD);
+    let output = psql.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "t\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The verifier or hash that PostgreSQL keeps.

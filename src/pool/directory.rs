@@ -155,13 +155,12 @@ impl Directory {
         }
     }
 
-    /// The server did not take what is known of this user: the next login asks anew.
+    /// A server did not take what is known of this user, with whom a client was let in: the next login asks anew.
     pub fn distrust(&self, database: &str, user: &str) {
-        if let Ok(Some(source)) = self.source(Some(database)) {
-            let mut book = lock(&source.book);
-            if let Some(entry) = book.users.get_mut(user) {
-                entry.found.take_if(|found| now_us().saturating_sub(found.asked_us) >= MIN_AGE_US);
-            }
+        if let Ok(Some(source)) = self.source(Some(database))
+            && let Some(entry) = lock(&source.book).users.get_mut(user)
+        {
+            entry.found = None;
         }
     }
 }

@@ -104,6 +104,10 @@ impl Pools {
     /// Opens servers before the first client comes, where it is known for whom: every named database, when there is
     /// one user. Call it on a worker.
     pub fn warm(&self) {
+        // Who asks for others is not the one who will come.
+        if self.config.asks() {
+            return;
+        }
         let mut users = self.config.auth.users.keys();
         let (Some(user), None) = (users.next(), users.next()) else { return };
         for database in self.config.databases.keys().filter(|d| *d != "*") {
