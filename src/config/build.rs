@@ -10,7 +10,7 @@ use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
     AuthConfig, AuthMethod, ClientTls, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
-    ListenAddr, LogConfig, PoolSettings, Problem, QueryConfig, ServerTls, Timeouts, parse_userlist,
+    ListenAddr, LogConfig, PasswordCommand, PoolSettings, Problem, QueryConfig, ServerTls, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -50,7 +50,7 @@ pub(super) fn build(
     let mut config = assemble(&raw);
     config.source = located.map(|located| located.path.to_owned());
 
-    let mut builder = Builder { located, environment, problems, warnings: Vec::new() };
+    let mut builder = Builder { located, environment, problems, warnings: Vec::new(), files: Vec::new() };
     builder.database_url(&mut raw, &mut config);
     builder.http_token(&raw, &mut config);
     builder.users(&raw, &mut config);
@@ -62,6 +62,7 @@ pub(super) fn build(
         super::warnings::collect(&config, &mut builder.warnings);
     }
     config.warnings = builder.warnings;
+    config.secret_files = builder.files;
     match ConfigError::of(builder.problems) {
         Some(error) => Err(error),
         None => Ok(config),
@@ -131,6 +132,7 @@ fn assemble(raw: &Raw) -> Config {
             id_tags: filled(&insight.id_tags),
         },
         log: LogConfig { json: filled(&raw.log.format).0, level: filled(&raw.log.level) },
+        secret_files: Vec::new(),
         source: None,
         warnings: Vec::new(),
     }
@@ -167,6 +169,8 @@ struct Builder<'a> {
     environment: &'a Environment,
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// Files that secrets were read from.
+    files: Vec<PathBuf>,
 }
 
 impl Builder<'_> {
@@ -228,7 +232,10 @@ impl Builder<'_> {
                 }
                 (Some(url), None) => return Some((name.to_owned(), url.to_owned())),
                 (None, Some(path)) => match read_secret_file(Path::new(path)) {
-                    Ok(url) => return Some((file_name, url)),
+                    Ok(url) => {
+                        self.files.push(path.into());
+                        return Some((file_name, url));
+                    }
                     Err(message) => {
                         self.problems.push(Problem::variable(&file_name, message));
                         return None;
@@ -258,6 +265,7 @@ impl Builder<'_> {
     /// `auth_file`, and `[users]` over it.
     fn users(&mut self, raw: &Raw, config: &mut Config) {
         if let Some(path) = &config.auth.file {
+            self.files.push(path.clone());
             match read_limited(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
                 Ok(Ok(users)) => config.auth.users = users,
                 Ok(Err(error)) => self.problems.push(Problem::line(path, error.line, error.message)),
@@ -310,6 +318,7 @@ impl Builder<'_> {
         let (key, text) = if let Some(Read(password)) = password {
             return Ok(Some(Secret::parse(password)));
         } else if let Some(Read(path)) = file {
+            self.files.push(path.clone());
             ("password_file", read_secret_file(path))
         } else if let Some(Read(variable)) = variable {
             let value = self.environment.non_empty(variable).map(str::to_owned);
@@ -351,7 +360,7 @@ impl Builder<'_> {
             }
             let own_secret =
                 section.password.is_some() || section.password_file.is_some() || section.password_env.is_some();
-            if own_secret {
+            if own_secret || section.password_command.is_some() {
                 whole.password = None;
             }
             whole.overlay(section.clone());
@@ -365,6 +374,10 @@ impl Builder<'_> {
                     "a SCRAM verifier cannot log in to a server: give the plain password",
                 );
             }
+            let command = PasswordCommand::of(&whole).unwrap_or_else(|(key, message)| {
+                self.problem(&["databases", name, key], message);
+                None
+            });
             let mut pool = raw.pool.clone();
             pool.overlay(whole.pool());
             let pool = pool_settings(&pool);
@@ -385,6 +398,7 @@ impl Builder<'_> {
                 dbname: text(&whole.dbname),
                 user: text(&whole.user),
                 password: password.filter(|secret| !secret.is_empty()),
+                password_command: command,
                 auth_query: super::query::of_database(&whole, &raw.general),
                 pool,
             };

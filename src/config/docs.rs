@@ -65,6 +65,21 @@ host = \"db.internal\"
 ";
 
 const USERS: &str = "\
+A token of a cloud that is good for minutes is printed by a program, whenever a server connection is opened:
+
+```toml
+[databases.app]
+host = \"app.abc123.eu-central-1.rds.amazonaws.com\"
+user = \"app\"
+server_tls_mode = \"verify-full\"
+server_tls_ca_file = \"rds-ca.pem\"
+password_command = [\"/usr/local/bin/rds-token\"]
+```
+
+It runs with pgsluice's own environment and user, no shell reads it, and what it prints (one line, up to 65,535 bytes) is kept for
+`password_command_ttl`. When the server refuses what was kept, another one is printed at once. What it says to standard error is not
+read.
+
 ## `[users.NAME]`
 
 Who may log in. A section without a password makes the user known, which is all that `trust` and `peer` ask.
@@ -209,9 +224,13 @@ pub fn sample() -> String {
     }
     out.push_str("\n\n# Databases that clients may name; [databases.\"*\"] is any other name.\n");
     out.push_str("# The settings of [pool] are possible here as well.\n[databases.app]\nhost = \"127.0.0.1\"\n");
-    let port = |name: &str| if name == "port" { "5432" } else { "\"...\"" };
+    let value = |name: &str| match name {
+        "port" => "5432",
+        "password_command" => "[\"...\"]",
+        _ => "\"...\"",
+    };
     for (name, doc) in DATABASE_KEYS.iter().filter(|(name, _)| *name != "host") {
-        out.push_str(&format!("\n{}# {name} = {}\n", comment(doc), port(name)));
+        out.push_str(&format!("\n{}# {name} = {}\n", comment(doc), value(name)));
     }
     out.push_str("\n\n# Users who may log in.\n[users.app]\npassword = \"change me\"\n");
     for (name, doc) in USER_KEYS.iter().filter(|(name, _)| *name != "password") {

@@ -273,6 +273,13 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
     ("password", "Password at the server. Default: what `[users]` or `auth_file` know of the user."),
     ("password_file", "A file that holds the password (a mounted secret)."),
     ("password_env", "The environment variable that holds the password."),
+    (
+        "password_command",
+        "A program that prints the password, with its arguments (a list; no shell): for tokens of clouds that expire. It finds \
+         `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE` in its environment, runs when a server connection is opened, and must be \
+         done within 30 s.",
+    ),
+    ("password_command_ttl", "What it printed is used for so long, or until the server refuses it. Default `10min`."),
     ("auth_user", "As `auth_user` above all sections, for clients of this database; empty: nobody is asked."),
     ("auth_query", "As `auth_query` above all sections."),
     ("auth_dbname", "As `auth_dbname` above all sections."),

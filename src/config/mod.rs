@@ -9,6 +9,7 @@
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
 //! | `query` | `auth_query` |
+//! | `secret_files` | files with secrets, which may change, and commands that print them |
 //! | `tls` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
@@ -23,6 +24,7 @@ pub mod keys;
 mod parse;
 mod query;
 mod raw;
+mod secret_files;
 mod tls;
 pub mod units;
 mod url;
@@ -35,6 +37,7 @@ pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
 pub use parse::Environment;
 pub use query::{AuthQuery, QueryConfig};
+pub use secret_files::{PasswordCommand, SecretFiles};
 pub use tls::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
 pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
@@ -87,6 +90,8 @@ pub struct Config {
     pub insight: InsightConfig,
     /// Log format and level.
     pub log: LogConfig,
+    /// Files that secrets were read from; see [`SecretFiles`].
+    pub secret_files: Vec<PathBuf>,
     /// The file that was read; `None`: the environment alone.
     pub source: Option<PathBuf>,
     /// What is possible but probably not meant; to be logged at start and shown by `pgsluice check`.
@@ -269,6 +274,8 @@ pub struct Database {
     pub user: Option<String>,
     /// Password for `user` (or for any user when `user` is absent).
     pub password: Option<crate::auth::Secret>,
+    /// Prints that password at each need.
+    pub password_command: Option<PasswordCommand>,
     /// Whom to ask for users that the configuration does not know; `None`: nobody.
     pub auth_query: Option<AuthQuery>,
     /// Settings that differ from `[pool]`.

@@ -224,6 +224,27 @@ words!(TlsMode, TLS_MODES);
 words!(TlsVersion, TLS_VERSIONS);
 words!(ChannelBinding, CHANNEL_BINDINGS);
 
+/// A program and its arguments.
+#[derive(Clone)]
+pub(super) struct Argv(pub(super) Vec<String>);
+
+impl Value for Argv {
+    const BARE: bool = false;
+
+    fn parse(_: &str) -> Result<Self, String> {
+        Err("write a list, which no shell reads: [\"program\", \"argument\"]".to_owned())
+    }
+
+    fn parse_list(items: &[String]) -> Result<Self, String> {
+        match items.first() {
+            Some(program) if !program.is_empty() && !items.iter().any(|item| item.contains('\0')) => {
+                Ok(Argv(items.to_vec()))
+            }
+            _ => Err("the program is missing".to_owned()),
+        }
+    }
+}
+
 /// `text` or `json`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JsonLines(pub(super) bool);

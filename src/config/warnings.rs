@@ -24,7 +24,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
         warnings.push(format!("no password is known of {}: they cannot log in", names(&empty)));
     }
     let verifiers = users(&|secret| matches!(secret, Secret::Scram(_)));
-    let own_login = config.databases.iter().filter(|(_, database)| database.password.is_none());
+    let own_login = config.databases.iter().filter(|(_, d)| d.password.is_none() && d.password_command.is_none());
     let without: Vec<&str> = own_login.map(|(name, _)| name.as_str()).collect();
     let proven = config.auth.method.asks_password() || config.auth.method == AuthMethod::Hba;
     if !verifiers.is_empty() && !without.is_empty() && !proven {

@@ -143,6 +143,7 @@ impl Directory {
                 user: query.user.clone(),
                 secret: self.config.auth.users.get(&query.user).cloned(),
                 learnt: None,
+                printed: None,
                 tls: self.tls.connector(&at.pool.tls),
                 timeout: at.pool.server_connect_timeout,
             },

@@ -7,7 +7,7 @@ use super::period::{Key, Periods};
 use super::{Pool, Shared};
 use crate::auth::Secret;
 use crate::config::{Config, Database};
-use crate::server::Target;
+use crate::server::{Printed, Target};
 
 /// Pools that may exist at once: names come from clients where a wildcard admits any.
 pub const MAX_POOLS: usize = 4096;
@@ -26,6 +26,8 @@ pub struct Pools {
     shared: Arc<Shared>,
     config: Arc<Config>,
     pools: Mutex<HashMap<Key, Arc<Pool>>>,
+    /// Passwords that programs print, by database and user at the server.
+    printed: Mutex<HashMap<(String, String), Arc<Printed>>>,
     /// What pools did in the last whole period, for averages.
     pub periods: Periods,
 }
@@ -33,7 +35,7 @@ pub struct Pools {
 impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
-        Pools { shared, config, pools: Mutex::default(), periods: Periods::default() }
+        Pools { shared, config, pools: Mutex::default(), printed: Mutex::default(), periods: Periods::default() }
     }
 
     /// What pools share.
@@ -74,16 +76,30 @@ impl Pools {
 
     fn target(&self, rule: &Database, database: &str, user: &str) -> Target {
         let server_user = rule.user.as_deref().unwrap_or(user);
+        let own = rule.password.is_none() && rule.password_command.is_none() && server_user == user;
         Target {
             host: rule.host.clone(),
             port: rule.port,
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
             secret: rule.password.clone().or_else(|| self.config.auth.users.get(server_user).cloned()),
-            learnt: (rule.password.is_none() && server_user == user).then(Arc::default),
+            learnt: own.then(Arc::default),
+            printed: self.printed(rule, database, server_user),
             tls: self.shared.tls.connector(&rule.pool.tls),
             timeout: rule.pool.server_connect_timeout,
         }
+    }
+
+    /// The program that prints the passwords of this user at this database; pools that have both in common share it.
+    fn printed(&self, rule: &Database, database: &str, server_user: &str) -> Option<Arc<Printed>> {
+        let command = rule.password_command.as_ref()?;
+        let mut printed = self.printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if printed.len() >= MAX_POOLS {
+            // Who has one keeps it.
+            printed.clear();
+        }
+        let key = (database.to_owned(), server_user.to_owned());
+        Some(Arc::clone(printed.entry(key).or_insert_with(|| Arc::new(Printed::new(command.clone())))))
     }
 
     /// A configured database, when all of them are of one server.

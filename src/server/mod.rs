@@ -8,6 +8,7 @@ pub mod info;
 mod learnt;
 pub mod lookup;
 pub mod params;
+mod password;
 pub mod shared;
 pub mod statements;
 
@@ -19,6 +20,7 @@ pub use info::{ServerInfo, ServerState};
 pub use learnt::{Learnt, Proof};
 pub use lookup::{Asker, LookupError};
 pub use params::{ParamSet, Params};
+pub use password::Printed;
 pub use shared::{Registered, Schema, Statement, StatementCache};
 pub use statements::{ServerStatements, Shape};
 
