@@ -297,6 +297,42 @@ fn each_database_may_ask_in_its_own_way() {
 }
 
 #[test]
+fn strangers_do_not_learn_which_databases_there_are() {
+    let cluster = cluster();
+    let text = toml(cluster, "", "").replace("[databases.app]", "[databases.\"*\"]");
+    let pooler = Setup::toml(&text).start();
+    assert_eq!(pooler.client("jane").value("SELECT session_user"), "jane");
+    let wrong = "FATAL 28P01 password authentication failed for user \"jane\"";
+    for (database, password) in [("app", "wrong"), ("nowhere", "wrong"), ("nowhere", PASSWORD)] {
+        assert_eq!(refusal(&pooler, "jane", password, database), wrong, "{database}");
+    }
+    assert!(pooler.wait_for_log("auth_query has no answer").contains("\"nowhere\" does not exist"));
+    // Nor does it help to name very many.
+    for n in 0..300 {
+        refusal(&pooler, "jane", PASSWORD, &format!("nowhere{n}"));
+    }
+    assert_eq!(pooler.try_client("joe", PASSWORD, "app").unwrap().value("SELECT session_user"), "joe");
+}
+
+#[test]
+fn replication_clients_are_looked_up_as_well() {
+    let cluster = prepared(Box::new(Cluster::start(&["wal_level=logical", "max_wal_senders=4"])));
+    cluster.psql("CREATE ROLE rep LOGIN REPLICATION PASSWORD 'secret'");
+    let pooler = Setup::toml(&toml(&cluster, "", "")).start();
+    for parameters in [
+        &[("user", "rep"), ("database", "app"), ("replication", "database")][..],
+        &[("user", "rep"), ("replication", "true")],
+    ] {
+        let open = |password| {
+            let mut client = raw::Client::connect(pooler.address()).unwrap();
+            client.login_with(password, parameters).map(|()| client)
+        };
+        assert_eq!(open("wrong").err().unwrap().code(), "28P01");
+        assert_eq!(open(PASSWORD).unwrap().simple("IDENTIFY_SYSTEM").unwrap().len(), 1, "{parameters:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_question_is_logged_and_hinted() {
     let cluster = cluster();
     let query = "\"SELECT uname, secret FROM user_lookup($1)\"";

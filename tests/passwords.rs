@@ -120,6 +120,29 @@ fn a_program_that_gives_none_is_told_of() {
 }
 
 #[test]
+fn a_secret_that_is_exchanged_is_noticed() {
+    let dir = TempDir::new("secret");
+    // As Kubernetes mounts one: a link that is exchanged.
+    for version in ["one", "two"] {
+        fs::create_dir(dir.path().join(version)).unwrap();
+        fs::write(dir.path().join(version).join("password"), "secret").unwrap();
+    }
+    let link = |version: &str| {
+        std::os::unix::fs::symlink(dir.path().join(version), dir.path().join("new")).unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("data")).unwrap();
+    };
+    link("one");
+    let text = toml(shared(), "password = \"secret\"");
+    let file = format!("password_file = \"{}\"", dir.path().join("data/password").display());
+    let pooler = Setup::toml(&text.replacen("password = \"secret\"", &file, 1)).start();
+    assert_eq!(pooler.client("client").value("SELECT 1"), "1");
+    assert!(!pooler.log().contains("a file with secrets has changed"));
+    link("two");
+    pooler.wait_for_log("a file with secrets has changed");
+    assert_eq!(pooler.client("client").value("SELECT 1"), "1");
+}
+
+#[test]
 fn long_passwords_of_clients_and_servers() {
     let cluster = Cluster::start(&[]);
     let long = token("long");

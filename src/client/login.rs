@@ -130,7 +130,7 @@ enum Greeted {
         admin: bool,
     },
     /// And what servers may be logged in to with.
-    Client(Startup, Option<Proof>),
+    Client(Startup, Option<Box<Proof>>),
 }
 
 enum Ready {
@@ -270,7 +270,7 @@ async fn welcome_replication(
     place: &Place,
     s: &Startup,
     kind: Replication,
-    proof: Option<Proof>,
+    proof: Option<Box<Proof>>,
 ) -> Result<Ready, Failed> {
     let dedicated = tokio::select! {
         opened = replication::open(w, place, s, kind, proof) => opened.map_err(|fields| Failed::Told(ERROR, fields))?,
@@ -293,7 +293,7 @@ async fn welcome(
     io: &mut Io,
     place: &Place,
     s: Startup,
-    proof: Option<Proof>,
+    proof: Option<Box<Proof>>,
 ) -> Result<Ready, Failed> {
     if let Some(kind) = s.replication {
         return welcome_replication(w, io, place, &s, kind, proof).await;
@@ -304,7 +304,7 @@ async fn welcome(
         Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
     })?;
     if let Some(proof) = proof {
-        pool.learn(proof);
+        pool.learn(*proof);
     }
     let startup = w
         .process

@@ -12,7 +12,7 @@ use crate::pool::{Found, Source};
 use crate::server::{ConnectError, LookupError, Proof};
 use crate::wire::control;
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::startup::Startup;
+use crate::wire::startup::{Replication, Startup};
 
 /// What is known of the user who wants to log in.
 struct Known {
@@ -30,7 +30,7 @@ pub(super) async fn authenticate(
     io: &mut Io,
     place: &Place,
     s: &Startup,
-) -> Result<Option<Proof>, Failed> {
+) -> Result<Option<Box<Proof>>, Failed> {
     let way = gate::way(w, io, &place.info, s).await?;
     if let (AuthMethod::Cert, Err(why)) = (way.asked, &way.certificate) {
         return Err(not_named(s, way.asked, why));
@@ -56,7 +56,7 @@ pub(super) async fn authenticate(
         return Err(not_named(s, way.asked, why));
     }
     let key = done.machine.client_key().cloned();
-    Ok(known.secret.map(|secret| Proof { secret, key }))
+    Ok(known.secret.map(|secret| Box::new(Proof { secret, key })))
 }
 
 /// The configuration's word, else the database's. Where nothing is checked nobody is asked.
@@ -64,15 +64,25 @@ async fn known(w: &Rc<Worker>, s: &Startup, method: AuthMethod) -> Result<Known,
     if let Some(secret) = w.process.config.auth.users.get(&s.user) {
         return Ok(Known { secret: Some(secret.clone()), asked: None });
     }
-    let console = CONSOLE.contains(&s.database.as_str());
-    let directory = &w.process.pools.shared().directory;
-    let source = match directory.source((!console).then_some(&*s.database)) {
+    let pools = &w.process.pools;
+    let database = match s.replication {
+        _ if CONSOLE.contains(&&*s.database) => None,
+        // Of no database: any will do where all are of one server.
+        Some(Replication::Physical) if !pools.knows(&s.database) => pools.only_server(),
+        _ => Some(&*s.database),
+    };
+    let nobody = Known { secret: None, asked: None };
+    let source = match pools.shared().directory.source(database) {
         Ok(Some(source)) if method != AuthMethod::Any => source,
-        Ok(_) => return Ok(Known { secret: None, asked: None }),
+        Ok(_) => return Ok(nobody),
         Err(e) => return Err(unanswered(&e)),
     };
-    let found = source.ask(&s.user).await.map_err(|e| unanswered(&e))?;
-    Ok(Known { secret: found.secret.clone(), asked: Some((source, found)) })
+    match source.ask(&s.user).await {
+        Ok(found) => Ok(Known { secret: found.secret.clone(), asked: Some((source, found)) }),
+        // What databases there are is not for strangers. The log has it.
+        Err(LookupError::Connect(ConnectError::Refused(e))) if e.code == sqlstate::NO_SUCH_DATABASE => Ok(nobody),
+        Err(e) => Err(unanswered(&e)),
+    }
 }
 
 /// Where an exchange has ended: [`auth::Ask::Ok`], [`auth::Ask::SaslFinal`] or [`auth::Ask::Refused`].
@@ -140,7 +150,6 @@ fn unanswered(error: &LookupError) -> Failed {
             .hint("It goes on as soon as the database is back; pgsluice's log says more.")
     };
     let fields = match error {
-        LookupError::Connect(ConnectError::Refused(e)) if e.code == sqlstate::NO_SUCH_DATABASE => e.clone(),
         LookupError::Connect(e) if e.label() == "auth" => {
             ErrorFields::fatal(sqlstate::INTERNAL, "pgsluice cannot log in to the database that it asks for users")
                 .hint("Look at auth_user and her password; pgsluice's log says more.")

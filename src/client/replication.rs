@@ -39,11 +39,11 @@ pub(super) async fn open(
     place: &Place,
     s: &Startup,
     kind: Replication,
-    proof: Option<Proof>,
+    proof: Option<Box<Proof>>,
 ) -> Result<Dedicated, ErrorFields> {
     let pool = pool(w, s, kind)?;
     if let Some(proof) = proof {
-        pool.learn(proof);
+        pool.learn(*proof);
     }
     let (value, shown) = match kind {
         Replication::Logical => ("database", "logical"),

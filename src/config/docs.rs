@@ -135,8 +135,9 @@ host = \"db.internal\"
 - The answer is one row of name and secret (a SCRAM verifier, an MD5 hash, a password, or NULL for none), or no row, or NULLs:
   no such user. Another name than the one asked for, a second row or a third column is an error.
 - It runs in the database that the client names, or in `auth_dbname` for all; the console looks in `auth_dbname` only. Whoever owns the
-  database decides who gets in: with a wildcard and databases of several owners set `auth_dbname`.
-- One connection of pgsluice's own asks, one question at a time, and is closed when it was idle for half a minute. Answers count for
+  database decides who gets in: with a wildcard and databases of several owners set `auth_dbname`. A database that does not
+  exist is told to nobody: the log has it, the client a wrong password.
+- One connection of pgsluice's own for each database that is asked, one question at a time; it is closed when it was idle for half a minute. Answers count for
   `auth_query_ttl`, that there is no such user included. Logins of one user that come together share one question.
 - After a wrong password the user is asked for anew, once a second at most. So a changed password works at once with `plain` and `md5`; with
   SCRAM the first login with it fails and the next succeeds. A role that was dropped, locked or has expired is let in no longer

@@ -41,6 +41,9 @@ impl std::fmt::Debug for PasswordCommand {
     }
 }
 
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What tells one state of a file from another: Kubernetes exchanges a link, others write in place or rename.
 type Stamp = (u64, u64, i64, i64, u64);
 
@@ -51,6 +54,19 @@ impl SecretFiles {
     /// The files of a configuration, as they are now.
     pub fn of(config: &Config) -> SecretFiles {
         SecretFiles(config.secret_files.iter().map(|path| (path.clone(), stamp(path))).collect())
+    }
+
+    /// Waits until one of them is another than at the last look. Cancel safe.
+    pub async fn next_change(&mut self) {
+        loop {
+            if self.0.is_empty() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(LOOK).await;
+            if self.changed() {
+                return;
+            }
+        }
     }
 
     /// Whether one of them is another than at the last look. One that is gone counts once it is there again.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::auth::{AuthContext, Secret};
 use crate::config::{AuthQuery, Config};
@@ -22,6 +22,8 @@ const MAX_KNOWN: usize = 8192;
 const MAX_WAITING: usize = 1024;
 /// Places asked: databases' names come from clients where a wildcard admits any.
 const MAX_SOURCES: usize = 256;
+/// Connections opened at once, over all places: each costs PostgreSQL a process, and strangers may name databases.
+const MAX_CONNECTING: usize = 8;
 /// The connection is closed when nothing was asked for so long.
 const IDLE: Duration = Duration::from_secs(30);
 /// An answer younger than this is not doubted: whoever tries wrong passwords makes one question a second at most.
@@ -44,6 +46,7 @@ pub struct Directory {
     tls: Arc<TlsFiles>,
     auth: Arc<AuthContext>,
     sources: Mutex<HashMap<Key, Arc<Source>>>,
+    connecting: Arc<Semaphore>,
 }
 
 /// The section that says where, the database there, the user and her query.
@@ -58,6 +61,7 @@ pub struct Source {
     retry_us: u64,
     auth: Arc<AuthContext>,
     params: Params,
+    connecting: Arc<Semaphore>,
     book: Mutex<Book>,
 }
 
@@ -99,7 +103,8 @@ impl Directory {
         if config.asks() {
             auth.expect_looked_up();
         }
-        Directory { config, tls, auth, sources: Mutex::default() }
+        let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
+        Directory { config, tls, auth, sources: Mutex::default(), connecting }
     }
 
     /// Whom to ask for users of `database`, the console when it is none. `None`: nobody.
@@ -152,6 +157,7 @@ impl Directory {
             retry_us: at.pool.server_login_retry.as_micros() as u64,
             auth: Arc::clone(&self.auth),
             params: Params::default(),
+            connecting: Arc::clone(&self.connecting),
             book: Mutex::new(Book { used_us: now_us(), ..Book::default() }),
         }
     }
@@ -208,7 +214,8 @@ impl Source {
             if let Some(found) = entry.and_then(|entry| entry.found.as_ref()).filter(|found| will_do(found)) {
                 return Ok(Arc::clone(found));
             }
-            match entry.and_then(|entry| entry.pending.clone()) {
+            // One whose asker is gone has no answer to wait for.
+            match entry.and_then(|entry| entry.pending.clone()).filter(|pending| pending.has_changed().is_ok()) {
                 Some(pending) => pending,
                 None => self.put_question(&mut book, user, now)?,
             }
@@ -252,7 +259,9 @@ impl Source {
     async fn serve(self: Arc<Self>, mut questions: mpsc::Receiver<Question>) {
         let mut asker = None;
         loop {
-            let next = tokio::time::timeout(IDLE, questions.recv()).await;
+            // Without a connection there is nothing to stay for.
+            let idle = if asker.is_some() { IDLE } else { Duration::ZERO };
+            let next = tokio::time::timeout(idle, questions.recv()).await;
             let Ok(Some(question)) = next else {
                 let mut book = lock(&self.book);
                 // Put in line while the clock ran out; nothing is, once the line is gone.
@@ -279,7 +288,11 @@ impl Source {
         loop {
             let mut open = match asker.take() {
                 Some(open) => open,
-                None => Asker::connect(&self.target, &self.params, &self.auth).await?,
+                None => {
+                    // Never closed.
+                    let _permit = self.connecting.acquire().await;
+                    Asker::connect(&self.target, &self.params, &self.auth).await?
+                }
             };
             let asked_us = now_us();
             let answer = tokio::time::timeout(self.target.timeout, open.ask(&self.query, user)).await;
@@ -337,7 +350,7 @@ impl Source {
 
     fn is_stale(&self, now: u64) -> bool {
         let book = lock(&self.book);
-        book.queue.is_none() && now.saturating_sub(book.used_us) > self.ttl_us
+        book.queue.is_none() && (book.users.is_empty() || now.saturating_sub(book.used_us) > self.ttl_us)
     }
 }
 

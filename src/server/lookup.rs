@@ -48,7 +48,7 @@ impl Asker {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(target: &Target, params: &Params, auth: &Arc<AuthContext>) -> Result<Asker, LookupError> {
-        let named = ParamSet::from_pairs([("application_name", "pgsluice auth_query")].into_iter());
+        let named = ParamSet::from_pairs([("application_name", "pgsluice auth_query")]);
         let worker = crate::net::worker_id();
         let server =
             connect::connect(target, &params.intern(named), auth, worker).await.map_err(LookupError::Connect)?;
