@@ -205,8 +205,7 @@ fn rules_that_cannot_be_kept_end_the_start() {
     let dir = TempDir::new("hba");
     for (rules, maps, message) in [
         ("local all all peer\nhost all +admins all md5\n", "", "rules:2:10: \"+admins\" needs to know"),
-        ("hostssl all all all cert\n", "", "rules:1:1: rules do not look at certificates"),
-        ("hostssl all all all md5 clientcert=verify-ca\n", "", "rules:1:1: rules do not look at certificates"),
+        ("hostssl all all all cert\n", "", "rules:1:1: client certificates can only be checked"),
         ("local all all peer map=gone\n", "m a b\n", "rules:1:1: there is no map \"gone\""),
         ("local all all peer map=m\n", "m a\n", "maps:1:3: missing entry"),
         ("# nothing\n", "", "no entries"),

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::diagnosis::Diagnosis;
 use crate::insight::Insight;
 use crate::net::{Aside, TlsFiles};
-use crate::pool::{Pools, Shared};
+use crate::pool::{Directory, Pools, Shared};
 use crate::server::{Params, StatementCache};
 
 /// Exit status after a drain in which every client ended by itself.
@@ -46,10 +46,12 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
     let tls = Arc::new(TlsFiles::load(&config)?);
     let auth = Arc::new(AuthContext::with_iterations(config.auth.scram_iterations)?);
     auth.learn_users(&config.auth.users);
+    let users = Arc::new(ArcSwap::from_pointee(config.auth.users.clone()));
     let shared = Shared {
         tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
-        users: ArcSwap::from_pointee(config.auth.users.clone()),
+        directory: Directory::new(Arc::clone(&config), Arc::clone(&users), Arc::clone(&tls), Arc::clone(&auth)),
+        users,
         params: Params::default(),
         statements: StatementCache::default(),
         workers: config.workers,

@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files, rules and users read again.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGQUIT ends at once; SIGHUP has TLS files, rules and users read
+//! again, and so has a file with secrets that has changed.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Process;
+use crate::config::SecretFiles;
 
 /// The signals that end the process.
 pub(super) struct Signals {
@@ -13,6 +15,8 @@ pub(super) struct Signals {
     int: Signal,
     quit: Signal,
     hup: Signal,
+    /// Files that are as good as a signal when they change: mounted secrets come without one.
+    secrets: SecretFiles,
     process: Arc<Process>,
 }
 
@@ -33,6 +37,7 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hup: signal(SignalKind::hangup())?,
+            secrets: SecretFiles::of(&process.config),
             process,
         })
     }
@@ -45,6 +50,10 @@ impl Signals {
                 _ = self.int.recv() => return Asked::Drain,
                 _ = self.quit.recv() => return Asked::End,
                 _ = self.hup.recv() => drop(self.process.reload()),
+                () = self.secrets.next_change() => {
+                    tracing::info!("a file with secrets has changed");
+                    drop(self.process.reload());
+                }
             }
         }
     }

@@ -76,6 +76,15 @@ pub struct ClientAuth {
     end_point: Option<Arc<[u8]>>,
     /// The client chose it.
     plus: bool,
+    /// What was asked, when the answer can be held against another secret.
+    asked: Option<Asked>,
+}
+
+/// A question whose answer does not depend on the secret that is known here.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Cleartext,
+    Md5([u8; 4]),
 }
 
 enum State {
@@ -138,7 +147,7 @@ impl ClientAuth {
             // An empty password is still a known user.
             AuthMethod::Trust if secret.is_some() => (State::Done, Ask::Ok),
             // Decided before: who comes here has become one of the others.
-            AuthMethod::Trust | AuthMethod::Peer | AuthMethod::Hba => (State::Done, Ask::Refused),
+            AuthMethod::Trust | AuthMethod::Peer | AuthMethod::Cert | AuthMethod::Hba => (State::Done, Ask::Refused),
             AuthMethod::Plain => (State::Cleartext(known.cloned()), Ask::Cleartext),
             AuthMethod::Md5 if !wants_scram(&context, known) => {
                 let salt = random()?;
@@ -151,7 +160,26 @@ impl ClientAuth {
             }
         };
         let user = user.to_owned();
-        Ok((ClientAuth { context, user, state, client_key: None, end_point, plus: false }, ask))
+        let asked = match ask {
+            Ask::Cleartext => Some(Asked::Cleartext),
+            Ask::Md5 { salt } => Some(Asked::Md5(salt)),
+            _ => None,
+        };
+        Ok((ClientAuth { context, user, state, client_key: None, end_point, plus: false, asked }, ask))
+    }
+
+    /// After [`Ask::Refused`]: takes the same answer again as if `secret` had been known at first. False where that
+    /// cannot be, as in SCRAM, whose answer fits one salt only.
+    pub fn again_with(&mut self, secret: Option<&Secret>) -> bool {
+        let known = secret.filter(|secret| !secret.is_empty());
+        self.state = match (self.asked, known) {
+            (Some(Asked::Cleartext), _) => State::Cleartext(known.cloned()),
+            (Some(Asked::Md5(salt)), Some(secret @ (Secret::Plain(_) | Secret::Md5(_)))) => {
+                State::Md5(secret.md5_hash(&self.user).map(|hash| md5::answer(&hash, salt)))
+            }
+            _ => return false,
+        };
+        true
     }
 
     /// Whether the next [`Self::on_response`] runs PBKDF2 (a millisecond or more): then move the machine to a
@@ -209,7 +237,7 @@ impl ClientAuth {
         }
     }
 
-    /// The key that the client proved to have, after a successful SCRAM login: a server that keeps the same verifier
+    /// The key that the client proved to have, after a successful login against a verifier: a server that keeps the same verifier
     /// (same salt, same iterations) can be logged in to with it, without the password.
     pub fn client_key(&self) -> Option<&ClientKey> {
         self.client_key.as_ref()
@@ -239,7 +267,7 @@ impl ClientAuth {
     }
 
     /// `plain_crypt_verify` in `src/backend/libpq/crypt.c`.
-    fn check_cleartext(&self, secret: Option<&Secret>, given: &str) -> bool {
+    fn check_cleartext(&mut self, secret: Option<&Secret>, given: &str) -> bool {
         match secret {
             Some(Secret::Plain(password)) => {
                 // Digests: neither length nor content shows in the time.
@@ -249,10 +277,13 @@ impl ClientAuth {
                 let wanted = hash.to_ascii_lowercase();
                 constant_time_eq(md5::hash_password(given, &self.user).as_bytes(), wanted.as_bytes())
             }
-            Some(Secret::Scram(verifier)) => self.check_against(verifier, given),
+            Some(Secret::Scram(verifier)) => {
+                self.client_key = self.check_against(verifier, given);
+                self.client_key.is_some()
+            }
             None => {
                 match self.context.mock().kind {
-                    MockKind::Verifier => self.check_against(&self.context.mock_verifier(&self.user), given),
+                    MockKind::Verifier => self.check_against(&self.context.mock_verifier(&self.user), given).is_some(),
                     MockKind::Plain => self.context.tag(&[given.as_bytes()]) == self.context.tag(&[b"mock"]),
                 };
                 false
@@ -260,14 +291,14 @@ impl ClientAuth {
         }
     }
 
-    /// `scram_verify_plain_password` in `auth-scram.c`.
-    fn check_against(&self, verifier: &Verifier, given: &str) -> bool {
+    /// `scram_verify_plain_password` in `auth-scram.c`; the key that a right password gives.
+    fn check_against(&self, verifier: &Verifier, given: &str) -> Option<ClientKey> {
         let keys = self.context.keys_unremembered(given, &verifier.salt, verifier.iterations);
-        let right = constant_time_eq(&keys.server_key, &verifier.server_key);
-        if right {
-            self.context.remember(given, &verifier.salt, verifier.iterations, &keys);
+        if !constant_time_eq(&keys.server_key, &verifier.server_key) {
+            return None;
         }
-        right
+        self.context.remember(given, &verifier.salt, verifier.iterations, &keys);
+        Some(keys.client_key)
     }
 }
 

@@ -16,6 +16,8 @@ pub struct AuthContext {
     process_key: [u8; 32],
     /// What unknown users are made to look like.
     mock: Mutex<Mock>,
+    /// The same, taken from users that were looked up in a database: it counts more.
+    looked_up: Mutex<Option<LookedUp>>,
     /// Derived keys by (password, salt, iterations), all three hidden in an HMAC.
     cache: Mutex<Cache>,
     /// Iterations of verifiers made from plain passwords.
@@ -27,6 +29,14 @@ pub struct AuthContext {
 pub(super) struct Mock {
     pub(super) kind: MockKind,
     pub(super) iterations: NonZeroU32,
+}
+
+/// The look of the users of a database.
+#[derive(Clone, Copy)]
+struct LookedUp {
+    mock: Mock,
+    /// Of a real user, not only expected.
+    seen: bool,
 }
 
 /// Which kind of secret an unknown user pretends to have.
@@ -59,6 +69,7 @@ impl AuthContext {
         Ok(AuthContext {
             process_key: random()?,
             mock: Mutex::new(Mock { kind: MockKind::Plain, iterations }),
+            looked_up: Mutex::new(None),
             cache: Mutex::default(),
             iterations,
         })
@@ -76,6 +87,29 @@ impl AuthContext {
             None => Mock { kind: MockKind::Plain, iterations: self.iterations },
         };
         *self.mock.lock().unwrap_or_else(PoisonError::into_inner) = mock;
+    }
+
+    /// Users will be looked up in databases, where verifiers are what PostgreSQL makes by default.
+    pub fn expect_looked_up(&self) {
+        let mock = Mock { kind: MockKind::Verifier, iterations: default_iterations() };
+        let mut looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_up.get_or_insert(LookedUp { mock, seen: false });
+    }
+
+    /// A user that was looked up: unknown ones are to look alike. Where there are verifiers and MD5 hashes, as verifiers.
+    pub fn learn_looked_up(&self, secret: &Secret) {
+        let mut looked_up = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
+        match secret {
+            Secret::Scram(verifier) => {
+                let mock = Mock { kind: MockKind::Verifier, iterations: verifier.iterations };
+                *looked_up = Some(LookedUp { mock, seen: true });
+            }
+            _ if secret.is_empty() || looked_up.is_some_and(|known| known.seen) => {}
+            _ => {
+                let mock = Mock { kind: MockKind::Plain, iterations: default_iterations() };
+                *looked_up = Some(LookedUp { mock, seen: true });
+            }
+        }
     }
 
     /// Derives the keys of up to `limit` plain passwords ahead of the first logins.
@@ -107,7 +141,10 @@ impl AuthContext {
 
     /// The look of an unknown user.
     pub(super) fn mock(&self) -> Mock {
-        *self.mock.lock().unwrap_or_else(PoisonError::into_inner)
+        match *self.looked_up.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(known) => known.mock,
+            None => *self.mock.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// A verifier that no password fits, for a user who does not exist.

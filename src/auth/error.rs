@@ -66,6 +66,18 @@ pub enum AuthError {
         /// What is known of the user.
         kind: &'static str,
     },
+    /// A verifier can check who logs in, and nobody has who proved to know its password.
+    #[error(
+        "the server asks for SCRAM-SHA-256 authentication of user \"{0}\", of whom only a SCRAM verifier is known, and no \
+         client of hers has logged in with a password: let her clients use scram-sha-256, or give the plain password"
+    )]
+    NoKey(String),
+    /// The key that a client proved to have fits another verifier than the server's.
+    #[error(
+        "the server has another SCRAM verifier of user \"{0}\" than the one that her client logged in with: was the password \
+         changed? The verifier in [users] or `auth_file` must be the one in the server's pg_authid"
+    )]
+    OtherVerifier(String),
     /// PBKDF2 with this many iterations would let a server occupy a thread for long.
     #[error("the server asks for {0} SCRAM iterations; at most {max} are accepted", max = super::scram::MAX_ITERATIONS)]
     Iterations(u64),

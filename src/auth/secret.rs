@@ -13,7 +13,7 @@ pub enum Secret {
     Plain(String),
     /// `md5` and 32 hexadecimal digits, md5(password followed by user name), as in pg_authid.
     Md5(String),
-    /// SCRAM verifier, as in pg_authid: can check clients, but cannot log in to a server.
+    /// SCRAM verifier, as in pg_authid: can check clients; logs in to a server only with the key that a client proves to have.
     Scram(Verifier),
 }
 

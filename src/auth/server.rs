@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::printable;
 use super::scram::party::{Binding, Proved, Proving};
-use super::scram::{Keys, MECHANISM, MECHANISM_PLUS};
+use super::scram::{ClientKey, Keys, MECHANISM, MECHANISM_PLUS, Verifier};
 use super::{AuthContext, AuthError, Secret, md5, random};
 use crate::config::ChannelBinding;
 
@@ -78,6 +78,8 @@ pub struct ServerAuth {
     context: Arc<AuthContext>,
     user: String,
     secret: Option<Secret>,
+    /// What a client proved to have, when the secret is a verifier.
+    key: Option<ClientKey>,
     state: State,
     /// How much channel binding is wanted.
     binding: ChannelBinding,
@@ -100,13 +102,20 @@ enum State {
     /// The password or its hash has been sent.
     PasswordSent,
     /// `client-first-message` has been sent.
-    ScramFirst { proving: Proving, password: String },
+    ScramFirst { proving: Proving, with: With },
     /// The proof has been sent; the server owes us its own.
     ScramFinal(Proved),
     /// The server has proved itself; AuthenticationOk must follow.
     Proven,
     /// Logged in, or broken off.
     Done,
+}
+
+/// What the proof is made with.
+enum With {
+    Password(String),
+    /// A client's key, and the verifier that it belongs to.
+    Key(ClientKey, Verifier),
 }
 
 impl std::fmt::Debug for State {
@@ -127,7 +136,12 @@ impl ServerAuth {
     pub fn new(context: Arc<AuthContext>, user: &str, secret: Option<Secret>) -> ServerAuth {
         let secret = secret.filter(|secret| !secret.is_empty());
         let (binding, line) = (ChannelBinding::Prefer, Line::Plain);
-        ServerAuth { context, user: user.to_owned(), secret, state: State::Start, binding, line }
+        ServerAuth { context, user: user.to_owned(), secret, key: None, state: State::Start, binding, line }
+    }
+
+    /// Where the secret is a verifier: the key that a client proved to have, which answers SCRAM in its place.
+    pub fn with_key(self, key: Option<ClientKey>) -> ServerAuth {
+        ServerAuth { key, ..self }
     }
 
     /// Says what the connection is and how much channel binding is wanted.
@@ -150,10 +164,12 @@ impl ServerAuth {
     /// second at worst): then move the machine to a blocking thread for it. False once the keys are cached.
     pub fn is_expensive(&self, code: u32, body: &[u8]) -> bool {
         match (&self.state, code) {
-            (State::ScramFirst { password, .. }, code::SASL_CONTINUE) => match super::scram::parse_server_first(body) {
-                Ok((salt, iterations)) => !self.context.is_cached(password, &salt, iterations),
-                Err(_) => false,
-            },
+            (State::ScramFirst { with: With::Password(password), .. }, code::SASL_CONTINUE) => {
+                match super::scram::parse_server_first(body) {
+                    Ok((salt, iterations)) => !self.context.is_cached(password, &salt, iterations),
+                    Err(_) => false,
+                }
+            }
             _ => false,
         }
     }
@@ -184,9 +200,19 @@ impl ServerAuth {
                 Ok(Reply::Password(md5::answer(&hash, salt).into_bytes()))
             }
             (State::Start, code::SASL) => self.begin_scram(body),
-            (State::ScramFirst { proving, password }, code::SASL_CONTINUE) => {
+            (State::ScramFirst { proving, with }, code::SASL_CONTINUE) => {
+                if let With::Key(_, verifier) = &with
+                    && super::scram::parse_server_first(body)? != (verifier.salt.clone(), verifier.iterations)
+                {
+                    return Err(AuthError::OtherVerifier(self.user.clone()));
+                }
                 let context = &self.context;
-                let keys = |salt: &[u8], iterations| -> Keys { context.keys(&password, salt, iterations) };
+                let keys = |salt: &[u8], iterations| -> Keys {
+                    match &with {
+                        With::Password(password) => context.keys(password, salt, iterations),
+                        With::Key(key, verifier) => Keys::proven(key, verifier),
+                    }
+                };
                 let (proved, client_final) = proving.finish(body, keys)?;
                 self.state = State::ScramFinal(proved);
                 Ok(Reply::SaslResponse(client_final.into_bytes()))
@@ -212,10 +238,12 @@ impl ServerAuth {
             let names: Vec<String> = offered.iter().map(|name| printable(name)).collect();
             return Err(AuthError::ServerMechanisms(names.join(", ")));
         }
-        let Secret::Plain(password) = self.secret()? else {
-            return Err(self.wrong_secret("SCRAM-SHA-256"));
+        let with = match (self.secret()?, &self.key) {
+            (Secret::Plain(password), _) => With::Password(password.clone()),
+            (Secret::Scram(verifier), Some(key)) => With::Key(key.clone(), verifier.clone()),
+            (Secret::Scram(_), None) => return Err(AuthError::NoKey(self.user.clone())),
+            (Secret::Md5(_), _) => return Err(self.wrong_secret("SCRAM-SHA-256")),
         };
-        let password = password.clone();
         let binding = match &self.line {
             Line::Tls(Some(end_point)) if mechanism == MECHANISM_PLUS => Binding::EndPoint(end_point),
             // Signed with the rest: a server that did offer it knows that somebody took the offer away.
@@ -223,7 +251,7 @@ impl ServerAuth {
             _ => Binding::Cannot,
         };
         let (proving, client_first) = Proving::begin(random()?, binding);
-        self.state = State::ScramFirst { proving, password };
+        self.state = State::ScramFirst { proving, with };
         Ok(Reply::SaslInitial { mechanism, data: client_first.into_bytes() })
     }
 

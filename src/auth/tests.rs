@@ -1,7 +1,9 @@
-//! Client against server: every method with every kind of secret, and hostile peers. Random peers: `hostile`; channel binding: `binding`.
+//! Client against server: every method with every kind of secret, and hostile peers. Random peers: `hostile`; channel binding: `binding`;
+//! keys that clients prove to have: `pass_through`.
 
 mod binding;
 mod hostile;
+mod pass_through;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

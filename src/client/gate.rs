@@ -9,21 +9,42 @@ use std::rc::Rc;
 use super::Worker;
 use super::login::{AUTH, ERROR, Failed, Io};
 use super::registry::ClientInfo;
-use crate::auth::hba::{IdentMaps, Login, Method, Network, Origin, Rule};
+use crate::auth::hba::{ClientCert, ClientName, IdentMaps, Login, Method, Network, Origin, Rule};
 use crate::config::AuthMethod;
-use crate::net::{PeerAddr, host};
+use crate::net::{PeerAddr, Subject, host};
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::startup::{Replication, Startup};
 
-/// The method by which the client must prove itself. Who has done so already is asked for no more: [`AuthMethod::Trust`].
+/// How the client must prove itself.
+pub(super) struct Way {
+    /// The method. Who has done so already is asked for no more: [`AuthMethod::Trust`].
+    pub(super) method: AuthMethod,
+    /// The method that refusals are worded after.
+    pub(super) asked: AuthMethod,
+    /// Why the certificate does not name the user, where it must: a refusal, once the method is through.
+    pub(super) certificate: Result<(), String>,
+}
+
+impl Way {
+    fn by(method: AuthMethod) -> Way {
+        Way { method, asked: method, certificate: Ok(()) }
+    }
+}
+
+/// How the client must prove itself, and what its connection proves of it.
 ///
 /// # Errors
 /// It may not log in.
-pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Startup) -> Result<AuthMethod, Failed> {
+pub(super) async fn way(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Startup) -> Result<Way, Failed> {
     match w.process.config.auth.method {
         AuthMethod::Hba => {}
-        AuthMethod::Peer => return peer(&w.process.hba.load_full().maps, io, s, None).await,
-        method => return Ok(method),
+        AuthMethod::Peer => return peer(&w.process.hba.load_full().maps, io, s, None).await.map(Way::by),
+        AuthMethod::Cert => {
+            let subject = certificate(io, s)?;
+            let certificate = names(&subject, ClientName::Common, &IdentMaps::default(), None, s);
+            return Ok(Way { method: AuthMethod::Trust, asked: AuthMethod::Cert, certificate });
+        }
+        method => return Ok(Way::by(method)),
     }
     let login = Login {
         origin: origin(client, io.socket.tls().is_some()),
@@ -42,15 +63,46 @@ pub(super) async fn method(w: &Rc<Worker>, io: &Io, client: &ClientInfo, s: &Sta
         return Err(refused(&login, None));
     };
     tracing::debug!(target: "pgsluice::login", rule = %place(rule), method = %rule.method, "a rule matches");
-    match rule.method {
-        Method::Trust => Ok(AuthMethod::Trust),
-        Method::Password => Ok(AuthMethod::Plain),
-        Method::Md5 => Ok(AuthMethod::Md5),
-        Method::ScramSha256 => Ok(AuthMethod::ScramSha256),
-        Method::Peer => peer(&hba.maps, io, s, Some(rule)).await,
-        // No configuration with `cert` is taken.
-        Method::Reject | Method::Cert => Err(refused(&login, Some(rule))),
+    let subject = rule.client_cert.map(|_| certificate(io, s)).transpose()?;
+    let method = match rule.method {
+        Method::Trust | Method::Cert => AuthMethod::Trust,
+        Method::Password => AuthMethod::Plain,
+        Method::Md5 => AuthMethod::Md5,
+        Method::ScramSha256 => AuthMethod::ScramSha256,
+        Method::Peer => peer(&hba.maps, io, s, Some(rule)).await?,
+        Method::Reject => return Err(refused(&login, Some(rule))),
+    };
+    let asked = if rule.method == Method::Cert { AuthMethod::Cert } else { method };
+    let certificate = match subject.filter(|_| rule.client_cert == Some(ClientCert::VerifyFull)) {
+        Some(subject) => names(&subject, rule.client_name, &hba.maps, rule.map.as_deref(), s)
+            .map_err(|why| format!("{why} ({})", place(rule))),
+        None => Ok(()),
+    };
+    Ok(Way { method, asked, certificate })
+}
+
+/// The subject of the certificate that the client must have shown.
+fn certificate(io: &Io, s: &Startup) -> Result<Subject, Failed> {
+    io.socket.tls().and_then(|tls| tls.client()).ok_or_else(|| {
+        tracing::warn!(target: "pgsluice::login", database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: the client shows no certificate");
+        let message = "connection requires a valid client certificate";
+        Failed::Told(AUTH, ErrorFields::fatal(sqlstate::INVALID_AUTHORIZATION, message))
+    })
+}
+
+/// Whether the certificate is the user's (CheckCertAuth in `auth.c`); else why not.
+fn names(subject: &Subject, which: ClientName, maps: &IdentMaps, map: Option<&str>, s: &Startup) -> Result<(), String> {
+    let name = match which {
+        ClientName::Common => &subject.common_name,
+        ClientName::Distinguished => &subject.distinguished_name,
+    };
+    let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
+        return Err("the client's certificate contains no user name".to_owned());
+    };
+    if maps.admits(map, name, &s.user) {
+        return Ok(());
     }
+    Err(format!("the certificate of \"{}\" may not log in as this user", name.escape_debug()))
 }
 
 /// Where the client comes from, and how.

@@ -24,7 +24,7 @@ use crate::net::{PeerAddr, Socket};
 use crate::pool::replication::Dedicated;
 use crate::pool::welcome::Reported;
 use crate::pool::{Checkout, Pool, Unknown};
-use crate::server::{InMessage, ParamSet};
+use crate::server::{InMessage, ParamSet, Proof};
 use crate::sql::LexSettings;
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::startup::{self, Replication, Startup};
@@ -87,7 +87,7 @@ pub async fn serve(w: Rc<Worker>, socket: Socket, stranger: Stranger, peer: Peer
     let ready = match greeted {
         Ok(Greeted::Console { admin }) => Ok(Ready::Console { admin }),
         // Its wait for a server has a limit of its own.
-        Ok(Greeted::Client(startup)) => Box::pin(welcome(&w, &mut io, &place, startup)).await,
+        Ok(Greeted::Client(startup, proof)) => Box::pin(welcome(&w, &mut io, &place, startup, proof)).await,
         Err(failed) => Err(failed),
     };
     match ready {
@@ -133,8 +133,11 @@ async fn within<T>(limit: Duration, part: impl Future<Output = Result<T, Failed>
 
 /// Who has proven to be who it says.
 enum Greeted {
-    Console { admin: bool },
-    Client(Startup),
+    Console {
+        admin: bool,
+    },
+    /// And what servers may be logged in to with.
+    Client(Startup, Option<Box<Proof>>),
 }
 
 enum Ready {
@@ -224,14 +227,14 @@ async fn login(w: &Rc<Worker>, io: &mut Io, place: &Place) -> Result<Greeted, Fa
     if w.process.clients.admitted() >= most {
         return Err(turned_away(w, Refusal::Full));
     }
-    prove::authenticate(w, io, place, &s).await?;
+    let proof = prove::authenticate(w, io, place, &s).await?;
     if !place.admit(most) {
         return Err(turned_away(w, Refusal::Full));
     }
     if console {
         return welcome_console(w, io, place, &s).await;
     }
-    Ok(Greeted::Client(s))
+    Ok(Greeted::Client(s, proof))
 }
 
 fn turned_away(w: &Worker, refusal: Refusal) -> Failed {
@@ -285,9 +288,10 @@ async fn welcome_replication(
     place: &Place,
     s: &Startup,
     kind: Replication,
+    proof: Option<Box<Proof>>,
 ) -> Result<Ready, Failed> {
     let dedicated = tokio::select! {
-        opened = replication::open(w, place, s, kind) => opened.map_err(|fields| Failed::Told(ERROR, fields))?,
+        opened = replication::open(w, place, s, kind, proof) => opened.map_err(|fields| Failed::Told(ERROR, fields))?,
         () = io.socket.closed() => return Err(Failed::Silent),
     };
     let pid = dedicated.server.key.pid();
@@ -302,15 +306,24 @@ async fn welcome_replication(
     Ok(Ready::Replication(Box::new((dedicated, registration))))
 }
 
-async fn welcome(w: &Rc<Worker>, io: &mut Io, place: &Place, s: Startup) -> Result<Ready, Failed> {
+async fn welcome(
+    w: &Rc<Worker>,
+    io: &mut Io,
+    place: &Place,
+    s: Startup,
+    proof: Option<Box<Proof>>,
+) -> Result<Ready, Failed> {
     if let Some(kind) = s.replication {
-        return welcome_replication(w, io, place, &s, kind).await;
+        return welcome_replication(w, io, place, &s, kind, proof).await;
     }
     let pool = w.process.pools.get(&s.database, &s.user).map_err(|e| match e {
         Unknown::Database => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
             .hint("pgsluice knows the databases of its configuration; add a section [databases.NAME] or [databases.\"*\"].")),
         Unknown::TooMany => Failed::Told(REFUSED, ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use")),
     })?;
+    if let Some(proof) = proof {
+        pool.learn(*proof);
+    }
     let startup = w
         .process
         .pools

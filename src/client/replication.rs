@@ -21,7 +21,7 @@ use crate::net::clock::now_us;
 use crate::net::{Lent, Socket};
 use crate::pool::replication::Dedicated;
 use crate::pool::{Pool, Unknown};
-use crate::server::ParamSet;
+use crate::server::{ParamSet, Proof};
 use crate::wire::error::{ErrorFields, sqlstate};
 use crate::wire::startup::{Replication, Startup};
 use crate::wire::tag::backend as tag;
@@ -39,8 +39,12 @@ pub(super) async fn open(
     place: &Place,
     s: &Startup,
     kind: Replication,
+    proof: Option<Box<Proof>>,
 ) -> Result<Dedicated, ErrorFields> {
     let pool = pool(w, s, kind)?;
+    if let Some(proof) = proof {
+        pool.learn(*proof);
+    }
     let (value, shown) = match kind {
         Replication::Logical => ("database", "logical"),
         Replication::Physical => ("true", "physical"),

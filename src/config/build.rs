@@ -11,7 +11,7 @@ use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
     AuthConfig, AuthMethod, ClientTls, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
-    ListenAddr, LogConfig, PoolSettings, Problem, ServerTls, Timeouts, parse_userlist,
+    ListenAddr, LogConfig, PasswordCommand, PoolSettings, Problem, QueryConfig, ServerTls, Timeouts, parse_userlist,
 };
 use crate::auth::Secret;
 
@@ -51,7 +51,7 @@ pub(super) fn build(
     let mut config = assemble(&raw);
     config.source = located.map(|located| located.path.to_owned());
 
-    let mut builder = Builder { located, environment, problems, warnings: Vec::new() };
+    let mut builder = Builder { located, environment, problems, warnings: Vec::new(), files: Vec::new() };
     builder.database_url(&mut raw, &mut config);
     builder.http_token(&raw, &mut config);
     builder.users(&raw, &mut config);
@@ -63,6 +63,7 @@ pub(super) fn build(
         super::warnings::collect(&config, &mut builder.warnings);
     }
     config.warnings = builder.warnings;
+    config.secret_files = builder.files;
     match ConfigError::of(builder.problems) {
         Some(error) => Err(error),
         None => Ok(config),
@@ -70,7 +71,7 @@ pub(super) fn build(
 }
 
 /// The value of a setting that the defaults have filled.
-fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
+pub(super) fn filled<T: Clone>(setting: &Option<Read<T>>) -> T {
     let value = setting.as_ref().map(|read| read.0.clone());
     value.expect("keys::KEYS has a readable default for every setting; a test checks it")
 }
@@ -106,6 +107,7 @@ fn assemble(raw: &Raw) -> Config {
             scram_iterations: NonZeroU32::new(filled(&general.scram_iterations).get()).unwrap_or(NonZeroU32::MIN),
             file: (!file.as_os_str().is_empty()).then_some(file),
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
+            query: QueryConfig { default: super::query::of_all(general), ttl: filled(&general.auth_query_ttl) },
             users: BTreeMap::new(),
         },
         client_tls,
@@ -134,6 +136,7 @@ fn assemble(raw: &Raw) -> Config {
             id_tags: filled(&insight.id_tags),
         },
         log: LogConfig { json: filled(&raw.log.format).0, level: filled(&raw.log.level) },
+        secret_files: Vec::new(),
         source: None,
         warnings: Vec::new(),
     }
@@ -170,6 +173,8 @@ struct Builder<'a> {
     environment: &'a Environment,
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// Files that secrets were read from.
+    files: Vec<PathBuf>,
 }
 
 impl Builder<'_> {
@@ -231,7 +236,10 @@ impl Builder<'_> {
                 }
                 (Some(url), None) => return Some((name.to_owned(), url.to_owned())),
                 (None, Some(path)) => match read_secret_file(Path::new(path)) {
-                    Ok(url) => return Some((file_name, url)),
+                    Ok(url) => {
+                        self.files.push(path.into());
+                        return Some((file_name, url));
+                    }
                     Err(message) => {
                         self.problems.push(Problem::variable(&file_name, message));
                         return None;
@@ -261,6 +269,7 @@ impl Builder<'_> {
     /// `auth_file`, and `[users]` over it.
     fn users(&mut self, raw: &Raw, config: &mut Config) {
         if let Some(path) = &config.auth.file {
+            self.files.push(path.clone());
             match read_limited(path, MAX_USERLIST).map(|text| parse_userlist(&text)) {
                 Ok(Ok(users)) => config.auth.users = users,
                 Ok(Err(error)) => self.problems.push(Problem::line(path, error.line, error.message)),
@@ -285,7 +294,13 @@ impl Builder<'_> {
 
     /// `auth_hba_file` and `auth_ident_file`.
     fn hba(&mut self, config: &mut Config) {
+        let certificates = config.client_tls.offered() && config.client_tls.ca.is_some();
+        if config.auth.method == AuthMethod::Cert && !certificates {
+            let message = "auth_type = \"cert\" needs `client_tls_cert_file` with its key, and `client_tls_ca_file`";
+            self.problem(&["auth_type"], message);
+        }
         let auth = &mut config.auth;
+        auth.hba.certificates = certificates;
         if auth.method == AuthMethod::Hba && auth.hba.file.is_none() {
             self.problem(&["auth_type"], "auth_type = \"hba\" needs `auth_hba_file`");
         } else if auth.method == AuthMethod::Hba {
@@ -307,6 +322,7 @@ impl Builder<'_> {
         let (key, text) = if let Some(Read(password)) = password {
             return Ok(Some(Secret::parse(password)));
         } else if let Some(Read(path)) = file {
+            self.files.push(path.clone());
             ("password_file", read_secret_file(path))
         } else if let Some(Read(variable)) = variable {
             let value = self.environment.non_empty(variable).map(str::to_owned);
@@ -348,7 +364,7 @@ impl Builder<'_> {
             }
             let own_secret =
                 section.password.is_some() || section.password_file.is_some() || section.password_env.is_some();
-            if own_secret {
+            if own_secret || section.password_command.is_some() {
                 whole.password = None;
             }
             whole.overlay(section.clone());
@@ -362,6 +378,10 @@ impl Builder<'_> {
                     "a SCRAM verifier cannot log in to a server: give the plain password",
                 );
             }
+            let command = PasswordCommand::of(&whole).unwrap_or_else(|(key, message)| {
+                self.problem(&["databases", name, key], message);
+                None
+            });
             let mut pool = raw.pool.clone();
             pool.overlay(whole.pool());
             let pool = pool_settings(&pool);
@@ -382,6 +402,8 @@ impl Builder<'_> {
                 dbname: text(&whole.dbname),
                 user: text(&whole.user),
                 password: password.filter(|secret| !secret.is_empty()),
+                password_command: command,
+                auth_query: super::query::of_database(&whole, &raw.general),
                 pool,
             };
             config.databases.insert(name.clone(), database);
@@ -393,10 +415,14 @@ impl Builder<'_> {
         if config.databases.is_empty() {
             let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
             self.problems.push(Problem::whole("no database to pool to is configured").help(help));
-        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any {
+        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any && !config.asks() {
             let help =
                 "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
             self.problems.push(Problem::whole("no user can log in").help(help));
+        }
+        for (section, message) in super::query::problems(config) {
+            let keys = section.map_or(vec!["auth_dbname"], |name| vec!["databases", name, "auth_dbname"]);
+            self.problem(&keys, message);
         }
     }
 }

@@ -65,6 +65,21 @@ host = \"db.internal\"
 ";
 
 const USERS: &str = "\
+A token of a cloud that is good for minutes is printed by a program, whenever a server connection is opened:
+
+```toml
+[databases.app]
+host = \"app.abc123.eu-central-1.rds.amazonaws.com\"
+user = \"app\"
+server_tls_mode = \"verify-full\"
+server_tls_ca_file = \"rds-ca.pem\"
+password_command = [\"/usr/local/bin/rds-token\"]
+```
+
+It runs with pgsluice's own environment and user, no shell reads it, and what it prints (one line, up to 65,535 bytes) is kept for
+`password_command_ttl`. When the server refuses what was kept, another one is printed at once. What it says to standard error is not
+read.
+
 ## `[users.NAME]`
 
 Who may log in. A section without a password makes the user known, which is all that `trust` and `peer` ask.
@@ -81,8 +96,55 @@ const USERLIST: &str = "\
 
 `auth_file` takes PgBouncer's file as it is: lines of `\"user\" \"secret\"`, quotes inside doubled, comments after `;`.
 The secret is a password, an MD5 hash or a SCRAM verifier as in `pg_authid`. An MD5 hash cannot be used with
-`auth_type = \"scram-sha-256\"`, and a SCRAM verifier cannot log in to a server: give such a database its own `user` and
-`password`.
+`auth_type = \"scram-sha-256\"`.
+
+A SCRAM verifier is enough where clients prove themselves (`scram-sha-256`, `md5`, `plain`): what a client proves to have logs in to
+the server as well, as long as the server keeps the same verifier (the same salt and iterations; copy it from `pg_authid`). Until
+such a client has come nothing is opened for the user. `trust`, `peer` and `cert` prove nothing of that kind: give the plain
+password, or the database's own `user` and `password`.
+";
+
+const QUERY: &str = "\
+## Users of the database
+
+With `auth_user` set, users who stand neither in `[users]` nor in `auth_file` are looked up in PostgreSQL: PgBouncer's `auth_query`.
+Its default reads `pg_authid` and needs a superuser. A function gives a user of its own just that, and no more:
+
+```sql
+CREATE ROLE pooler_auth LOGIN PASSWORD '...';
+CREATE FUNCTION public.user_lookup(i_user text, OUT uname text, OUT secret text) RETURNS record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+  SELECT rolname::text, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END
+  FROM pg_authid WHERE rolname = i_user AND rolcanlogin AND NOT rolsuper
+$$;
+REVOKE EXECUTE ON FUNCTION public.user_lookup FROM public;
+GRANT EXECUTE ON FUNCTION public.user_lookup TO pooler_auth;
+```
+
+```toml
+auth_user = \"pooler_auth\"
+auth_query = \"SELECT uname, secret FROM public.user_lookup($1)\"
+
+[users.pooler_auth]
+password_file = \"/run/secrets/pooler_auth\"
+
+[databases.app]
+host = \"db.internal\"
+```
+
+- The answer is one row of name and secret (a SCRAM verifier, an MD5 hash, a password, or NULL for none), or no row, or NULLs:
+  no such user. Another name than the one asked for, a second row or a third column is an error.
+- It runs in the database that the client names, or in `auth_dbname` for all; the console looks in `auth_dbname` only. Whoever owns the
+  database decides who gets in: with a wildcard and databases of several owners set `auth_dbname`. A database that does not
+  exist is told to nobody: the log has it, the client a wrong password.
+- One connection of pgsluice's own for each database that is asked, one question at a time; it is closed when it was idle for half a minute. Answers count for
+  `auth_query_ttl`, that there is no such user included. Logins of one user that come together share one question.
+- After a wrong password the user is asked for anew, once a second at most. So a changed password works at once with `plain` and `md5`; with
+  SCRAM the first login with it fails and the next succeeds. A role that was dropped, locked or has expired is let in no longer
+  than `auth_query_ttl` (`0` asks at each login), and only as far as servers of its pool are open already.
+- While the database is away, users that are known count on until their time is over; others get 57P03.
+- Towards the server each user is logged in with what the client proved: the key of its SCRAM login, or the MD5 hash.
+
 ";
 
 const RULES: &str = "\
@@ -105,10 +167,13 @@ As in PostgreSQL 15 to 18: quotes, lists, `all`, `sameuser`, `replication`, name
 (`/...`; in quotes when they hold a comma), networks as `/bits` or with a mask beside, `samehost`, `samenet`, `\\` at the end of a
 line, `include`, `include_if_exists`, `include_dir`. The console's databases (`pgsluice`, `pgbouncer`) are named like any other.
 
-- Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` (`ident` on a `local` line is `peer`). `cert` and
-  `clientcert=` are refused: `client_tls_mode` asks all clients for a certificate or none. `hostssl` lines match clients with TLS.
-- Whom a rule lets in must still be known: in `[users]` or `auth_file`. With `trust` and `peer` too: pgsluice logs in to the
-  server with the password that it knows of the user, or with the database's own `user` and `password`.
+- Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer` (`ident` on a `local` line is `peer`), `cert`. `hostssl` lines
+  match clients with TLS.
+- Whom a rule lets in must still be known: in `[users]` or `auth_file`, or by `auth_query`. With `trust`, `peer` and `cert` too: pgsluice logs in to
+  the server with the password that it knows of the user, or with the database's own `user` and `password`.
+- `cert` (on `hostssl` lines) asks for nothing but a certificate that a CA of `client_tls_ca_file` has signed and whose common name is the
+  user's; `clientname=DN` takes the distinguished name instead, as RFC 2253 writes it, and `map=NAME` a map. `clientcert=verify-full` asks for such a
+  certificate besides the line's method, `clientcert=verify-ca` for any of that CA.
 - `peer` is for Unix sockets: the operating system tells the name of the client's user, which must be the name she gives.
   `map=NAME` looks it up in `auth_ident_file` instead, in the syntax of
   [`pg_ident.conf`](https://www.postgresql.org/docs/current/auth-username-maps.html): `admins root app`, `all`, `/regex` and `\\1`.
@@ -137,7 +202,7 @@ pub fn markdown() -> String {
             out.push_str(&format!("| `{name}` | {doc} |\n"));
         }
     }
-    out.push_str(&format!("\n{USERLIST}\n{RULES}"));
+    out.push_str(&format!("\n{USERLIST}\n{QUERY}{RULES}"));
     out
 }
 
@@ -160,9 +225,13 @@ pub fn sample() -> String {
     }
     out.push_str("\n\n# Databases that clients may name; [databases.\"*\"] is any other name.\n");
     out.push_str("# The settings of [pool] are possible here as well.\n[databases.app]\nhost = \"127.0.0.1\"\n");
-    let port = |name: &str| if name == "port" { "5432" } else { "\"...\"" };
+    let value = |name: &str| match name {
+        "port" => "5432",
+        "password_command" => "[\"...\"]",
+        _ => "\"...\"",
+    };
     for (name, doc) in DATABASE_KEYS.iter().filter(|(name, _)| *name != "host") {
-        out.push_str(&format!("\n{}# {name} = {}\n", comment(doc), port(name)));
+        out.push_str(&format!("\n{}# {name} = {}\n", comment(doc), value(name)));
     }
     out.push_str("\n\n# Users who may log in.\n[users.app]\npassword = \"change me\"\n");
     for (name, doc) in USER_KEYS.iter().filter(|(name, _)| *name != "password") {

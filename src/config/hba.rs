@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::build::read_limited;
 use super::{AuthMethod, ConfigError, Problem};
-use crate::auth::hba::{Connection, IdentMaps, Method, Rules, Source};
+use crate::auth::hba::{Connection, IdentMaps, Rules, Source};
 
 /// Longest file of rules, maps or names.
 const MAX_FILE: u64 = 1 << 20;
@@ -23,6 +23,8 @@ pub struct HbaConfig {
     pub rules: Rules,
     /// What the second says.
     pub maps: IdentMaps,
+    /// Clients are asked for certificates, so that rules may look at them.
+    pub certificates: bool,
 }
 
 /// Files as they are.
@@ -73,7 +75,7 @@ impl HbaConfig {
             None => IdentMaps::default(),
         };
         if problems.is_empty() {
-            problems.extend(unusable(&rules, &maps, self.ident_file.is_some()));
+            problems.extend(self.unusable(&rules, &maps));
         }
         if problems.is_empty() { Ok(HbaConfig { rules, maps, ..self.clone() }) } else { Err(problems) }
     }
@@ -113,20 +115,23 @@ impl HbaConfig {
     }
 }
 
-/// Rules that are well formed and cannot be kept: better said now than to clients.
-fn unusable(rules: &Rules, maps: &IdentMaps, has_file: bool) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for rule in rules.iter() {
-        if rule.method == Method::Cert || rule.client_cert.is_some() {
-            let message = "rules do not look at certificates of clients yet";
-            let help = "use scram-sha-256 and no clientcert=; client_tls_mode = \"verify-full\" asks all clients for a certificate";
-            problems.push(Problem::line(&rule.file, rule.line, message).help(help));
+impl HbaConfig {
+    /// Rules that are well formed and cannot be kept: better said now than to clients.
+    fn unusable(&self, rules: &Rules, maps: &IdentMaps) -> Vec<Problem> {
+        let has_file = self.ident_file.is_some();
+        let mut problems = Vec::new();
+        for rule in rules.iter() {
+            if rule.client_cert.is_some() && !self.certificates {
+                let message = "client certificates can only be checked if a root certificate store is available";
+                let help = "set `client_tls_ca_file`, and `client_tls_cert_file` with its key";
+                problems.push(Problem::line(&rule.file, rule.line, message).help(help));
+            }
+            if let Some(map) = rule.map.as_deref().filter(|map| !map.is_empty() && !maps.has(map)) {
+                let message = format!("there is no map \"{}\"", map.escape_debug());
+                let help = if has_file { "add it to `auth_ident_file`" } else { "set `auth_ident_file`" };
+                problems.push(Problem::line(&rule.file, rule.line, message).help(help));
+            }
         }
-        if let Some(map) = rule.map.as_deref().filter(|map| !map.is_empty() && !maps.has(map)) {
-            let message = format!("there is no map \"{}\"", map.escape_debug());
-            let help = if has_file { "add it to `auth_ident_file`" } else { "set `auth_ident_file`" };
-            problems.push(Problem::line(&rule.file, rule.line, message).help(help));
-        }
+        problems
     }
-    problems
 }

@@ -1,6 +1,7 @@
 //! The table of all settings: names, defaults, documentation. It drives the defaults themselves, the environment,
 //! SHOW CONFIG, `docs/configuration.md` and `config/pgsluice.toml`, so none of them can differ from another.
 
+use super::query::DEFAULT_QUERY;
 use super::units::format_duration;
 use super::{Config, HbaConfig, HttpToken, ListenAddr};
 
@@ -115,8 +116,8 @@ pub const KEYS: &[Key] = &[
     key(General, "auth_type", "scram-sha-256", true, |c| c.auth.method.to_string(),
         "How clients prove who they are: `scram-sha-256`, `md5` (SCRAM for users with a SCRAM verifier), `plain` \
          (password in the clear), `trust` (no password, but the user must be known), `peer` (Unix sockets only: the \
-         operating system's name of the client's process must be the user's), `hba` (as `auth_hba_file` says for \
-         each), `any` (nothing is checked)."),
+         operating system's name of the client's process must be the user's), `cert` (TLS only: the common name of the \
+         client's certificate must be the user's), `hba` (as `auth_hba_file` says for each), `any` (nothing is checked)."),
     key(General, "scram_iterations", "4096", false, |c| c.auth.scram_iterations.to_string(),
         "Iterations of SCRAM for users of whom a plain password is known (a verifier has its own). Each login costs the \
          client that many: fewer make logins cheap where nobody listens, as in a pod. See docs/security.md."),
@@ -126,11 +127,28 @@ pub const KEYS: &[Key] = &[
     key(General, "auth_hba_file", "", true, |c| HbaConfig::shown(&c.auth.hba.file),
         "With `auth_type = \"hba\"`: a file in the syntax of PostgreSQL's `pg_hba.conf`. Its first line that matches a \
          client's connection, address, database and user says how she proves who she is; without one she is refused. \
-         Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`. Users must be known in any case. \
+         Methods: `trust`, `reject`, `password`, `md5`, `scram-sha-256`, `peer`, `cert`. Users must be known in any case. \
          Relative to the directory of the configuration file. See \"Rules for each client\" in docs/configuration.md."),
     key(General, "auth_ident_file", "", true, |c| HbaConfig::shown(&c.auth.hba.ident_file),
         "A file in the syntax of PostgreSQL's `pg_ident.conf`, for `map=` in `auth_hba_file`: lines of a map's name, a \
          user of the operating system and the user she may log in as."),
+    key(General, "auth_user", "", true, |c| c.auth.query.default.as_ref().map_or_else(String::new, |q| q.user.clone()),
+        "Users whom neither `[users]` nor `auth_file` knows are looked up in the database: pgsluice logs in as this user and runs \
+         `auth_query`. Her password is that of `[users]` or `auth_file`. Each database may have its own. See \"Users of the \
+         database\" in docs/configuration.md."),
+    key(General, "auth_query", DEFAULT_QUERY, true, |c| match &c.auth.query.default {
+            Some(query) => query.query.clone(),
+            None => DEFAULT_QUERY.to_owned(),
+        },
+        "What she runs: `$1` is the user's name; the answer is at most one row of name and secret (a password, an MD5 hash or a \
+         SCRAM verifier; NULL for none). The default, PgBouncer's, needs a superuser: give a function instead."),
+    key(General, "auth_dbname", "", true, |c| {
+            c.auth.query.default.as_ref().and_then(|q| q.dbname.clone()).unwrap_or_default()
+        },
+        "The database, one of `[databases]`, in which it is run. Default: the one that the client names."),
+    key(General, "auth_query_ttl", "1min", true, |c| format_duration(c.auth.query.ttl),
+        "What it answered, that there is no such user included, counts for so long; after a failed login it is asked anew. 0 \
+         asks at every login."),
     key(General, "admin_users", "", true, |c| c.admin_users.join(","),
         "Users who may do everything on the console (the database `pgsluice` or `pgbouncer`)."),
     key(General, "stats_users", "", true, |c| c.stats_users.join(","),
@@ -146,7 +164,8 @@ pub const KEYS: &[Key] = &[
     key(General, "client_tls_key_file", "", false, |c| path(&c.client_tls.key),
         "PEM file of the certificate's key, without a passphrase."),
     key(General, "client_tls_ca_file", "", false, |c| path(&c.client_tls.ca),
-        "PEM file of the CAs that sign clients' certificates, for `verify-ca` and `verify-full`."),
+        "PEM file of the CAs that sign clients' certificates. With it clients are asked for one, and one that is not good ends the \
+         handshake. Who must have one: everybody with `verify-ca` and `verify-full`, else as rules or `auth_type` say."),
     key(General, "client_tls_min_version", "tlsv1.2", false, |c| c.client_tls.min_version.to_string(),
         "Least TLS version for clients: `tlsv1.2` or `tlsv1.3`."),
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
@@ -265,13 +284,24 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
     ("password", "Password at the server. Default: what `[users]` or `auth_file` know of the user."),
     ("password_file", "A file that holds the password (a mounted secret)."),
     ("password_env", "The environment variable that holds the password."),
+    (
+        "password_command",
+        "A program that prints the password, with its arguments (a list; no shell): for tokens of clouds that expire. It finds \
+         `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE` in its environment, runs when a server connection is opened, and must be \
+         done within 30 s.",
+    ),
+    ("password_command_ttl", "What it printed is used for so long, or until the server refuses it. Default `10min`."),
+    ("auth_user", "As `auth_user` above all sections, for clients of this database; empty: nobody is asked."),
+    ("auth_query", "As `auth_query` above all sections."),
+    ("auth_dbname", "As `auth_dbname` above all sections."),
 ];
 
 /// Settings of `[users.NAME]`.
 pub const USER_KEYS: &[(&str, &str)] = &[
     (
         "password",
-        "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. Only a plain password can also log in to a server.",
+        "Password, `md5...` hash or `SCRAM-SHA-256$...` verifier. A verifier logs in to a server only after a client who proved to know \
+         the password.",
     ),
     ("password_file", "A file that holds the same (a mounted secret)."),
     ("password_env", "The environment variable that holds the same."),
@@ -290,8 +320,6 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("verbose", "write `level = \"debug\"` in [log]"),
     ("pidfile", "leave it out: the process stays in the foreground"),
     ("ignore_startup_parameters", "leave it out: startup parameters follow the client"),
-    ("auth_query", "it is not built yet: list the users in [users] or `auth_file`"),
-    ("auth_user", "it is not built yet: list the users in [users] or `auth_file`"),
     ("client_tls_sslmode", "write `client_tls_mode`"),
     ("server_tls_sslmode", "write `server_tls_mode` in [pool] or in the database's section"),
     ("client_tls_protocols", "write `client_tls_min_version = \"tlsv1.2\"`"),

@@ -8,6 +8,8 @@
 //! | `parse` | TOML text and environment into `raw` |
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
+//! | `query` | `auth_query` |
+//! | `secret_files` | files with secrets, which may change, and commands that print them |
 //! | `tls` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
@@ -20,7 +22,9 @@ mod error;
 mod hba;
 pub mod keys;
 mod parse;
+mod query;
 mod raw;
+mod secret_files;
 mod tls;
 pub mod units;
 mod url;
@@ -32,6 +36,8 @@ pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
 pub use parse::Environment;
+pub use query::{AuthQuery, QueryConfig};
+pub use secret_files::{PasswordCommand, SecretFiles};
 pub use tls::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
 pub use userlist::{UserlistError, fuzz_userlist, parse_userlist};
 
@@ -86,6 +92,8 @@ pub struct Config {
     pub insight: InsightConfig,
     /// Log format and level.
     pub log: LogConfig,
+    /// Files that secrets were read from; see [`SecretFiles`].
+    pub secret_files: Vec<PathBuf>,
     /// The file that was read; `None`: the environment alone.
     pub source: Option<PathBuf>,
     /// What is possible but probably not meant; to be logged at start and shown by `pgsluice check`.
@@ -226,6 +234,8 @@ pub enum AuthMethod {
     ScramSha256,
     /// The operating system's name of the process at the other end of a Unix socket.
     Peer,
+    /// The name in the client's certificate.
+    Cert,
     /// What the rules of `auth_hba_file` say.
     Hba,
 }
@@ -248,6 +258,8 @@ pub struct AuthConfig {
     pub file: Option<PathBuf>,
     /// Rules and maps, for [`AuthMethod::Hba`].
     pub hba: HbaConfig,
+    /// Whom to ask for users that are not in `users`.
+    pub query: QueryConfig,
     /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`. An empty plain password: the user is
     /// known (for `trust`), but cannot log in with a password.
     pub users: BTreeMap<String, crate::auth::Secret>,
@@ -266,6 +278,10 @@ pub struct Database {
     pub user: Option<String>,
     /// Password for `user` (or for any user when `user` is absent).
     pub password: Option<crate::auth::Secret>,
+    /// Prints that password at each need.
+    pub password_command: Option<PasswordCommand>,
+    /// Whom to ask for users that the configuration does not know; `None`: nobody.
+    pub auth_query: Option<AuthQuery>,
     /// Settings that differ from `[pool]`.
     pub pool: PoolSettings,
 }

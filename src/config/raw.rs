@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::value::{HttpListen, JsonLines, Number, Read};
+use super::value::{Argv, HttpListen, JsonLines, Number, Read};
 use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion};
 
 /// A section: a struct of optional settings, the list of their names, and "what the other says counts more".
@@ -54,6 +54,10 @@ section! {
         auth_file: PathBuf,
         auth_hba_file: PathBuf,
         auth_ident_file: PathBuf,
+        auth_user: String,
+        auth_query: String,
+        auth_dbname: String,
+        auth_query_ttl: Duration,
         admin_users: Vec<String>,
         stats_users: Vec<String>,
         client_tls_mode: TlsMode,
@@ -125,6 +129,11 @@ macro_rules! pool_settings {
                 password: String,
                 password_file: PathBuf,
                 password_env: String,
+                password_command: Argv,
+                password_command_ttl: Duration,
+                auth_user: String,
+                auth_query: String,
+                auth_dbname: String,
                 $($field: $type,)*
             }
         }

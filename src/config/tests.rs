@@ -298,6 +298,26 @@ fn debug_and_entries_keep_secrets() {
 }
 
 #[test]
+fn each_database_has_its_own_question_or_the_common_one() {
+    let config = toml(
+        "auth_user = \"asking\"\nauth_dbname = \"users\"\nauth_query_ttl = \"5s\"\n\
+         [databases.users]\n[databases.own]\nauth_user = \"other\"\nauth_query = \"SELECT $1, 'x'\"\n\
+         [databases.none]\nauth_user = \"\"\n",
+    )
+    .unwrap();
+    let of = |name: &str| config.databases[name].auth_query.as_ref().map(|q| (&*q.user, q.query.contains("pg_authid")));
+    assert_eq!(of("users"), Some(("asking", true)));
+    assert_eq!(of("own"), Some(("other", false)));
+    assert_eq!(of("none"), None);
+    assert_eq!(config.databases["own"].auth_query.as_ref().unwrap().dbname.as_deref(), Some("users"));
+    assert_eq!(config.auth.query.ttl.as_secs(), 5);
+    // Who is asked may know everybody: no user need be listed.
+    assert!(Config::from_toml("auth_user = \"a\"\n[databases.x]\n", Path::new("x.toml")).is_ok());
+    assert!(Config::from_toml("[databases.x]\n", Path::new("x.toml")).is_err());
+    assert!(error(toml("auth_dbname = \"gone\"\nauth_user = \"a\"\n[databases.x]\n")).contains("[databases.gone]"));
+}
+
+#[test]
 fn warnings_tell_what_is_probably_not_meant() {
     let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
     let text = format!(
@@ -305,12 +325,18 @@ fn warnings_tell_what_is_probably_not_meant() {
          [users.m]\npassword = \"md5f00f00f00f00f00f00f00f00f00f00f0\"\n[users.e]\n"
     );
     let config = toml(&text).unwrap();
-    assert_eq!(config.warnings.len(), 5, "{:#?}", config.warnings);
+    assert_eq!(config.warnings.len(), 4, "{:#?}", config.warnings);
     let weak = |listen: &str| {
         let config = from_env(&[URL, ("PGSLUICE_LISTEN", listen), ("PGSLUICE_SCRAM_ITERATIONS", "256")]).unwrap();
         config.warnings.iter().filter(|w| w.contains("scram_iterations = 256")).count()
     };
     assert_eq!((weak("*:6432"), weak("127.0.0.1:6432,/run"), weak("[::1]:6432")), (1, 0, 0));
+    let unproven = toml(&text.replace("listen = \"*\"", "auth_type = \"trust\"")).unwrap();
+    let told = |config: &Config, what: &str| config.warnings.iter().any(|warning| warning.contains(what));
+    assert!(told(&unproven, "a SCRAM verifier is all that is known of \"v\""), "{:#?}", unproven.warnings);
+    let asking = toml(&format!("auth_user = \"v\"\n{text}[databases.two]\nauth_user = \"w\"\n")).unwrap();
+    assert!(told(&asking, "all that is known of auth_user \"v\""), "{:#?}", asking.warnings);
+    assert!(told(&asking, "no password is known of auth_user \"w\""), "{:#?}", asking.warnings);
     let trusting = toml("listen = \"*\"\nauth_type = \"any\"").unwrap();
     assert!(trusting.warnings[0].contains("lets everybody in"), "{:?}", trusting.warnings);
     let clear = |mode: &str| {

@@ -177,13 +177,14 @@ fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {
 
 const POOL_MODES: [(&str, PoolMode); 3] =
     [("session", PoolMode::Session), ("transaction", PoolMode::Transaction), ("statement", PoolMode::Statement)];
-const AUTH_METHODS: [(&str, AuthMethod); 7] = [
+const AUTH_METHODS: [(&str, AuthMethod); 8] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
     ("md5", AuthMethod::Md5),
     ("plain", AuthMethod::Plain),
     ("trust", AuthMethod::Trust),
     ("any", AuthMethod::Any),
     ("peer", AuthMethod::Peer),
+    ("cert", AuthMethod::Cert),
     ("hba", AuthMethod::Hba),
 ];
 const TLS_MODES: [(&str, TlsMode); 6] = [
@@ -222,6 +223,27 @@ words!(LogLevel, LOG_LEVELS);
 words!(TlsMode, TLS_MODES);
 words!(TlsVersion, TLS_VERSIONS);
 words!(ChannelBinding, CHANNEL_BINDINGS);
+
+/// A program and its arguments.
+#[derive(Clone)]
+pub(super) struct Argv(pub(super) Vec<String>);
+
+impl Value for Argv {
+    const BARE: bool = false;
+
+    fn parse(_: &str) -> Result<Self, String> {
+        Err("write a list, which no shell reads: [\"program\", \"argument\"]".to_owned())
+    }
+
+    fn parse_list(items: &[String]) -> Result<Self, String> {
+        match items.first() {
+            Some(program) if !program.is_empty() && !items.iter().any(|item| item.contains('\0')) => {
+                Ok(Argv(items.to_vec()))
+            }
+            _ => Err("the program is missing".to_owned()),
+        }
+    }
+}
 
 /// `text` or `json`.
 #[derive(Clone, Copy, Debug)]

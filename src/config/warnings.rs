@@ -25,20 +25,24 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
         warnings.push(format!("no password is known of {}: they cannot log in", names(&empty)));
     }
     let verifiers = users(&|secret| matches!(secret, Secret::Scram(_)));
-    let own_login = config.databases.iter().filter(|(_, database)| database.password.is_none());
+    let own_login = config.databases.iter().filter(|(_, d)| d.password.is_none() && d.password_command.is_none());
     let without: Vec<&str> = own_login.map(|(name, _)| name.as_str()).collect();
-    if !verifiers.is_empty() && !without.is_empty() {
+    let proven = config.auth.method.asks_password() || config.auth.method == AuthMethod::Hba;
+    if !verifiers.is_empty() && !without.is_empty() && !proven {
         warnings.push(format!(
-            "a SCRAM verifier is all that is known of {}: pgsluice cannot log in with it to the server of {}; give \
-             the database's section a `user` and `password`, or the users' plain passwords",
+            "a SCRAM verifier is all that is known of {}, and auth_type = \"{}\" asks for no proof that pgsluice could log \
+             in with to the server of {}; give the database's section a `user` and `password`, or the users' plain passwords",
             names(&verifiers),
+            config.auth.method,
             names(&without)
         ));
     }
+    super::query::warnings(config, warnings);
     let console = config.admin_users.iter().chain(&config.stats_users);
     let strangers: Vec<&str> =
         console.filter(|user| !config.auth.users.contains_key(*user)).map(String::as_str).collect();
-    if config.auth.method != AuthMethod::Any && !strangers.is_empty() {
+    let asked = config.auth.query.default.as_ref().is_some_and(|query| query.dbname.is_some());
+    if config.auth.method != AuthMethod::Any && !strangers.is_empty() && !asked {
         warnings.push(format!("admin_users or stats_users name {}, who cannot log in", names(&strangers)));
     }
     let exposed = config.listen.iter().any(|address| matches!(address, ListenAddr::Tcp(a) if !a.ip().is_loopback()));

@@ -52,6 +52,8 @@ pub fn ready(process: &Process) -> Result<(), String> {
 /// one with a name that PostgreSQL does not know must not take the others' service away.
 fn counts(process: &Process, pool: &Pool, why: &str) -> bool {
     let config = &process.config;
-    let ours = config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any;
+    // A user of the database whose password has changed, or who is gone, is a matter of her own.
+    let hers = why == "auth" && config.asks() && !config.auth.users.contains_key(&*pool.user);
+    let ours = config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any && !hers;
     ours || matches!(why, "refused" | "timeout")
 }

@@ -3,14 +3,14 @@
 
 use ring::digest;
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OID: u8 = 0x06;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
+pub(super) const OID: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Common name (2.5.4.3).
-const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+pub(super) const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 /// Subject alternative name (2.5.29.17).
 const ALT_NAME: &[u8] = &[0x55, 29, 17];
 /// RSASSA-PSS (1.2.840.113549.1.1.10).
@@ -18,11 +18,11 @@ const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
 
 /// A reader over the values of one constructed value.
 #[derive(Clone, Copy)]
-struct Der<'a>(&'a [u8]);
+pub(super) struct Der<'a>(pub(super) &'a [u8]);
 
 impl<'a> Der<'a> {
     /// The next value: tag and content.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    pub(super) fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (len, rest) = if first < 0x80 {
@@ -40,13 +40,13 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
-    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(super) fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next().filter(|(t, _)| *t == tag).map(|(_, content)| content)
     }
 }
 
 /// The fields behind serial number and signature algorithm in TBSCertificate, from the issuer on.
-fn fields(certificate: &[u8]) -> Option<Der<'_>> {
+pub(super) fn fields(certificate: &[u8]) -> Option<Der<'_>> {
     let whole = Der(certificate).expect(SEQUENCE)?;
     let mut tbs = Der(Der(whole).expect(SEQUENCE)?);
     // Version is tagged [0] and may be absent.
@@ -179,7 +179,7 @@ pub fn name_matches(pattern: &str, host: &str) -> bool {
 
 /// Fuzz entry: no bytes panic.
 pub fn fuzz_certificate(data: &[u8]) {
-    let _ = (end_point(data), validity(data), sole_common_name(data));
+    let _ = (end_point(data), validity(data), sole_common_name(data), super::subject::subject(data));
 }
 
 #[cfg(test)]

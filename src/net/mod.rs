@@ -12,6 +12,7 @@ pub mod dial;
 pub mod host;
 pub mod listener;
 pub mod socket;
+pub mod subject;
 pub mod tls;
 pub mod tls_stream;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use aside::Aside;
 pub use buffer::{BufPool, Lent};
 pub use listener::{Listener, PeerAddr};
 pub use socket::Socket;
+pub use subject::Subject;
 pub use tls::{Acceptor, Connector, TlsError, TlsFiles};
 
 std::thread_local! {

@@ -16,6 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::certificate;
+use super::subject::{Subject, subject};
 use super::tls_stream::Tls;
 use super::tls_verify::{ServerCheck, provider};
 use super::tls_words::fault;
@@ -85,6 +86,12 @@ impl TlsInfo<'_> {
     /// Whether both sides agreed on PostgreSQL's protocol (ALPN).
     pub fn speaks_postgresql(&self) -> bool {
         self.state.alpn_protocol() == Some(ALPN)
+    }
+
+    /// Whom the client's certificate names, which was checked in the handshake; `None`: it showed none.
+    pub fn client(&self) -> Option<Subject> {
+        // Where nobody asks for a certificate there is none here.
+        Some(subject(self.state.peer_certificates()?.first()?).unwrap_or_default())
     }
 
     /// `tls-server-end-point` of the peer's certificate.
@@ -162,13 +169,15 @@ impl Acceptor {
             .with_protocol_versions(versions)
             .map_err(|e| file_error(cert, e))?;
         let builder = match &settings.ca {
-            Some(ca) if settings.mode >= TlsMode::VerifyCa => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?.0), provider())
-                    .build()
-                    .map_err(|e| file_error(ca, e))?;
+            Some(ca) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?.0), provider());
+                // As PostgreSQL with `ssl_ca_file`: asked for, and good when it is shown; rules say who must show one.
+                let must = settings.mode >= TlsMode::VerifyCa;
+                let verifier = if must { verifier } else { verifier.allow_unauthenticated() };
+                let verifier = verifier.build().map_err(|e| file_error(ca, e))?;
                 builder.with_client_cert_verifier(verifier)
             }
-            _ => builder.with_no_client_auth(),
+            None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key(key_file)?).map_err(|e| file_error(cert, fault(&e).0))?;
         config.alpn_protocols = vec![ALPN.to_vec()];

@@ -6,6 +6,7 @@
 //! rules of its own, in `session.rs`.
 
 pub mod checkout;
+pub mod directory;
 pub mod holders;
 pub mod keeper;
 pub mod period;
@@ -25,6 +26,7 @@ use deadpool::unmanaged;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use checkout::{Checkout, CheckoutError};
+pub use directory::{Directory, Found, Source};
 pub use pin::Pin;
 pub use registry::{Pools, Unknown};
 pub use stats::{Histogram, Stats};
@@ -33,7 +35,7 @@ use crate::auth::{AuthContext, Secret};
 use crate::config::{PoolMode, PoolSettings};
 use crate::net::TlsFiles;
 use crate::net::clock::now_us;
-use crate::server::{ConnectError, ParamSet, Params, Schema, Server, ServerInfo, StatementCache, Target};
+use crate::server::{ConnectError, ParamSet, Params, Proof, Schema, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
 pub struct Shared {
@@ -42,7 +44,9 @@ pub struct Shared {
     /// Keys of the process and derived secrets.
     pub auth: Arc<AuthContext>,
     /// Users that are known, and their secrets: a reload brings others.
-    pub users: ArcSwap<BTreeMap<String, Secret>>,
+    pub users: Arc<ArcSwap<BTreeMap<String, Secret>>>,
+    /// Users that are looked up in databases.
+    pub directory: Directory,
     /// Interned parameter sets.
     pub params: Params,
     /// Shared prepared statements.
@@ -268,6 +272,9 @@ impl Pool {
         let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
         book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
         drop(book);
+        if self.target.learnt.is_some() && error.label() == "auth" {
+            self.shared.directory.distrust(&self.database, &self.user);
+        }
         self.failure.notify_waiters();
         let fields = error.fields(&self.target);
         let mend = fields.hint.filter(|_| matches!(error, ConnectError::Tls { .. })).unwrap_or_default();
@@ -281,7 +288,22 @@ impl Pool {
             return;
         }
         self.target.secret.store(secret.map(Arc::new));
-        // A failure with the old one says nothing of the new one.
+        // What clients proved, they proved of the old one.
+        if let Some(learnt) = &self.target.learnt {
+            learnt.forget();
+        }
+        self.try_anew();
+    }
+
+    /// A client has proved to be this pool's user: servers are logged in to with the newest proof from now on.
+    pub fn learn(&self, proof: Proof) {
+        if self.target.learnt.as_ref().is_some_and(|learnt| learnt.learn(proof)) {
+            self.try_anew();
+        }
+    }
+
+    /// There is something else to log in with: a failure with what there was says nothing of it.
+    fn try_anew(&self) {
         self.book().failure.take_if(|failure| failure.error.label() == "auth");
         self.wanted.notify_one();
     }

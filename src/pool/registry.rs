@@ -9,7 +9,7 @@ use super::period::{Key, Periods};
 use super::{Pool, Shared};
 use crate::auth::Secret;
 use crate::config::{Config, Database};
-use crate::server::Target;
+use crate::server::{Printed, Target};
 
 /// Pools that may exist at once: names come from clients where a wildcard admits any.
 pub const MAX_POOLS: usize = 4096;
@@ -30,6 +30,8 @@ pub struct Pools {
     /// Passwords of databases' sections: a reload brings others.
     passwords: ArcSwap<Passwords>,
     pools: Mutex<HashMap<Key, Arc<Pool>>>,
+    /// Passwords that programs print, by database and user at the server.
+    printed: Mutex<HashMap<(String, String), Arc<Printed>>>,
     /// What pools did in the last whole period, for averages.
     pub periods: Periods,
 }
@@ -38,7 +40,8 @@ impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
         let passwords = ArcSwap::from_pointee(passwords(&config));
-        Pools { shared, config, passwords, pools: Mutex::default(), periods: Periods::default() }
+        let (pools, printed, periods) = (Mutex::default(), Mutex::default(), Periods::default());
+        Pools { shared, config, passwords, pools, printed, periods }
     }
 
     /// What pools share.
@@ -79,12 +82,15 @@ impl Pools {
 
     fn target(&self, rule: &Database, database: &str, user: &str) -> Target {
         let server_user = rule.user.as_deref().unwrap_or(user);
+        let own = rule.password.is_none() && rule.password_command.is_none() && server_user == user;
         Target {
             host: rule.host.clone(),
             port: rule.port,
             dbname: rule.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.to_owned(),
             secret: Arc::new(ArcSwapOption::from(self.secret(database, server_user).map(Arc::new))),
+            learnt: own.then(Arc::default),
+            printed: self.printed(rule, database, server_user),
             tls: self.shared.tls.connector(&rule.pool.tls),
             timeout: rule.pool.server_connect_timeout,
         }
@@ -106,7 +112,20 @@ impl Pools {
         for pool in self.all() {
             pool.renew(self.secret(&pool.database, &pool.target.user));
         }
+        self.shared.directory.forget();
         changed
+    }
+
+    /// The program that prints the passwords of this user at this database; pools that have both in common share it.
+    fn printed(&self, rule: &Database, database: &str, server_user: &str) -> Option<Arc<Printed>> {
+        let command = rule.password_command.as_ref()?;
+        let mut printed = self.printed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if printed.len() >= MAX_POOLS {
+            // Who has one keeps it.
+            printed.clear();
+        }
+        let key = (database.to_owned(), server_user.to_owned());
+        Some(Arc::clone(printed.entry(key).or_insert_with(|| Arc::new(Printed::new(command.clone())))))
     }
 
     /// A configured database, when all of them are of one server.
@@ -127,11 +146,18 @@ impl Pools {
     /// Opens servers before the first client comes, where it is known for whom: every named database, when there is
     /// one user. Call it on a worker.
     pub fn warm(&self) {
+        // Who asks for others is not the one who will come.
+        if self.config.asks() {
+            return;
+        }
         let users = self.shared.users.load_full();
         let mut names = users.keys();
         let (Some(user), None) = (names.next(), names.next()) else { return };
         for database in self.config.databases.keys().filter(|d| *d != "*") {
-            if let Ok(pool) = self.get(database, user) {
+            // With a verifier alone it takes a client's login.
+            if let Ok(pool) = self.get(database, user)
+                && !matches!(pool.target.secret.load().as_deref(), Some(Secret::Scram(_)))
+            {
                 pool.warm();
             }
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::encrypt::{self, Begun, Progress, Way};
-use super::{InMessage, ParamSet, Replay, Server, ServerInfo, ServerKey, ServerStatements};
-use crate::auth::{AuthContext, AuthError, Secret, ServerAuth, server::Reply, server::code as method};
+use super::{InMessage, Learnt, ParamSet, Printed, Replay, Server, ServerInfo, ServerKey, ServerStatements};
+use crate::auth::{AuthContext, AuthError, ClientKey, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::dial::{Reached, dial};
 use crate::net::{Connector, Socket};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
@@ -38,10 +38,24 @@ pub struct Target {
     pub user: String,
     /// Password; a reload may bring another one.
     pub secret: Renewable,
+    /// What the logins of clients say of her, where they may: it counts more.
+    pub learnt: Option<Arc<Learnt>>,
+    /// What a program prints: nothing else counts.
+    pub printed: Option<Arc<Printed>>,
     /// How it is asked for TLS.
     pub tls: Arc<Connector>,
     /// Time allowed for all of it.
     pub timeout: Duration,
+}
+
+impl Target {
+    /// With what to log in now: what the newest client's login told, else what is configured.
+    fn credentials(&self) -> (Option<Secret>, Option<ClientKey>) {
+        match self.learnt.as_ref().and_then(|learnt| learnt.get()) {
+            Some(proof) => (Some(proof.secret.clone()), proof.key.clone()),
+            None => (self.secret.load().as_deref().cloned(), None),
+        }
+    }
 }
 
 /// Why a login at a server failed.
@@ -150,6 +164,29 @@ pub async fn connect(
     auth: &Arc<AuthContext>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
+    let Some(printed) = &target.printed else { return login_in_time(target, startup, auth, worker).await };
+    loop {
+        // It has a time limit of its own.
+        let (secret, fresh) = printed.get(target).await.map_err(ConnectError::Auth)?;
+        let with = Target { secret: Arc::new(ArcSwapOption::from_pointee(secret)), learnt: None, printed: None, ..target.clone() };
+        match login_in_time(&with, startup, auth, worker).await {
+            Err(e) if e.label() == "auth" => {
+                printed.forget();
+                if fresh {
+                    return Err(e);
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn login_in_time(
+    target: &Target,
+    startup: &Arc<ParamSet>,
+    auth: &Arc<AuthContext>,
+    worker: usize,
+) -> Result<Server, ConnectError> {
     tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker)))
         .await
         .unwrap_or(Err(ConnectError::Timeout))
@@ -194,7 +231,9 @@ async fn log_in(
     control::startup(&mut out, startup.iter().chain(names));
     io.socket.send_all(&out).await?;
     io.forked().await?;
-    let machine = ServerAuth::new(Arc::clone(auth), &target.user, target.secret.load().as_deref().cloned())
+    let (secret, key) = target.credentials();
+    let machine = ServerAuth::new(Arc::clone(auth), &target.user, secret)
+        .with_key(key)
         .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
     authenticate(&mut io, target, machine, progress).await?;
     welcome(io, target, reached, startup, worker).await

@@ -5,7 +5,10 @@ pub mod clean;
 pub mod connect;
 mod encrypt;
 pub mod info;
+mod learnt;
+pub mod lookup;
 pub mod params;
+mod password;
 pub mod shared;
 pub mod statements;
 
@@ -14,7 +17,10 @@ use std::sync::Arc;
 pub use cancel::ServerKey;
 pub use connect::{ConnectError, Renewable, Target};
 pub use info::{ServerInfo, ServerState};
+pub use learnt::{Learnt, Proof};
+pub use lookup::{Asker, LookupError};
 pub use params::{ParamSet, Params};
+pub use password::Printed;
 pub use shared::{Registered, Schema, Statement, StatementCache};
 pub use statements::{ServerStatements, Shape};
 

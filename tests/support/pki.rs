@@ -5,7 +5,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -70,7 +73,17 @@ impl Ca {
         })
     }
 
-    /// One that was good years ago.
+    /// A client's certificate with this subject; all others have a common name alone.
+    pub fn client_named(&self, subject: &[(DnType, &str)]) -> Pair {
+        self.sign(&[], ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            params.distinguished_name = DistinguishedName::new();
+            for (kind, text) in subject {
+                params.distinguished_name.push(kind.clone(), *text);
+            }
+        })
+    }
+
+    /// A client's certificate that was good years ago.
     pub fn expired_client(&self, name: &str) -> Pair {
         self.sign(&[], ExtendedKeyUsagePurpose::ClientAuth, |params| {
             params.distinguished_name.push(DnType::CommonName, name);

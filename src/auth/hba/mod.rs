@@ -31,7 +31,7 @@ pub use error::HbaError;
 pub use files::Source;
 pub use fuzz::fuzz_hba;
 pub use ident::IdentMaps;
-pub use rule::{ClientCert, Connection, Login, Method, Origin, Rule};
+pub use rule::{ClientCert, ClientName, Connection, Login, Method, Origin, Rule};
 
 use std::io;
 use std::path::Path;

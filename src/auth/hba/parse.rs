@@ -7,7 +7,10 @@ use super::address::{Network, prefix};
 use super::error::{HbaError, shown};
 use super::files::Line;
 use super::pattern::Pattern;
-use super::rule::{Address, CLIENT_CERTS, CONNECTIONS, ClientCert, Connection, Database, METHODS, Method, Rule, User};
+use super::rule::{
+    Address, CLIENT_CERTS, CLIENT_NAMES, CONNECTIONS, ClientCert, ClientName, Connection, Database, METHODS, Method,
+    Rule, User,
+};
 use super::token::{Spot, Token};
 use crate::config::nearest;
 
@@ -35,6 +38,7 @@ pub(super) fn rule(line: &Line) -> Result<Rule, HbaError> {
         method,
         map: None,
         client_cert: None,
+        client_name: ClientName::default(),
     };
     for token in fields.rest.by_ref().flatten() {
         option(line, token, &mut rule)?;
@@ -232,7 +236,8 @@ fn method(line: &Line, token: &Token, connection: Connection) -> Result<Method, 
 }
 
 fn option(line: &Line, token: &Token, rule: &mut Rule) -> Result<(), HbaError> {
-    const SUPPORTED: &str = "supported are map=NAME (peer, cert) and clientcert=verify-ca|verify-full (hostssl)";
+    const SUPPORTED: &str =
+        "supported are map=NAME (peer, cert), clientcert=verify-ca|verify-full and clientname=CN|DN (hostssl)";
     let wrong = |message: String| Err(at(line, token, message).help(SUPPORTED));
     // The value is not repeated where it may be a password.
     let Some((name, value)) = token.text.split_once('=') else {
@@ -251,6 +256,13 @@ fn option(line: &Line, token: &Token, rule: &mut Rule) -> Result<(), HbaError> {
             }
             Some(cert) => rule.client_cert = Some(cert),
             None => return wrong(format!("invalid value for clientcert: {}", shown(value))),
+        },
+        "clientname" if rule.connection != Connection::HostSsl => {
+            return wrong("clientname can only be configured for \"hostssl\" rows".to_owned());
+        }
+        "clientname" => match find(&CLIENT_NAMES, value) {
+            Some(name) => rule.client_name = name,
+            None => return wrong(format!("invalid value for clientname: {}", shown(value))),
         },
         _ => return wrong(format!("unrecognized authentication option name: {}", shown(name))),
     }

@@ -26,6 +26,8 @@ pub struct Rule {
     pub map: Option<String>,
     /// Whether the client's certificate is checked besides the method.
     pub client_cert: Option<ClientCert>,
+    /// Which name of the certificate is the user's.
+    pub client_name: ClientName,
 }
 
 /// The first word of a record.
@@ -71,6 +73,16 @@ pub enum ClientCert {
     VerifyCa,
     /// And it names the user.
     VerifyFull,
+}
+
+/// Which name of a certificate is a user's (`clientname=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientName {
+    /// The common name.
+    #[default]
+    Common,
+    /// The distinguished name, as RFC 2253 writes it.
+    Distinguished,
 }
 
 /// One of a list of databases.
@@ -235,6 +247,9 @@ pub(super) const METHODS: [(&str, Method); 7] = [
 ];
 pub(super) const CLIENT_CERTS: [(&str, ClientCert); 2] =
     [("verify-ca", ClientCert::VerifyCa), ("verify-full", ClientCert::VerifyFull)];
+
+pub(super) const CLIENT_NAMES: [(&str, ClientName); 2] =
+    [("CN", ClientName::Common), ("DN", ClientName::Distinguished)];
 
 fn word<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> &'static str {
     words.iter().find(|(_, candidate)| candidate == value).map_or("?", |(word, _)| word)

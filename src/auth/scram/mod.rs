@@ -33,9 +33,24 @@ pub(super) const END_POINT: &str = "tls-server-end-point";
 pub(super) const NONCE_LEN: usize = 18;
 pub(super) const SALT_LEN: usize = 16;
 
-/// The key that a client proves to have. With it one can log in wherever the same verifier is stored.
-#[derive(Clone, PartialEq, Eq)]
+/// The key that a client proves to have. With it one can log in wherever the same verifier is stored: it is kept in
+/// memory only, and wiped when it is dropped.
+#[derive(Clone)]
 pub struct ClientKey(pub(super) [u8; KEY_LEN]);
+
+impl PartialEq for ClientKey {
+    fn eq(&self, other: &ClientKey) -> bool {
+        super::constant_time_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ClientKey {}
+
+impl Drop for ClientKey {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
 
 impl std::fmt::Debug for ClientKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,14 +72,22 @@ impl Keys {
         let mut salted = [0; KEY_LEN];
         let normalised = saslprep(password);
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, normalised.as_bytes(), &mut salted);
-        let client_key = hmac_sha256(&salted, &[b"Client Key"]);
+        let mut client_key = hmac_sha256(&salted, &[b"Client Key"]);
         let keys = Keys {
             stored_key: sha256(&client_key),
             client_key: ClientKey(client_key),
             server_key: hmac_sha256(&salted, &[b"Server Key"]),
         };
-        salted.fill(0);
+        zeroize::Zeroize::zeroize(&mut client_key);
+        zeroize::Zeroize::zeroize(&mut salted);
         keys
+    }
+}
+
+impl Keys {
+    /// The keys of who proved to have `client_key` for `verifier`.
+    pub(super) fn proven(client_key: &ClientKey, verifier: &Verifier) -> Keys {
+        Keys { client_key: client_key.clone(), stored_key: sha256(&client_key.0), server_key: verifier.server_key }
     }
 }
 

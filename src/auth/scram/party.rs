@@ -105,13 +105,13 @@ impl Checking {
         }
         let signed = [&self.client_first_bare, ",", &self.server_first, ",", message.without_proof].concat();
         let signature = hmac_sha256(&self.verifier.stored_key, &[signed.as_bytes()]);
-        let client_key = xor(&message.proof, &signature);
+        let client_key = ClientKey(xor(&message.proof, &signature));
         let server_signature = hmac_sha256(&self.verifier.server_key, &[signed.as_bytes()]);
-        if !constant_time_eq(&sha256(&client_key), &self.verifier.stored_key) {
+        if !constant_time_eq(&sha256(&client_key.0), &self.verifier.stored_key) {
             return Ok(None);
         }
         let server_final = format!("v={}", STANDARD.encode(server_signature));
-        Ok(Some(Checked { server_final, client_key: ClientKey(client_key) }))
+        Ok(Some(Checked { server_final, client_key }))
     }
 }
 

@@ -1,0 +1,130 @@
+//! Files that secrets were read from: looked at once in a while, since mounted secrets are exchanged under way.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Config, raw};
+
+/// A program that prints a password for logins at the server (`password_command`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordCommand {
+    /// The program and its arguments; no shell reads them.
+    pub argv: Vec<String>,
+    /// What it printed is used for so long.
+    pub ttl: Duration,
+}
+
+/// Tokens of clouds are good for 15 minutes and more.
+const DEFAULT_TTL: Duration = Duration::from_secs(600);
+
+impl PasswordCommand {
+    /// The command of a section, which stands alone; else the setting at fault and a message.
+    pub(super) fn of(section: &raw::Database) -> Result<Option<PasswordCommand>, (&'static str, &'static str)> {
+        let ttl = section.password_command_ttl.as_ref().map(|read| read.0);
+        let Some(argv) = &section.password_command else {
+            let message = "`password_command_ttl` is of no use without `password_command`";
+            return ttl.map_or(Ok(None), |_| Err(("password_command_ttl", message)));
+        };
+        if section.password.is_some() || section.password_file.is_some() || section.password_env.is_some() {
+            let message = "keep one of `password_command`, `password`, `password_file` and `password_env`";
+            return Err(("password_command", message));
+        }
+        Ok(Some(PasswordCommand { argv: argv.0.0.clone(), ttl: ttl.unwrap_or(DEFAULT_TTL) }))
+    }
+}
+
+/// The program alone: arguments may be secrets.
+impl std::fmt::Debug for PasswordCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PasswordCommand({:?}, ..)", self.argv.first())
+    }
+}
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What tells one state of a file from another: Kubernetes exchanges a link, others write in place or rename.
+type Stamp = (u64, u64, i64, i64, u64);
+
+/// Files with secrets in them, as they were when they were looked at last.
+pub struct SecretFiles(Vec<(PathBuf, Option<Stamp>)>);
+
+impl SecretFiles {
+    /// The files of a configuration, as they are now.
+    pub fn of(config: &Config) -> SecretFiles {
+        SecretFiles(config.secret_files.iter().map(|path| (path.clone(), stamp(path))).collect())
+    }
+
+    /// Waits until one of them is another than at the last look. Cancel safe.
+    pub async fn next_change(&mut self) {
+        loop {
+            if self.0.is_empty() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(LOOK).await;
+            if self.changed() {
+                return;
+            }
+        }
+    }
+
+    /// Whether one of them is another than at the last look. One that is gone counts once it is there again.
+    pub fn changed(&mut self) -> bool {
+        let mut changed = false;
+        for (path, known) in &mut self.0 {
+            let now = stamp(path);
+            if now.is_some() && now != *known {
+                *known = now;
+                changed = true;
+            }
+        }
+        changed
+    }
+}
+
+fn stamp(path: &PathBuf) -> Option<Stamp> {
+    let m = std::fs::metadata(path).ok()?;
+    Some((m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_file_with_a_secret_is_looked_at() {
+        let dir = std::env::temp_dir().join(format!("pgsluice-secret-files-{}", std::process::id()));
+        fs::create_dir_all(dir.join("one")).unwrap();
+        fs::create_dir_all(dir.join("two")).unwrap();
+        for name in ["userlist", "user", "one/database", "two/database", "url"] {
+            fs::write(dir.join(name), "\"a\" \"first\"\n").unwrap();
+        }
+        fs::write(dir.join("url"), "postgres://u:p@db/x\n").unwrap();
+        // As Kubernetes mounts a secret.
+        let _ = fs::remove_file(dir.join("data"));
+        symlink(dir.join("one"), dir.join("data")).unwrap();
+        let text = "auth_file = \"userlist\"\n[users.app]\npassword_file = \"user\"\n\
+                    [databases.app]\npassword_file = \"data/database\"\n";
+        let url = dir.join("url").display().to_string();
+        let environment: Environment = [("DATABASE_URL_FILE", url.as_str())].into_iter().collect();
+        let path = dir.join("pgsluice.toml");
+        fs::write(&path, text).unwrap();
+        let config = Config::load(Some(&path), &environment).unwrap();
+        let mut files = SecretFiles::of(&config);
+        assert_eq!(files.0.len(), 4);
+        assert!(!files.changed() && !files.changed());
+        for name in ["userlist", "user", "url"] {
+            fs::write(dir.join(name), "\"a\" \"second one\"\n").unwrap();
+            assert!(files.changed() && !files.changed(), "{name}");
+        }
+        fs::remove_file(dir.join("data")).unwrap();
+        assert!(!files.changed(), "gone for a moment");
+        symlink(dir.join("two"), dir.join("data")).unwrap();
+        assert!(files.changed() && !files.changed());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
