@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build demo test auth-matrix lint bench bench-micro bench-e2e fuzz soak image suites corpus clean
+.PHONY: help build demo test auth-matrix lint bench bench-micro bench-e2e fuzz soak soak-desync image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ fuzz: ## Fuzz every target for FUZZ_SECONDS (60) each; needs nightly Rust and ca
 soak: ## 2,000 idle and 100 busy clients for SOAK_MINUTES (10): memory, descriptors and errors must stay put
 	cargo build --release --locked
 	python3 benches/e2e/soak.py --pgsluice target/release/pgsluice
+
+soak-desync: ## 200 random clients on 3 servers for DESYNC_MINUTES (10), every answer held against PostgreSQL's; DESYNC_SEED=n repeats
+	DESYNC_MINUTES=$${DESYNC_MINUTES:-10} DESYNC_CLIENTS=$${DESYNC_CLIENTS:-200} \
+	cargo test --locked --profile quick --test desync no_client_ever -- --nocapture
 
 image: ## The container image (needs docker or podman); its steps are also run by `make test`
 	tools/image.sh
