@@ -111,7 +111,9 @@ impl Strangers {
         let limit = if full { CONSOLE_ROOM.min(self.limit) } else { self.limit };
         let mut inside = self.inside();
         if inside.all.len() >= limit {
-            let Some(oldest) = inside.all.first_entry().filter(|g| now_us - g.get().since_us >= PATIENCE_US) else {
+            let Some(oldest) =
+                inside.all.first_entry().filter(|g| now_us.saturating_sub(g.get().since_us) >= PATIENCE_US)
+            else {
                 return Err(if full { Refusal::Full } else { Refusal::Crowd });
             };
             oldest.remove().leave.notify_one();
@@ -182,6 +184,9 @@ mod tests {
         assert_eq!(strangers.count(), 2, "its place is taken already");
         drop((second, third));
         assert_eq!(strangers.count(), 0);
+        // Two workers look at the clock and come here in the other order.
+        let _others = [strangers.enter(false, 10).unwrap(), strangers.enter(false, 10).unwrap()];
+        assert_eq!(strangers.enter(false, 9).err(), Some(Refusal::Crowd));
     }
 
     #[test]
