@@ -104,6 +104,28 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     assert_eq!(place.code("app", "half"), "ok");
 }
 
+/// A section whose password changes, and one that leads elsewhere now.
+#[test]
+fn passwords_of_databases_are_for_the_server_they_were_written_for() {
+    let cluster = Cluster::start(&[]);
+    let toml = |host: &str, password: &str| {
+        let port = cluster.port();
+        format!(
+            "[users.app]\npassword = \"{PASSWORD}\"\n[databases.app]\nhost = \"{host}\"\nport = {port}\nuser = \"plainuser\"\npassword = \"{password}\"\n"
+        )
+    };
+    let place = |toml: String| Place { dir: TempDir::new("users"), pooler: Setup::toml(&toml).start() };
+    let place = place(toml("127.0.0.1", "old"));
+    assert_eq!(place.code("app", PASSWORD), "28P01", "not the server's");
+    let file = place.pooler.dir().join("pgsluice.toml");
+    fs::write(&file, toml("localhost", PASSWORD)).unwrap();
+    place.hup();
+    assert_eq!(place.code("app", PASSWORD), "28P01", "for another host");
+    fs::write(&file, toml("127.0.0.1", PASSWORD)).unwrap();
+    place.hup();
+    wait_for("the new password", || (place.code("app", PASSWORD) == "ok").then_some(()));
+}
+
 #[test]
 fn the_console_reloads() {
     let place = Place::new(cluster::shared());

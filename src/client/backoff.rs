@@ -70,7 +70,9 @@ impl Failures {
 impl Table {
     /// What is known of an address; old failures count no more.
     fn find(&mut self, address: IpAddr, now_us: u64) -> Option<&mut Failures> {
-        if let Some(moved) = self.older.remove(&address) {
+        if !self.recent.contains_key(&address)
+            && let Some(moved) = self.older.remove(&address)
+        {
             self.make_room();
             self.recent.insert(address, moved);
         }
@@ -112,6 +114,7 @@ impl Backoff {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.find(address, now_us).is_none() {
             table.make_room();
+            table.older.remove(&address);
             table.recent.insert(address, Failures::default());
         }
         let Some(failures) = table.recent.get_mut(&address) else { return Duration::ZERO };

@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::net::clock::now_us;
 use crate::net::listener;
 use crate::wire::control;
 use crate::wire::error::{ErrorFields, sqlstate};
 
 /// Who has been here for longer makes room; in this time an honest login is over, or well on its way.
 const PATIENCE_US: u64 = 1_000_000;
+/// Between two lines of the log about it.
+const TELL_US: u64 = 10_000_000;
 /// Strangers admitted when `max_client_conn` clients are logged in: one of them may be an administrator.
 const CONSOLE_ROOM: usize = 32;
 
@@ -62,6 +65,8 @@ pub struct Strangers {
     limit: usize,
     inside: Mutex<Inside>,
     refused: [AtomicU64; 3],
+    /// When the log was last told.
+    told_us: AtomicU64,
 }
 
 #[derive(Default)]
@@ -86,7 +91,7 @@ pub struct Stranger {
 impl Strangers {
     /// None yet, and `limit` at most.
     pub fn new(limit: usize) -> Strangers {
-        Strangers { limit, inside: Mutex::default(), refused: Default::default() }
+        Strangers { limit, inside: Mutex::default(), refused: Default::default(), told_us: AtomicU64::new(0) }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -106,7 +111,9 @@ impl Strangers {
         let limit = if full { CONSOLE_ROOM.min(self.limit) } else { self.limit };
         let mut inside = self.inside();
         if inside.all.len() >= limit {
-            let Some(oldest) = inside.all.first_entry().filter(|g| now_us - g.get().since_us >= PATIENCE_US) else {
+            let Some(oldest) =
+                inside.all.first_entry().filter(|g| now_us.saturating_sub(g.get().since_us) >= PATIENCE_US)
+            else {
                 return Err(if full { Refusal::Full } else { Refusal::Crowd });
             };
             oldest.remove().leave.notify_one();
@@ -119,9 +126,15 @@ impl Strangers {
         Ok(Stranger { strangers: Arc::clone(self), number, leave })
     }
 
-    /// Counts a connection that was refused, or closed.
+    /// Counts a connection that was refused, or closed. The log hears of it now and then.
     pub fn count_refusal(&self, refusal: Refusal) {
-        self.refused[refusal as usize].fetch_add(1, Relaxed);
+        let total = self.refused[refusal as usize].fetch_add(1, Relaxed) + 1;
+        let (now, told) = (now_us(), self.told_us.load(Relaxed));
+        let due = told == 0 || now.saturating_sub(told) > TELL_US;
+        if due && self.told_us.compare_exchange(told, now, Relaxed, Relaxed).is_ok() {
+            let reason = refusal.label();
+            tracing::warn!(target: "pgsluice::login", reason, total, "a connection was refused or closed before its login");
+        }
     }
 
     /// How many were refused or closed so far, in the order of [`Refusal::ALL`].
@@ -171,6 +184,9 @@ mod tests {
         assert_eq!(strangers.count(), 2, "its place is taken already");
         drop((second, third));
         assert_eq!(strangers.count(), 0);
+        // Two workers look at the clock and come here in the other order.
+        let _others = [strangers.enter(false, 10).unwrap(), strangers.enter(false, 10).unwrap()];
+        assert_eq!(strangers.enter(false, 9).err(), Some(Refusal::Crowd));
     }
 
     #[test]

@@ -44,7 +44,8 @@ that holds the URL (a mounted secret).
 
 Durations are `250ms`, `5s`, `10min`, `1h`, `1d` or a number of seconds; lists are TOML lists, or one text with commas
 (the way of the environment). An unknown key or variable is an error, never ignored. A changed setting takes effect at
-the next start: there is no reload yet, but for the contents of TLS files and of `auth_hba_file`, which SIGHUP reads again.
+the next start, but for the contents of TLS files, `auth_hba_file` and `auth_ident_file`, and users and passwords, which SIGHUP
+reads again.
 ";
 
 const DATABASES: &str = "\

@@ -108,7 +108,7 @@ impl Pools {
         let old = self.shared.users.swap(Arc::new(fresh.auth.users.clone()));
         let (new, names) = (&fresh.auth.users, old.keys().chain(fresh.auth.users.keys()));
         let changed = names.filter(|name| old.get(*name) != new.get(*name)).collect::<BTreeSet<_>>().len();
-        self.passwords.store(Arc::new(passwords(fresh)));
+        self.passwords.store(Arc::new(self.passwords_of(fresh)));
         for pool in self.all() {
             pool.renew(self.secret(&pool.database, &pool.target.user));
         }
@@ -126,6 +126,22 @@ impl Pools {
         }
         let key = (database.to_owned(), server_user.to_owned());
         Some(Arc::clone(printed.entry(key).or_insert_with(|| Arc::new(Printed::new(command.clone())))))
+    }
+
+    /// Of the sections that are in force. One that leads elsewhere by now, or to another user, waits for a restart with all
+    /// that it says: its new password is not for the old server.
+    fn passwords_of(&self, fresh: &Config) -> Passwords {
+        let old = self.passwords.load();
+        let place = |d: &Database| (d.host.clone(), d.port, d.user.clone(), d.password_command.clone());
+        let of = |(name, now): (&String, &Database)| {
+            let same = fresh.databases.get(name).filter(|fresh| place(fresh) == place(now));
+            let password = match same {
+                Some(fresh) => fresh.password.clone(),
+                None => old.get(name).cloned().flatten(),
+            };
+            (name.clone(), password)
+        };
+        self.config.databases.iter().map(of).collect()
     }
 
     /// A configured database, when all of them are of one server.

@@ -168,7 +168,12 @@ pub async fn connect(
     loop {
         // It has a time limit of its own.
         let (secret, fresh) = printed.get(target).await.map_err(ConnectError::Auth)?;
-        let with = Target { secret: Arc::new(ArcSwapOption::from_pointee(secret)), learnt: None, printed: None, ..target.clone() };
+        let with = Target {
+            secret: Arc::new(ArcSwapOption::from_pointee(secret)),
+            learnt: None,
+            printed: None,
+            ..target.clone()
+        };
         match login_in_time(&with, startup, auth, worker).await {
             Err(e) if e.label() == "auth" => {
                 printed.forget();
