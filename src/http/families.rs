@@ -114,6 +114,8 @@ families! {
         "Client logins: ok, auth, refused, timeout, error.");
     CLIENT_LOGIN = histogram("pgsluice_client_login_seconds", &[],
         "Time from accepting a client to its first ReadyForQuery, of logins that succeeded.");
+    AUTH_QUERIES = counter("pgsluice_auth_queries_total", &["result"],
+        "Users looked up in a database (auth_query): found, unknown, failed. Answers that were kept are not counted.");
     DRAINING = gauge("pgsluice_draining", &[],
         "1 after SIGTERM: clients end between transactions and none is accepted.");
     BUILD_INFO = gauge("pgsluice_build_info", &["version", "revision", "fingerprint_version"],

@@ -12,6 +12,7 @@ use crate::client::Process;
 use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
 use crate::pool::Pin;
+use crate::pool::directory::QUERY_RESULTS;
 use crate::pool::stats::{CONNECT_RESULTS, Totals};
 use crate::pool::{Pool, PoolView};
 use crate::sql::FINGERPRINT_VERSION;
@@ -196,6 +197,10 @@ fn databases(page: &mut Page, pools: &BTreeMap<(Arc<str>, Arc<str>), Shown>) {
 fn process(page: &mut Page, process: &Process) {
     for (result, n) in LOGIN_RESULTS.iter().zip(&process.clients.logins) {
         page.counter(&f::CLIENT_CONNECTS, &[result], n.load(Relaxed));
+    }
+    let directory = &process.pools.shared().directory;
+    for (result, n) in QUERY_RESULTS.iter().zip(directory.asked.iter()) {
+        page.counter(&f::AUTH_QUERIES, &[result], n.load(Relaxed));
     }
     page.histogram(&f::CLIENT_LOGIN, &[], &process.clients.login_time.totals());
     page.gauge(&f::CLIENT_CONNECTIONS_MAX, &[], process.config.max_client_conn as f64);

@@ -5,6 +5,7 @@
 //! known ones; logins of one user that come together share one question.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const MIN_AGE_US: u64 = 1_000_000;
 /// Between two questions that are asked because of failed logins, whoever fails.
 const DOUBT_GAP_US: u64 = 50_000;
 
+/// What questions come to.
+pub const QUERY_RESULTS: [&str; 3] = ["found", "unknown", "failed"];
+
 /// What is known of a user by having asked.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -47,6 +51,8 @@ pub struct Directory {
     auth: Arc<AuthContext>,
     sources: Mutex<HashMap<Key, Arc<Source>>>,
     connecting: Arc<Semaphore>,
+    /// Questions by place in [`QUERY_RESULTS`].
+    pub asked: Arc<[AtomicU64; 3]>,
 }
 
 /// The section that says where, the database there, the user and her query.
@@ -62,6 +68,7 @@ pub struct Source {
     auth: Arc<AuthContext>,
     params: Params,
     connecting: Arc<Semaphore>,
+    asked: Arc<[AtomicU64; 3]>,
     book: Mutex<Book>,
 }
 
@@ -104,7 +111,7 @@ impl Directory {
             auth.expect_looked_up();
         }
         let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
-        Directory { config, tls, auth, sources: Mutex::default(), connecting }
+        Directory { config, tls, auth, sources: Mutex::default(), connecting, asked: Arc::default() }
     }
 
     /// Whom to ask for users of `database`, the console when it is none. `None`: nobody.
@@ -158,6 +165,7 @@ impl Directory {
             auth: Arc::clone(&self.auth),
             params: Params::default(),
             connecting: Arc::clone(&self.connecting),
+            asked: Arc::clone(&self.asked),
             book: Mutex::new(Book { used_us: now_us(), ..Book::default() }),
         }
     }
@@ -272,6 +280,8 @@ impl Source {
                 continue;
             };
             let answer = self.ask_server(&mut asker, &question.user).await;
+            let result = answer.as_ref().map_or(2, |found| usize::from(found.secret.is_none()));
+            self.asked[result].fetch_add(1, Relaxed);
             self.settle(question, &answer);
             if let Err(LookupError::Connect(_)) = answer {
                 // Each of the others would wait as long for the same.
