@@ -44,7 +44,7 @@ fn prepared<T: std::ops::Deref<Target = Cluster>>(cluster: T) -> T {
 /// The function is asked by `asking`; `top` stands above all sections, `app` in that of the database.
 fn toml(cluster: &Cluster, top: &str, app: &str) -> String {
     format!(
-        "auth_user = \"asking\"\nauth_query = \"SELECT uname, secret FROM user_lookup($1)\"\n{top}\n\
+        "failed_login_delay = 0\nauth_user = \"asking\"\nauth_query = \"SELECT uname, secret FROM user_lookup($1)\"\n{top}\n\
          [users.asking]\npassword = \"{ASKING}\"\n\
          [databases.app]\nhost = \"127.0.0.1\"\nport = {}\n{app}\n",
         cluster.port()
@@ -81,7 +81,7 @@ fn users_of_the_database_log_in_as_themselves() {
     let cluster = cluster();
     // PgBouncer's query, by a superuser; nobody is known but by asking.
     let text = format!(
-        "auth_user = \"postgres\"\nstats_users = [\"jane\"]\nauth_dbname = \"app\"\n\
+        "failed_login_delay = 0\nauth_user = \"postgres\"\nstats_users = [\"jane\"]\nauth_dbname = \"app\"\n\
          [databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}\n",
         cluster.port()
     );
@@ -100,6 +100,11 @@ fn users_of_the_database_log_in_as_themselves() {
     // The console knows them by `auth_dbname`; who may use it is said elsewhere.
     let mut console = pooler.try_client("jane", PASSWORD, "pgsluice").unwrap();
     assert!(!console.simple("SHOW VERSION").unwrap().is_empty());
+    for what in ["CONFIG", "USERS", "POOLS", "CLIENTS", "SERVERS", "DATABASES"] {
+        let shown = raw::text(&console.simple(&format!("SHOW {what}")).unwrap());
+        assert!(shown.contains("jane") || what == "CONFIG" || what == "DATABASES", "{what}: {shown}");
+        assert!(!shown.contains("SCRAM-SHA-256$"), "{what}: {shown}");
+    }
     assert!(refusal(&pooler, "joe", PASSWORD, "pgsluice").contains("may not use the console"));
     // An unknown database shows after a right password only.
     assert!(refusal(&pooler, "jane", "wrong", "nowhere").contains("28P01"));
@@ -179,11 +184,14 @@ fn answers_are_kept_and_questions_shared() {
     together();
     together();
     assert_eq!(asked(cluster, "jane") - before.0, 1, "one question for forty logins");
+    let counted = |result: &str| pooler.metric("pgsluice_auth_queries_total", &[&format!("result=\"{result}\"")]);
+    assert_eq!((counted("found"), counted("unknown"), counted("failed")), (1.0, 0.0, 0.0));
     for _ in 0..5 {
         refusal(&pooler, "stranger", PASSWORD, "app");
     }
     // What failed is asked for anew, once in a while: see the next test.
     assert!((1..=3).contains(&(asked(cluster, "stranger") - before.1)), "that there is no such user is kept as well");
+    assert!(counted("unknown") >= 1.0);
     // One connection of the pooler's own did it.
     let own = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgsluice auth_query'";
     assert_eq!(cluster.psql(own), "1");

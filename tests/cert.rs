@@ -42,7 +42,7 @@ fn toml(port: u16, top: &str) -> String {
     let known = USERS.iter().filter(|user| **user != "nobody_at_all");
     let users: String = known.map(|user| format!("[users.\"{user}\"]\npassword = \"secret\"\n")).collect();
     format!(
-        "{top}\n[databases.app]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"postgres\"\npassword = \"unused\"\n\
+        "failed_login_delay = 0\n{top}\n[databases.app]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"postgres\"\npassword = \"unused\"\n\
          server_tls_mode = \"disable\"\n{users}"
     )
 }

@@ -132,14 +132,16 @@ fn a_secret_that_is_exchanged_is_noticed() {
         fs::rename(dir.path().join("new"), dir.path().join("data")).unwrap();
     };
     link("one");
-    let text = toml(shared(), "password = \"secret\"");
+    let text = format!("failed_login_delay = 0\n{}", toml(shared(), "password = \"secret\""));
     let file = format!("password_file = \"{}\"", dir.path().join("data/password").display());
     let pooler = Setup::toml(&text.replacen("password = \"secret\"", &file, 1)).start();
     assert_eq!(pooler.client("client").value("SELECT 1"), "1");
     assert!(!pooler.log().contains("a file with secrets has changed"));
+    fs::write(dir.path().join("two").join("password"), "another").unwrap();
     link("two");
+    wait_for("the new password", || pooler.try_client("client", "another", "app").ok());
     pooler.wait_for_log("a file with secrets has changed");
-    assert_eq!(pooler.client("client").value("SELECT 1"), "1");
+    assert_eq!(pooler.try_client("client", "secret", "app").err().unwrap().code(), "28P01");
 }
 
 #[test]

@@ -299,6 +299,7 @@ pub(super) fn fuzz(data: &[u8]) {
         return;
     };
     let context = Arc::new(context);
+    let verifier = Verifier::derive("not in any corpus", b"salt", std::num::NonZeroU32::MIN);
     for script in [[code::SASL, code::SASL_CONTINUE, code::SASL_FINAL], [code::MD5, code::CLEARTEXT, code::OK]] {
         let mut auth = ServerAuth::new(context.clone(), "u", Some(Secret::Plain("p".into())));
         for code in script {
@@ -308,6 +309,15 @@ pub(super) fn fuzz(data: &[u8]) {
                 break;
             }
             if auth.on_request(code, body).is_err() {
+                break;
+            }
+        }
+        assert!(!matches!(auth.state, State::Proven), "an impostor was believed");
+        let mut auth = ServerAuth::new(context.clone(), "u", Some(Secret::Scram(verifier.clone())))
+            .with_key(Some(ClientKey([7; super::scram::KEY_LEN])));
+        for code in script {
+            let offer = [MECHANISM.as_bytes(), b"\0\0"].concat();
+            if auth.on_request(code, if code == code::SASL { &offer } else { data }).is_err() {
                 break;
             }
         }

@@ -24,7 +24,8 @@ fn render(config: &Config, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{:<15}{address}", if index == 0 { "clients" } else { "" })?;
     }
     let users: Vec<&str> = config.auth.users.keys().map(String::as_str).collect();
-    writeln!(out, "{:<15}{}, users: {}", "login", config.auth.method, names(&users))?;
+    let asked = if config.asks() { "; others are looked up by auth_query" } else { "" };
+    writeln!(out, "{:<15}{}, users: {}{asked}", "login", config.auth.method, names(&users))?;
     for (index, rule) in config.auth.hba.rules.iter().take(MAX_RULES).enumerate() {
         let title = if index == 0 { "rules" } else { "" };
         writeln!(out, "{title:<15}{}:{}: {rule}", rule.file.display(), rule.line)?;

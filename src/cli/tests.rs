@@ -53,4 +53,9 @@ fn check_says_what_would_happen_and_no_secret() {
          \x20              pool_size = 7\n\
          ok\n"
     );
+    let asking =
+        Config::from_toml("auth_user = \"asking\"\n[databases.shop]\n", std::path::Path::new("x.toml")).unwrap();
+    let text = check::describe(&asking);
+    assert!(text.contains("login          scram-sha-256, users: none; others are looked up by auth_query\n"), "{text}");
+    assert!(text.contains("warning: no password is known of auth_user \"asking\""), "{text}");
 }

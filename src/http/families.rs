@@ -120,6 +120,8 @@ families! {
         "Answers to logins that were delayed because of wrong passwords from the same address (failed_login_delay): wrong, right.");
     CLIENT_LOGIN = histogram("pgsluice_client_login_seconds", &[],
         "Time from accepting a client to its first ReadyForQuery, of logins that succeeded.");
+    AUTH_QUERIES = counter("pgsluice_auth_queries_total", &["result"],
+        "Users looked up in a database (auth_query): found, unknown, failed. Answers that were kept are not counted.");
     DRAINING = gauge("pgsluice_draining", &[],
         "1 after SIGTERM: clients end between transactions and none is accepted.");
     BUILD_INFO = gauge("pgsluice_build_info", &["version", "revision", "fingerprint_version"],

@@ -53,7 +53,7 @@ pub fn ready(process: &Process) -> Result<(), String> {
 fn counts(process: &Process, pool: &Pool, why: &str) -> bool {
     let config = &process.config;
     // A user of the database whose password has changed, or who is gone, is a matter of her own.
-    let hers = why == "auth" && config.asks() && !config.auth.users.contains_key(&*pool.user);
+    let hers = why == "auth" && config.asks() && !process.pools.shared().users.load().contains_key(&*pool.user);
     let ours = config.databases.contains_key(&*pool.database) && config.auth.method != AuthMethod::Any && !hers;
     ours || matches!(why, "refused" | "timeout")
 }

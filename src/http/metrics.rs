@@ -12,6 +12,7 @@ use crate::client::login::CONSOLE;
 use crate::client::registry::{LOGIN_RESULTS, Tally};
 use crate::client::{Process, Refusal};
 use crate::pool::Pin;
+use crate::pool::directory::QUERY_RESULTS;
 use crate::pool::stats::{CONNECT_RESULTS, Totals};
 use crate::pool::{Pool, PoolView};
 use crate::sql::FINGERPRINT_VERSION;
@@ -203,6 +204,10 @@ fn process(page: &mut Page, process: &Process) {
     page.gauge(&f::CLIENT_UNAUTHENTICATED, &[], process.strangers.count() as f64);
     for (password, n) in ["wrong", "right"].into_iter().zip(process.backoff.delayed()) {
         page.counter(&f::CLIENT_LOGIN_DELAYS, &[password], n);
+    }
+    let directory = &process.pools.shared().directory;
+    for (result, n) in QUERY_RESULTS.iter().zip(directory.asked.iter()) {
+        page.counter(&f::AUTH_QUERIES, &[result], n.load(Relaxed));
     }
     page.histogram(&f::CLIENT_LOGIN, &[], &process.clients.login_time.totals());
     page.gauge(&f::CLIENT_CONNECTIONS_MAX, &[], process.config.max_client_conn as f64);

@@ -5,6 +5,7 @@
 //! known ones; logins of one user that come together share one question.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ const MIN_AGE_US: u64 = 1_000_000;
 /// Between two questions that are asked because of failed logins, whoever fails.
 const DOUBT_GAP_US: u64 = 50_000;
 
+/// What questions come to.
+pub const QUERY_RESULTS: [&str; 3] = ["found", "unknown", "failed"];
+
 /// What is known of a user by having asked.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -50,6 +54,8 @@ pub struct Directory {
     auth: Arc<AuthContext>,
     sources: Mutex<HashMap<Key, Arc<Source>>>,
     connecting: Arc<Semaphore>,
+    /// Questions by place in [`QUERY_RESULTS`].
+    pub asked: Arc<[AtomicU64; 3]>,
 }
 
 /// The section that says where, the database there, the user and her query.
@@ -65,6 +71,7 @@ pub struct Source {
     auth: Arc<AuthContext>,
     params: Params,
     connecting: Arc<Semaphore>,
+    asked: Arc<[AtomicU64; 3]>,
     book: Mutex<Book>,
 }
 
@@ -112,7 +119,7 @@ impl Directory {
             auth.expect_looked_up();
         }
         let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
-        Directory { config, users, tls, auth, sources: Mutex::default(), connecting }
+        Directory { config, users, tls, auth, sources: Mutex::default(), connecting, asked: Arc::default() }
     }
 
     /// Secrets were read again, perhaps those of who asks: everything is asked anew, with the new ones.
@@ -171,6 +178,7 @@ impl Directory {
             auth: Arc::clone(&self.auth),
             params: Params::default(),
             connecting: Arc::clone(&self.connecting),
+            asked: Arc::clone(&self.asked),
             book: Mutex::new(Book { used_us: now_us(), ..Book::default() }),
         }
     }
@@ -285,6 +293,8 @@ impl Source {
                 continue;
             };
             let answer = self.ask_server(&mut asker, &question.user).await;
+            let result = answer.as_ref().map_or(2, |found| usize::from(found.secret.is_none()));
+            self.asked[result].fetch_add(1, Relaxed);
             self.settle(question, &answer);
             if let Err(LookupError::Connect(_)) = answer {
                 // Each of the others would wait as long for the same.

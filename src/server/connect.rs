@@ -36,9 +36,9 @@ pub struct Target {
     pub dbname: String,
     /// User name at the server.
     pub user: String,
-    /// Password; a reload may bring another one.
+    /// What the configuration knows of that user; a reload may bring another secret.
     pub secret: Renewable,
-    /// What the logins of clients say of her, where they may: it counts more.
+    /// What the logins of clients say of that user, where they may.
     pub learnt: Option<Arc<Learnt>>,
     /// What a program prints: nothing else counts.
     pub printed: Option<Arc<Printed>>,
@@ -49,11 +49,17 @@ pub struct Target {
 }
 
 impl Target {
-    /// With what to log in now: what the newest client's login told, else what is configured.
+    /// With what to log in now: what is configured, with the key that fits it; where nothing is, what the newest client's
+    /// login was checked against.
     fn credentials(&self) -> (Option<Secret>, Option<ClientKey>) {
-        match self.learnt.as_ref().and_then(|learnt| learnt.get()) {
-            Some(proof) => (Some(proof.secret.clone()), proof.key.clone()),
-            None => (self.secret.load().as_deref().cloned(), None),
+        let newest = self.learnt.as_ref().and_then(|learnt| learnt.get());
+        match (self.secret.load().as_deref(), newest) {
+            (None, None) => (None, None),
+            (None, Some(proof)) => (Some(proof.secret.clone()), proof.key.clone()),
+            (Some(secret), proof) => {
+                let key = proof.filter(|proof| proof.secret == *secret).and_then(|proof| proof.key.clone());
+                (Some(secret.clone()), key)
+            }
         }
     }
 }

@@ -152,6 +152,15 @@ mod tests {
         body
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_row_is_read_or_refused(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            let _ = read_row(&body, "u");
+            let two = [&[0, 2, 0, 0, 0, 1, b'u'][..], &body].concat();
+            let _ = read_row(&two, "u");
+        }
+    }
+
     #[test]
     fn rows_are_read_or_refused() {
         let read = |columns: &[Option<&str>]| read_row(&row(columns), "u");

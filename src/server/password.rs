@@ -75,6 +75,10 @@ impl Printed {
             let read = output.take(MAX_PASSWORD + 2).read_to_end(&mut text).await;
             read.map_err(|e| format!("its output cannot be read: {e}"))?;
         }
+        let bad = || Err(format!("it must print one line of at most {MAX_PASSWORD} bytes"));
+        if text.len() as u64 > MAX_PASSWORD + 1 {
+            return bad();
+        }
         let status = child.wait().await.map_err(|e| e.to_string())?;
         if !status.success() {
             return Err(format!("it ended with {status}"));
@@ -83,7 +87,7 @@ impl Printed {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let password = std::str::from_utf8(text).map_err(|_| "what it prints is not UTF-8")?;
         if password.is_empty() || password.len() as u64 > MAX_PASSWORD || password.contains(['\0', '\n']) {
-            return Err(format!("it must print one line of at most {MAX_PASSWORD} bytes"));
+            return bad();
         }
         Ok(Secret::Plain(password.to_owned()))
     }
