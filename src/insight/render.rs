@@ -228,6 +228,7 @@ impl Page<'_> {
             ("units", units * std::mem::size_of::<Unit>() + units.min(WARM_UNITS) * Runs::size()),
             ("registry", registry),
             ("findings", findings),
+            ("history", lock(&insight.history).bytes()),
             ("series", book_bytes + self.workers.iter().map(|worker| worker.bytes()).sum::<usize>()),
         ] {
             let _ = writeln!(self.out, "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}");
