@@ -171,6 +171,13 @@ impl Diagnosis {
         }
     }
 
+    /// Makes everything that was counted so far old.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, sources: &Sources<'_>) {
+        let facts = sources.insight.facts();
+        *self.kept() = [moment(sources, &facts), moment(sources, &facts)];
+    }
+
     /// All causes, ranked, and the length of the window they were seen in.
     pub fn causes(&self, sources: &Sources<'_>) -> (Duration, Vec<Cause>) {
         let facts = sources.insight.facts();
