@@ -1,6 +1,7 @@
 //! The thread that keeps insight's books, about once a second: no client waits for it.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,14 +30,19 @@ fn keep(process: &Process) {
         file
     });
     loop {
-        process.insight.sweep();
-        process.with_sources(|sources| process.diagnosis.tick(sources));
-        if let Some(interval) = process.insight.close_interval(unix())
-            && let Some(file) = &mut file
-        {
-            file.add(&interval, || process.insight.intervals());
-        }
+        // An internal error costs one round, not the thread: the locks forgive it, and its place was logged.
+        let _ = catch_unwind(AssertUnwindSafe(|| round(process, &mut file)));
         std::thread::park_timeout(PERIOD);
+    }
+}
+
+fn round(process: &Process, file: &mut Option<HistoryFile>) {
+    process.insight.sweep();
+    process.with_sources(|sources| process.diagnosis.tick(sources));
+    if let Some(interval) = process.insight.close_interval(unix())
+        && let Some(file) = file
+    {
+        file.add(&interval, || process.insight.intervals());
     }
 }
 

@@ -57,6 +57,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("cache_candidate", "reads that repeat the same values of tables that hardly change"),
     ("many_queries", "very many statements in one request"),
     ("savepoint_storm", "very many savepoints in one transaction"),
+    ("lock_wait", "a statement that locks rows and is quick, but for a few times when it waited"),
     ("lock_errors", "deadlocks, lock timeouts, serialization failures"),
     ("connection_overhead", "a new connection for nearly every request"),
     ("pool_too_small", "clients wait for server connections"),
