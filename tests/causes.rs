@@ -201,7 +201,8 @@ fn a_pool_that_clients_wait_for_is_too_small() {
     for pooler in [&small, &enough] {
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| times(&mut pooler.client("app"), 10, |_| "SELECT pg_sleep(0.03)".into()));
+                // So many that the waits for the first logins do not count.
+                scope.spawn(|| times(&mut pooler.client("app"), 30, |_| "SELECT pg_sleep(0.03)".into()));
             }
         });
     }
