@@ -311,8 +311,82 @@ fn what_is_documented_answers_and_holds_no_literal() {
     let paths = documented();
     assert!(paths.len() >= 7, "{paths:?}");
     for path in paths {
+        let path = if path.ends_with("/compare") { format!("{path}?from=1") } else { path };
         let (status, body) = pooler.get(&path);
         assert_eq!(status, 200, "{path}: {body}");
         assert!(!body.contains(SECRET), "{path} shows a literal");
     }
+}
+
+#[test]
+fn the_history_tells_when_and_survives_a_restart() {
+    let dir = support::TempDir::new("history");
+    let file = dir.path().join("history");
+    let setup = Setup::url(cluster::shared(), "app")
+        .env("PGSLUICE_INSIGHT_HISTORY_INTERVAL", "1s")
+        .env("PGSLUICE_INSIGHT_HISTORY_FILE", file.to_str().unwrap());
+    let mut pooler = setup.start();
+    let mut client = pooler.client("app");
+    let sleep = |client: &mut support::raw::Client, n: usize, seconds: f64| {
+        (0..n).for_each(|_| drop(client.simple(&format!("SELECT pg_sleep({seconds}) AS {SECRET}_name")).unwrap()));
+    };
+    sleep(&mut client, 10, 0.05);
+    // Until both are in closed intervals.
+    let closed = |pooler: &Pooler, least: f64| {
+        let all = items(pooler, "/api/v1/history?limit=1000");
+        let closed = &all[..all.len().saturating_sub(1)];
+        let calls: f64 = closed.iter().map(|interval| interval["calls"].as_f64().unwrap()).sum();
+        (calls >= least).then(|| all.clone())
+    };
+    let all = wait_for("ten calls in closed intervals", || closed(&pooler, 10.0));
+    let ends: Vec<_> =
+        all.iter().map(|i| (i["from_unix_seconds"].as_f64().unwrap(), i["length_seconds"].as_f64().unwrap())).collect();
+    assert!(ends.windows(2).all(|pair| (pair[0].0 + pair[0].1 - pair[1].0).abs() < 0.01), "no gaps: {ends:?}");
+    let seconds: f64 = all.iter().map(|interval| interval["db_seconds"].as_f64().unwrap()).sum();
+    assert!((0.5..3.0).contains(&seconds), "{seconds}");
+    let detailed = items(&pooler, "/api/v1/history?detail=all&limit=1000");
+    let parts: Vec<_> = detailed.iter().flat_map(|i| i["statements"].as_array().unwrap()).collect();
+    let fingerprint = parts[0]["fingerprint"].as_str().unwrap().to_owned();
+    let of_one = items(&pooler, &format!("/api/v1/history?fingerprint={fingerprint}&limit=1000"));
+    let calls: u64 =
+        of_one.iter().flat_map(|i| i["statements"].as_array().unwrap()).map(|p| p["calls"].as_u64().unwrap()).sum();
+    assert_eq!(calls, 10);
+    assert!(items(&pooler, "/api/v1/history?to=1000").is_empty());
+    // The mend: the same statement, quicker.
+    let middle = wait_for("an interval without a call", || {
+        let all = items(&pooler, "/api/v1/history?limit=1000");
+        let (open, before) = (all.last()?, all.get(all.len().checked_sub(2)?)?);
+        (before["calls"] == 0 && open["calls"] == 0).then(|| before["from_unix_seconds"].as_f64().unwrap())
+    });
+    sleep(&mut client, 10, 0.001);
+    wait_for("twenty calls in closed intervals", || closed(&pooler, 20.0));
+    let compared = json(&pooler, &format!("/api/v1/compare?from={middle}&window_seconds=30"));
+    let (before, after) = (&compared["before"], &compared["after"]);
+    assert!(
+        before["known_seconds"].as_f64().unwrap() > 0.9 && after["known_seconds"].as_f64().unwrap() > 0.9,
+        "{compared}"
+    );
+    let change = &compared["statements"].as_array().unwrap().iter().find(|c| c["fingerprint"] == *fingerprint).unwrap();
+    assert!(
+        change["before_mean_seconds"].as_f64() > Some(0.045) && change["after_mean_seconds"].as_f64() < Some(0.045)
+    );
+    assert!(change["change_seconds_per_hour"].as_f64() < Some(0.0), "{compared}");
+    assert!(change["text"].as_str().unwrap().contains("pg_sleep"));
+    for wrong in
+        ["compare", "compare?from=x", "compare?from=5&to=4", "compare?from=5&window_seconds=0", "history?from=nan"]
+    {
+        assert_eq!(pooler.get(&format!("/api/v1/{wrong}")).0, 400, "{wrong}");
+    }
+    // After a restart it is still known.
+    client.terminate();
+    pooler.stop("TERM");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&fingerprint) && !text.contains(SECRET), "{text}");
+    let pooler = setup.start();
+    let calls = wait_for("the intervals of before", || {
+        let of_one = items(&pooler, &format!("/api/v1/history?fingerprint={fingerprint}&limit=1000"));
+        let parts = of_one.iter().flat_map(|i| i["statements"].as_array().unwrap());
+        Some(parts.map(|p| p["calls"].as_u64().unwrap()).sum::<u64>()).filter(|calls| *calls > 0)
+    });
+    assert_eq!(calls, 20);
 }

@@ -201,7 +201,8 @@ fn a_pool_that_clients_wait_for_is_too_small() {
     for pooler in [&small, &enough] {
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| times(&mut pooler.client("app"), 10, |_| "SELECT pg_sleep(0.03)".into()));
+                // So many that the waits for the first logins do not count.
+                scope.spawn(|| times(&mut pooler.client("app"), 30, |_| "SELECT pg_sleep(0.03)".into()));
             }
         });
     }
@@ -319,6 +320,46 @@ fn lock_trouble_is_counted_by_what_it_was() {
     other.simple("SELECT id FROM lk FOR UPDATE NOWAIT").unwrap_err();
     let cause = found(&pooler, "lock_errors", "55P03");
     assert!(cause["evidence"].as_str().unwrap().contains("3 lock timeouts"), "{cause}");
+}
+
+#[test]
+fn waits_for_locks_are_told_from_slow_statements_and_the_holder_is_named() {
+    let pooler = start();
+    let (mut holder, mut other) = (pooler.client("app"), pooler.client("app"));
+    holder.simple("CREATE TABLE lw_stock (id int PRIMARY KEY, n int)").unwrap();
+    holder.simple("CREATE TABLE lw_slow (id int)").unwrap();
+    holder.simple("INSERT INTO lw_stock SELECT i, 0 FROM generate_series(1, 3) i").unwrap();
+    times(&mut other, 40, |_| "UPDATE lw_stock SET n = n + 1 WHERE id = 1".into());
+    // Slow each time, without a wait.
+    holder.simple("INSERT INTO lw_slow VALUES (1)").unwrap();
+    times(&mut other, 22, |_| "UPDATE lw_slow SET id = 1 FROM pg_sleep(0.025)".into());
+    for _ in 0..3 {
+        holder.simple("BEGIN").unwrap();
+        holder.simple("UPDATE lw_stock SET n = 0 WHERE id = 1").unwrap();
+        let address = pooler.address();
+        let waiting = std::thread::spawn(move || {
+            let mut client = raw::Client::open(address, "app", cluster::PASSWORD, cluster::DATABASE).unwrap();
+            client.simple("UPDATE lw_stock SET n = n + 1 WHERE id = 1").unwrap();
+        });
+        wait_for("the holder to have idled for long", || {
+            let (_, body) = pooler.get("/api/v1/pools");
+            let pools: Value = serde_json::from_str(&body).unwrap();
+            let holders = pools["items"][0]["holders"].as_array()?;
+            let idle = holders.iter().find(|held| held["state"] == "idle in transaction")?;
+            let waits = holders.iter().find(|held| held["state"] == "running")?;
+            (idle["state_seconds"].as_f64()? > 1.0 && waits["state_seconds"].as_f64()? > 0.4).then_some(())
+        });
+        holder.simple("COMMIT").unwrap();
+        waiting.join().unwrap();
+    }
+    let cause = found(&pooler, "lock_wait", "lw_stock");
+    assert_eq!((&cause["probable"], number(&cause, "waits")), (&true.into(), 3.0), "{cause}");
+    let evidence = cause["evidence"].as_str().unwrap();
+    assert!(evidence.contains("idled after UPDATE lw_stock"), "{evidence}");
+    assert!(seconds(&cause) > 1.0, "{cause}");
+    let slow = found(&pooler, "slow_query", "lw_slow");
+    assert!(number(&slow, "mean_seconds") > 0.02);
+    assert!(of(&causes(&pooler), "lock_wait", "lw_slow").is_empty());
 }
 
 #[test]

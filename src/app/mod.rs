@@ -1,5 +1,6 @@
 //! Wires everything: listeners, workers, the HTTP thread, signals, drain.
 
+mod history;
 mod keeper;
 mod signals;
 mod worker;

@@ -134,6 +134,8 @@ fn assemble(raw: &Raw) -> Config {
             top_fingerprints: filled(&insight.top_fingerprints).size(),
             max_findings: filled(&insight.max_findings).size(),
             id_tags: filled(&insight.id_tags),
+            history_interval: filled(&insight.history_interval),
+            history_file: given(&insight.history_file),
         },
         log: LogConfig { json: filled(&raw.log.format).0, level: filled(&raw.log.level) },
         secret_files: Vec::new(),

@@ -264,6 +264,13 @@ pub const KEYS: &[Key] = &[
         "SQL comment tags (sqlcommenter) whose change begins a new unit of work, besides `traceparent`: for example \
          `request_id`. Their values are hashed, never shown."),
 
+    key(Insight, "history_interval", "1min", false, |c| format_duration(c.insight.history_interval),
+        "Length of an interval of the history, a second at least. The last 1440 are kept in memory: a day of minutes."),
+    key(Insight, "history_file", "", false, |c| path(&c.insight.history_file),
+        "A file that the history survives a restart in: numbers, ids and names of databases, no statement text. Bounded (some \
+         MB), readable by its owner only. The interval that is open at the end is lost; when the file cannot be written \
+         the history goes on in memory. Empty: none."),
+
     key(Log, "format", "text", false, |c| if c.log.json { "json" } else { "text" }.into(),
         "`text` for people, `json` for log collectors. Both go to standard error."),
     key(Log, "level", "info", false, |c| c.log.level.to_string(),

@@ -368,6 +368,10 @@ pub struct InsightConfig {
     pub max_findings: usize,
     /// Tag keys whose change starts a new unit of work.
     pub id_tags: Vec<String>,
+    /// Length of an interval of the history.
+    pub history_interval: Duration,
+    /// The file that the history survives a restart in.
+    pub history_file: Option<PathBuf>,
 }
 
 /// As of a configuration that says nothing.

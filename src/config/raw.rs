@@ -89,6 +89,8 @@ section! {
         top_fingerprints: Number<0, 1_000>,
         max_findings: Number<16, 65_536>,
         id_tags: Vec<String>,
+        history_interval: Duration,
+        history_file: PathBuf,
     }
 }
 

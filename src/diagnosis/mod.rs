@@ -57,6 +57,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("cache_candidate", "reads that repeat the same values of tables that hardly change"),
     ("many_queries", "very many statements in one request"),
     ("savepoint_storm", "very many savepoints in one transaction"),
+    ("lock_wait", "a statement that locks rows and is quick, but for a few times when it waited"),
     ("lock_errors", "deadlocks, lock timeouts, serialization failures"),
     ("connection_overhead", "a new connection for nearly every request"),
     ("pool_too_small", "clients wait for server connections"),
@@ -121,14 +122,16 @@ impl Cause {
     /// 12 hex digits: the same cause has the same on every instance and after every restart.
     pub fn id(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        let route = self.routes.first().filter(|_| self.fingerprint.is_none() && self.finding.is_none());
+        let placeless = self.fingerprint.is_none() && self.finding.is_none();
+        let route = self.routes.first().filter(|_| placeless);
+        let user = self.user.as_deref().filter(|_| placeless);
         let parts = [
             self.kind,
             &self.database,
-            self.user.as_deref().unwrap_or(""),
+            user.unwrap_or(""),
             route.map_or("", |route| route),
             self.finding.as_deref().unwrap_or(""),
-            &self.fingerprint.map_or_else(String::new, |fingerprint| fingerprint.to_string()),
+            &self.fingerprint.filter(|_| self.finding.is_none()).map_or_else(String::new, |f| f.to_string()),
         ];
         // FNV-1a.
         for byte in parts.iter().flat_map(|part| part.bytes().chain([0xff])) {
@@ -137,6 +140,9 @@ impl Cause {
         format!("{:012x}", hash >> 16)
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// Sorts by what can be got back; what costs nothing yet comes last, in the order of [`KINDS`].
 pub(crate) fn rank(causes: &mut [Cause]) {

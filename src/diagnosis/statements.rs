@@ -22,6 +22,11 @@ const PAGE_ROWS: f64 = 1_000.0;
 /// Columns and bytes a row from which `only()` is worth a thought.
 const WIDE_COLUMNS: usize = 20;
 const WIDE_ROW_BYTES: f64 = 2_048.0;
+/// An execution this long, and this many times the median, of a statement that locks rows probably waited for a lock.
+/// The bound of a bucket next to 100 ms.
+pub(crate) const LOCK_WAIT_US: u64 = 3 << 15;
+const LOCK_WAIT_TIMES: f64 = 10.0;
+const MIN_LOCK_WAITS: u64 = 3;
 /// A pause in a transaction that is one too many, and their share of the time that are, microseconds and part of one.
 const LONG_PAUSE_MS: u32 = 1_000;
 const PAUSED_SHARE: f64 = 0.01;
@@ -55,7 +60,40 @@ pub(crate) fn causes(window: &Window<'_>) -> Vec<Cause> {
         }
         found.extend(slow);
     }
+    name_holders(window, &mut found);
     found
+}
+
+/// Who waits for locks is told who probably held them: transactions that idled after a write of the same table.
+fn name_holders(window: &Window<'_>, found: &mut [Cause]) {
+    let of = |cause: &Cause| {
+        let statements = &window.facts.statements;
+        statements
+            .iter()
+            .find(|one| cause.fingerprint == Some(Fingerprint(one.key.1)) && one.database == cause.database)
+    };
+    let holders: Vec<_> = found
+        .iter()
+        .filter(|cause| cause.kind == "idle_in_transaction")
+        .filter_map(of)
+        .filter(|one| locks_rows(&one.described.shape))
+        .collect();
+    for cause in found.iter_mut().filter(|cause| cause.kind == "lock_wait") {
+        let Some(waiter) = of(cause) else { continue };
+        let holder = holders
+            .iter()
+            .find(|holder| holder.database == waiter.database && holder.described.table() == waiter.described.table());
+        if let Some(holder) = holder {
+            let routes = holder.routes.iter().map(|route| format!(", route {route}")).collect::<String>();
+            let shown = shown(&holder.described);
+            cause.evidence.push_str(&format!("; probably for transactions that idled after {shown}{routes}"));
+        }
+    }
+}
+
+/// Whether a statement waits for others that write the same rows.
+fn locks_rows(shape: &Shape) -> bool {
+    matches!(shape.operation, Operation::Update | Operation::Delete) || shape.for_update
 }
 
 fn cause(kind: &'static str, one: &StatementFacts) -> Cause {
@@ -103,6 +141,9 @@ fn slowness(window: &Window<'_>, one: &StatementFacts, grown: &StatementSums) ->
     }
     let load = Load::new(one, grown);
     let saved = |left_us: f64| window.hourly(((load.mean_us - left_us).max(0.0) * grown.calls as f64) as u64);
+    if let Some(cause) = waited(window, one, grown, &load) {
+        return Some(cause);
+    }
     let mut found = read_too_much(one, grown, &load, |share| window.hourly(grown.time_us) * share);
     if found.is_none() && load.is_slow(grown.calls) {
         found = Some(too_slow(one, &load, shape));
@@ -119,6 +160,34 @@ fn slowness(window: &Window<'_>, one: &StatementFacts, grown: &StatementSums) ->
         ("rows_per_call", load.rows),
     ]);
     Some(cause)
+}
+
+/// A statement that locks rows, quick but for a few times.
+fn waited(window: &Window<'_>, one: &StatementFacts, grown: &StatementSums, load: &Load) -> Option<Cause> {
+    let least = (load.p50_us * LOCK_WAIT_TIMES).max(LOCK_WAIT_US as f64) as u64;
+    let (waits, spent) = one.detail.spread.above(least, one.max_us);
+    // Of the window as well, not only of all time.
+    let recent = waits.min(grown.long);
+    if !locks_rows(&one.described.shape)
+        || grown.calls < MIN_CALLS
+        || recent < MIN_LOCK_WAITS
+        || waits * 4 > one.total.calls
+    {
+        return None;
+    }
+    let (longest, usual) = (one.max_us as f64 / 1e6, load.p50_us / 1e3);
+    Some(Cause {
+        probable: true,
+        recoverable: window.hourly(spent.min(grown.time_us)),
+        evidence: format!(
+            "{waits} of {} executions took 100 ms and more, {longest:.1} s at most; half of them less than {usual:.1} ms",
+            one.total.calls
+        ),
+        numbers: [("waits", waits as f64), ("longest_seconds", longest), ("p50_seconds", load.p50_us / 1e6)].into(),
+        mend: words::LOCKS.to_owned(),
+        code: words::LOCKS_CODE.to_owned(),
+        ..cause("lock_wait", one)
+    })
 }
 
 /// A slow statement that reads no more than it should.

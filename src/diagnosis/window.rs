@@ -35,6 +35,8 @@ pub(crate) struct StatementSums {
     pub(crate) idle_count: u64,
     pub(crate) large: u64,
     pub(crate) parses: u64,
+    /// Executions of 100 ms and more.
+    pub(crate) long: u64,
 }
 
 /// Counters of one route that are compared.
@@ -100,6 +102,7 @@ impl Window<'_> {
             idle_count: now.idle_count - then.idle_count,
             large: now.large.saturating_sub(then.large),
             parses: now.parses - then.parses,
+            long: now.long.saturating_sub(then.long),
         }
     }
 
@@ -171,6 +174,13 @@ impl Diagnosis {
         }
     }
 
+    /// Makes everything that was counted so far old.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, sources: &Sources<'_>) {
+        let facts = sources.insight.facts();
+        *self.kept() = [moment(sources, &facts), moment(sources, &facts)];
+    }
+
     /// All causes, ranked, and the length of the window they were seen in.
     pub fn causes(&self, sources: &Sources<'_>) -> (Duration, Vec<Cause>) {
         let facts = sources.insight.facts();
@@ -200,6 +210,7 @@ fn moment(sources: &Sources<'_>, facts: &Facts) -> Moment {
             idle_count: detail.idle_count,
             large: detail.large,
             parses: detail.parses,
+            long: detail.spread.above(super::statements::LOCK_WAIT_US, one.max_us).0,
         };
         (one.key, sums)
     });

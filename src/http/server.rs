@@ -43,7 +43,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// What `/` says.
 const INDEX: &str = "pgsluice\n\n\
     /metrics   metrics for Prometheus\n\
-    /api/v1    causes, findings, queries, tables, routes, pools, pins, status as JSON\n\
+    /api/v1    causes, findings, queries, tables, routes, pools, pins, history, status as JSON\n\
     /healthz   200 while the process is alive (also /livez)\n\
     /readyz    200 when clients should be sent here\n\
     /startupz  200 once every address is listened at\n";

@@ -11,6 +11,7 @@ use super::sample::Sample;
 use super::stats::BURST;
 
 /// One cause, seen in one or more bursts.
+#[derive(Clone)]
 pub(crate) struct Finding {
     pub(crate) key: u64,
     pub(crate) kind: Kind,
@@ -37,7 +38,7 @@ pub(crate) struct Finding {
     /// Has series of its own.
     pub(crate) shown: bool,
     /// The costliest burst of the best confidence.
-    pub(crate) sample: Option<Box<Sample>>,
+    pub(crate) sample: Option<Arc<Sample>>,
     pub(crate) logged: Option<u64>,
     pub(crate) logged_severity: Severity,
 }

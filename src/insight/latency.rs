@@ -81,6 +81,12 @@ impl Latency {
 }
 
 impl Spread {
+    /// Executions in the buckets that begin at this or above, and how long they took together at least, microseconds.
+    pub(crate) fn above(&self, us: u64, max_us: u64) -> (u64, u64) {
+        let tail = self.0.iter().enumerate().filter(|(at, _)| lower(*at) >= us);
+        tail.fold((0, 0), |(calls, sum), (at, count)| (calls + count, sum + count * lower(at).min(max_us)))
+    }
+
     /// The value below which this share of executions lies, in seconds; `max_us` is the longest seen. 0 without any.
     pub(crate) fn quantile(&self, share: f64, max_us: u64) -> f64 {
         let total: u64 = self.0.iter().sum();
@@ -127,6 +133,8 @@ mod tests {
             assert!((found / seconds - 1.0).abs() < 0.15, "{share}: {found} instead of {seconds}");
         }
         assert!(spread.quantile(1.0, 100_000) <= 0.1, "never above the longest");
+        let (calls, sum) = spread.above(3 << 14, 100_000);
+        assert!(calls == 509 && (49_152..75_000).contains(&(sum / calls)), "{calls} {sum}");
         latency.clear();
         latency.observe(40_000_000);
         let mut spread = Spread::default();

@@ -100,3 +100,46 @@ fn capital(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insight::Text;
+    use crate::sql::{LexSettings, RawSql, Statement};
+
+    fn described(sql: &str) -> Described {
+        let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+        Described::new(&Statement::default(), Text { sql: RawSql(sql.as_bytes()), lex })
+    }
+
+    #[test]
+    fn the_code_names_models_and_fields() {
+        let books = described(r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book""#);
+        let author = described(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 1 LIMIT 21"#);
+        let of_author = described(r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."author_id" = 1"#);
+        let save = described(r#"UPDATE "shop_book" SET "title" = 'x', "author_id" = 2 WHERE "shop_book"."id" = 1"#);
+        for (kind, relation, child, parent, code) in [
+            (Kind::NPlusOne, Relation::Fk, &author, Some(&books), r#"Book.objects.select_related("author")"#),
+            (
+                Kind::NPlusOne,
+                Relation::ReverseFk,
+                &of_author,
+                Some(&author),
+                r#"Author.objects.prefetch_related("book_set")"#,
+            ),
+            (Kind::NPlusOne, Relation::Count, &of_author, None, r#"queryset.annotate(n=Count("book", distinct=True))"#),
+            (Kind::NPlusOne, Relation::GetPk, &author, None, "author_by_id = Author.objects.in_bulk(ids)"),
+            (
+                Kind::WriteLoop,
+                Relation::Update,
+                &save,
+                None,
+                r#"Book.objects.bulk_update(objects, ["title", "author"], batch_size=1000)"#,
+            ),
+            (Kind::WriteLoop, Relation::Other, &save, None, ""),
+        ] {
+            assert_eq!(snippet(kind, relation, Some(child), parent), code, "{relation:?}");
+        }
+        assert_eq!(snippet(Kind::NPlusOne, Relation::Fk, None, None), "");
+    }
+}

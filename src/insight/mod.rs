@@ -19,6 +19,7 @@ mod describe;
 mod event;
 mod facts;
 mod findings;
+mod history;
 mod judge;
 mod latency;
 mod mend;
@@ -54,6 +55,7 @@ pub use advice::Relation;
 pub(crate) use describe::Described;
 pub use event::{BurstEvent, Evidence};
 pub(crate) use facts::{Facts, StatementFacts};
+pub use history::{FindingPart, Interval, IntervalTotals, MAX_INTERVALS, StatementPart};
 pub use judge::{Confidence, Kind, Severity};
 pub(crate) use mend::{field, model};
 pub use overview::{Health, RouteView, TableView};
@@ -103,6 +105,7 @@ pub struct Insight {
     pub(crate) registry: Mutex<registry::Registry>,
     pub(crate) findings: Mutex<findings::Findings>,
     publisher: Mutex<publish::Publisher>,
+    pub(crate) history: Mutex<history::History>,
     sink: RwLock<Option<BurstSink>>,
 }
 
@@ -122,6 +125,7 @@ impl Insight {
             registry: Mutex::new(registry::Registry::new(config.max_fingerprints)),
             findings: Mutex::new(findings::Findings::new(config.max_findings)),
             publisher: Mutex::new(publish::Publisher::new(config)),
+            history: Mutex::default(),
             sink: RwLock::new(None),
         })
     }

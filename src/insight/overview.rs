@@ -204,6 +204,7 @@ impl Insight {
                 ("units", units * size_of::<Unit>() + units.min(WARM_UNITS) * Runs::size()),
                 ("registry", registry),
                 ("findings", finding_bytes),
+                ("history", lock(&self.history).bytes()),
                 ("series", series_bytes + workers.iter().map(|worker| worker.bytes()).sum::<usize>()),
             ],
             fingerprints,

@@ -9,7 +9,7 @@ use crate::sql::Fingerprint;
 /// Routes remembered; later ones share [`OTHER_ROUTE`].
 const MAX_ROUTES: usize = 1_024;
 /// Number of the route `other`.
-const OTHER_ROUTE: u32 = 1;
+pub(crate) const OTHER_ROUTE: u32 = 1;
 
 /// Texts and routes.
 pub(crate) struct Registry {

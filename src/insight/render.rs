@@ -1,18 +1,14 @@
 //! Prometheus text of what insight counts. Bounded label sets start at 0, so that `increase()` sees the first event.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::findings::BurstCounts;
 use super::judge::{Confidence, Kind};
 use super::page::{MICRO, Page, escape};
 use super::publish::{MAX_FINDING_SERIES, Publisher};
 
-use super::runs::Runs;
 use super::stats::{BURST, OPERATIONS, Reading};
-use super::table::{Counters, WorkerTable};
-use super::unit::Unit;
-use super::worker::WARM_UNITS;
+use super::table::Counters;
 use super::{Insight, lock};
 use crate::sql::FINGERPRINT_VERSION;
 
@@ -26,11 +22,10 @@ impl Insight {
         let books = self.fold();
         self.fingerprint_families(&mut page, &books);
         self.table_family(&mut page, &books);
-        let (series, book_bytes, evictions, overflow) =
-            (books.series.len(), books.bytes(), books.evictions, books.overflow);
+        let overflow = books.overflow;
         drop(books);
         self.finding_families(&mut page);
-        page.itself(self, series, book_bytes, evictions, overflow);
+        page.itself(self, overflow);
     }
 
     fn fingerprint_families(&self, page: &mut Page<'_>, books: &Publisher) {
@@ -167,71 +162,29 @@ impl Page<'_> {
         }
     }
 
-    fn itself(&mut self, insight: &Insight, series: usize, book_bytes: usize, evictions: u64, overflow: u64) {
-        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
-            self.workers.iter().map(|worker| pick(worker).load(Relaxed)).sum()
-        };
-        let nanos = sum(|w| &w.itself.nanos);
-        let slot_evictions = sum(|w| &w.itself.slot_evictions);
-        let without_slot = sum(|w| &w.itself.overflow);
-        let units: u64 = sum(|w| &w.itself.units_allocated);
-        self.readings();
-        self.single("insight_seconds_total", "counter", "Time spent in the detector, sampled.", nanos as f64 * 1e-9);
-        self.memory(insight, units as usize, book_bytes);
-        self.single("insight_fingerprints", "gauge", "Fingerprints remembered.", series as f64);
-        self.single("insight_fingerprint_evictions_total", "counter", "Fingerprints evicted.", evictions as f64);
-        self.single(
-            "insight_slot_evictions_total",
-            "counter",
-            "Runs dropped from a unit for lack of slots.",
-            slot_evictions as f64,
-        );
-        self.family("insight_series_overflow_total", "counter", "Observations accounted to other for lack of room.");
-        let _ = writeln!(
-            self.out,
-            "pgsluice_insight_series_overflow_total{{family=\"fingerprint\"}} {}",
-            without_slot + overflow
-        );
-        let on = f64::from(u8::from(insight.enabled()));
-        self.single("insight_sample_ratio", "gauge", "Share of units inspected (1 = all, 0 = switched off).", on);
-        self.single(
-            "insight_fingerprint_version",
-            "gauge",
-            "Version of the fingerprint's hash form.",
-            f64::from(FINGERPRINT_VERSION),
-        );
-    }
-
-    /// How statements were read.
-    fn readings(&mut self) {
-        let sum = |pick: fn(&WorkerTable) -> &AtomicU64| -> u64 {
-            self.workers.iter().map(|worker| pick(worker).load(Relaxed)).sum()
-        };
-        let results = [
-            ("lexed", sum(|w| &w.itself.lexed)),
-            ("cached", sum(|w| &w.itself.cached)),
-            ("truncated", sum(|w| &w.itself.truncated)),
-            ("unlexed", sum(|w| &w.itself.unlexed)),
-            ("disabled", sum(|w| &w.itself.disabled)),
-        ];
+    fn itself(&mut self, insight: &Insight, overflow: u64) {
+        let health = insight.health();
         self.family("insight_statements_total", "counter", "How statements were fingerprinted.");
-        for (result, count) in results {
+        for (result, count) in health.statements {
             let _ = writeln!(self.out, "pgsluice_insight_statements_total{{result=\"{result}\"}} {count}");
         }
-    }
-
-    fn memory(&mut self, insight: &Insight, units: usize, book_bytes: usize) {
-        let registry = lock(&insight.registry).bytes();
-        let findings = lock(&insight.findings).bytes();
+        self.single("insight_seconds_total", "counter", "Time spent in the detector, sampled.", health.seconds);
         self.family("insight_memory_bytes", "gauge", "Memory held by insight.");
-        for (part, bytes) in [
-            ("units", units * std::mem::size_of::<Unit>() + units.min(WARM_UNITS) * Runs::size()),
-            ("registry", registry),
-            ("findings", findings),
-            ("series", book_bytes + self.workers.iter().map(|worker| worker.bytes()).sum::<usize>()),
-        ] {
+        for (part, bytes) in health.memory {
             let _ = writeln!(self.out, "pgsluice_insight_memory_bytes{{part=\"{part}\"}} {bytes}");
         }
+        let evictions = health.fingerprint_evictions as f64;
+        self.single("insight_fingerprints", "gauge", "Fingerprints remembered.", health.fingerprints as f64);
+        self.single("insight_fingerprint_evictions_total", "counter", "Fingerprints evicted.", evictions);
+        let help = "Runs dropped from a unit for lack of slots.";
+        self.single("insight_slot_evictions_total", "counter", help, health.slot_evictions as f64);
+        self.family("insight_series_overflow_total", "counter", "Observations accounted to other for lack of room.");
+        let overflow = health.overflow + overflow;
+        let _ = writeln!(self.out, "pgsluice_insight_series_overflow_total{{family=\"fingerprint\"}} {overflow}");
+        let on = f64::from(u8::from(insight.enabled()));
+        self.single("insight_sample_ratio", "gauge", "Share of units inspected (1 = all, 0 = switched off).", on);
+        let version = f64::from(FINGERPRINT_VERSION);
+        self.single("insight_fingerprint_version", "gauge", "Version of the fingerprint's hash form.", version);
     }
 }
 

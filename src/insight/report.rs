@@ -201,7 +201,7 @@ impl Insight {
             return;
         };
         if finding.sample.as_ref().is_none_or(|known| known.gives_way_to(burst)) {
-            finding.sample = Some(Box::new(sample()));
+            finding.sample = Some(Arc::new(sample()));
         }
         finding.take_in(burst);
         let due =

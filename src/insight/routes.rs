@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use super::stats::{Histogram, LATENCY_US, UNIT};
 use super::table::bump;
 
-/// (database, route) pairs counted apart; the rest is counted under the first slot, as untagged of the first database.
+/// (database, route) pairs counted apart; the rest is counted under the first slot, as `other` of the first database.
 const MAX_SLOTS: usize = 1_024;
 
 /// What units of one (database, route) did. Times in microseconds.
@@ -114,6 +114,7 @@ impl RouteIndex {
         }
         let next = table.len.load(Relaxed);
         if next >= MAX_SLOTS {
+            table.slot(0).route.store(super::registry::OTHER_ROUTE, Relaxed);
             return 0;
         }
         let stats = table.slot(next as u32);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::describe::Described;
+use super::findings::Finding;
 use super::judge::{Confidence, Kind, Severity};
 use super::sample::Sample;
 use super::{Insight, lock, mend};
@@ -51,52 +53,29 @@ pub struct FindingView {
     /// Seconds since the epoch.
     pub last_seen: f64,
     /// The costliest burst of the best confidence.
-    pub sample: Option<Sample>,
+    pub sample: Option<Arc<Sample>>,
 }
 
 impl Insight {
-    /// All findings, most severe first, then by what they cost.
+    /// All findings, most severe first, then by what they cost. Words are made after the locks have been let go.
     pub fn findings(&self) -> Vec<FindingView> {
         let names = self.database_names();
-        let mut views: Vec<FindingView> = {
-            let findings = lock(&self.findings);
+        let findings: Vec<Finding> = lock(&self.findings).by_key.values().cloned().collect();
+        let known: Vec<Known> = {
             let registry = lock(&self.registry);
-            let text = |fp: &u64| registry.get(*fp).map_or_else(String::new, |known| known.display.to_string());
-            findings
-                .by_key
-                .values()
-                .map(|finding| {
-                    let child = finding.fingerprints.first().and_then(|fp| registry.get(*fp));
-                    let parent = finding.parent.and_then(|fp| registry.get(fp));
-                    FindingView {
-                        id: format!("{:012x}", finding.key),
-                        kind: finding.kind,
-                        confidence: finding.confidence,
-                        severity: finding.severity,
-                        database: names
-                            .get(usize::from(finding.database))
-                            .cloned()
-                            .unwrap_or_else(|| Arc::from("other")),
-                        route: registry.route_name(finding.route),
-                        fingerprints: finding.fingerprints.iter().map(|fp| Fingerprint(*fp)).collect(),
-                        texts: finding.fingerprints.iter().map(text).collect(),
-                        parent: finding.parent.map(Fingerprint),
-                        parent_text: parent.as_ref().map(|known| known.display.to_string()),
-                        tables: finding.tables.iter().map(|table| table.to_string()).collect(),
-                        relation: finding.relation.name(),
-                        advice: Arc::clone(&finding.advice),
-                        mend: mend::snippet(finding.kind, finding.relation, child.as_deref(), parent.as_deref()),
-                        bursts: finding.bursts,
-                        queries: finding.queries,
-                        n: (finding.min_n, finding.max_n, finding.last_n),
-                        avoidable_seconds: finding.avoidable_us as f64 / 1e6,
-                        first_seen: finding.first_seen,
-                        last_seen: finding.last_seen,
-                        sample: finding.sample.as_deref().cloned(),
-                    }
-                })
-                .collect()
+            let known = |finding: &Finding| Known {
+                route: registry.route_name(finding.route),
+                texts: finding.fingerprints.iter().map(|fp| registry.get(*fp)).collect(),
+                parent: finding.parent.and_then(|fp| registry.get(fp)),
+            };
+            findings.iter().map(known).collect()
         };
+        let name = |id: u16| names.get(usize::from(id)).cloned().unwrap_or_else(|| Arc::from("other"));
+        let mut views: Vec<_> = findings
+            .into_iter()
+            .zip(known)
+            .map(|(finding, known)| view(name(finding.database), finding, known))
+            .collect();
         views.sort_by(|a, b| {
             b.severity
                 .cmp(&a.severity)
@@ -104,5 +83,41 @@ impl Insight {
                 .then_with(|| a.id.cmp(&b.id))
         });
         views
+    }
+}
+
+/// What the registry knows of a finding.
+struct Known {
+    route: Option<Arc<str>>,
+    texts: Vec<Option<Arc<Described>>>,
+    parent: Option<Arc<Described>>,
+}
+
+fn view(database: Arc<str>, finding: Finding, known: Known) -> FindingView {
+    let text =
+        |known: &Option<Arc<Described>>| known.as_ref().map_or_else(String::new, |known| known.display.to_string());
+    let child = known.texts.first().and_then(|text| text.as_deref());
+    FindingView {
+        id: format!("{:012x}", finding.key),
+        kind: finding.kind,
+        confidence: finding.confidence,
+        severity: finding.severity,
+        database,
+        route: known.route,
+        mend: mend::snippet(finding.kind, finding.relation, child, known.parent.as_deref()),
+        texts: known.texts.iter().map(text).collect(),
+        fingerprints: finding.fingerprints.into_iter().map(Fingerprint).collect(),
+        parent: finding.parent.map(Fingerprint),
+        parent_text: known.parent.map(|known| known.display.to_string()),
+        tables: finding.tables.iter().map(|table| table.to_string()).collect(),
+        relation: finding.relation.name(),
+        advice: finding.advice,
+        bursts: finding.bursts,
+        queries: finding.queries,
+        n: (finding.min_n, finding.max_n, finding.last_n),
+        avoidable_seconds: finding.avoidable_us as f64 / 1e6,
+        first_seen: finding.first_seen,
+        last_seen: finding.last_seen,
+        sample: finding.sample,
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::object::{Object, Told};
-use super::{causes, findings, pools, queries, routes, status};
+use super::{causes, findings, history, pools, queries, routes, status};
 use crate::client::Process;
 
 /// What every path of this version begins with.
@@ -97,6 +97,8 @@ pub const ALL: &[Endpoint] = &[
     routes::ENDPOINT,
     pools::ENDPOINT,
     pools::PINS,
+    history::HISTORY,
+    history::COMPARE,
     status::ENDPOINT,
 ];
 

@@ -195,11 +195,11 @@ fn finding(f: FindingView) -> Finding {
         last_seen_unix_seconds: f.last_seen,
         advice: f.advice.to_string(),
         mend: f.mend,
-        example: f.sample.map(example),
+        example: f.sample.as_deref().map(example),
     }
 }
 
-fn example(sample: Sample) -> Example {
+fn example(sample: &Sample) -> Example {
     let evidence = sample.evidence;
     Example {
         at_unix_seconds: sample.at,

@@ -7,6 +7,7 @@
 //! | [`findings`], [`queries`], [`routes`] | what insight found and counts |
 //! | [`causes`] | the ranked list of what to mend |
 //! | [`pools`] | pools, who holds what, who is pinned |
+//! | [`history`] | what was counted when |
 //! | [`status`] | the process and insight itself |
 //! | [`docs`] | `docs/api.md` |
 //!
@@ -16,6 +17,7 @@ pub mod causes;
 pub mod docs;
 pub mod endpoint;
 pub mod findings;
+pub mod history;
 pub mod object;
 pub mod pools;
 pub mod queries;

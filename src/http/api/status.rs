@@ -64,7 +64,7 @@ object! {
         statements: BTreeMap<String, u64>,
         /// Time in the detector, sampled.
         cpu_seconds: f64,
-        /// Memory by part: `units`, `registry`, `findings`, `series`.
+        /// Memory by part: `units`, `registry`, `findings`, `history`, `series`.
         memory_bytes: BTreeMap<String, usize>,
         /// Fingerprints remembered.
         fingerprints: usize,

@@ -145,3 +145,46 @@ fn the_scrape_is_well_formed() {
     assert!(page.contains("pgsluice_nplusone_finding_info{"), "{page}");
     assert!(page.contains(r#"shape="reverse_fk""#), "{page}");
 }
+
+#[test]
+fn minted_routes_and_statements_hold_bounded_memory() {
+    let config = InsightConfig { max_fingerprints: 5_000, ..InsightConfig::default() };
+    let mut client = Client::with(&config);
+    for number in 0..3_000 {
+        client.query(&format!("SELECT 1 /*route='r{number}x'*/"), 1);
+        client.query(&format!("SELECT x FROM t{number} WHERE a IN (1, 2) /*route='r{number}x'*/"), 2_000);
+        if number % 90 == 0 {
+            client.wait_ms(61_000);
+            client.insight.sweep();
+        }
+        if number % 20 == 0 {
+            client.insight.close_interval(f64::from(number) * 60.0);
+        }
+    }
+    client.finish();
+    let routes = client.insight.routes();
+    assert!(routes.len() <= 1_024, "{}", routes.len());
+    assert_eq!(routes.iter().map(|route| route.requests).sum::<u64>(), 3_000, "each unit is counted once");
+    assert!(client.insight.intervals().len() <= MAX_INTERVALS);
+    let memory: usize = client.insight.health().memory.iter().map(|(_, bytes)| bytes).sum();
+    assert!(memory < 11 << 20, "{memory} bytes: {:?}", client.insight.health().memory);
+}
+
+#[test]
+fn an_evicted_slot_begins_anew_for_its_next_owner() {
+    let mut client = Client::new();
+    for number in 0..150 {
+        client.query(&format!("SELECT x FROM slow_{number}"), 2_000);
+    }
+    // All of them are pushed out by newer ones.
+    for round in 0..30 {
+        client.wait_ms(61_000);
+        (0..150).for_each(|number| client.query(&format!("SELECT x FROM t{round}_{number}"), 1));
+        client.insight.sweep();
+    }
+    let all = client.insight.fingerprints(FingerprintOrder::Calls, usize::MAX);
+    let (old, young): (Vec<_>, Vec<_>) = all.iter().partition(|view| view.text.contains("FROM slow_"));
+    assert!(old.len() < 140 && young.len() > 100, "{} {}", old.len(), young.len());
+    assert!(young.iter().all(|view| view.large == 0 && view.p99_seconds < 0.001), "nothing of who was there before");
+    assert!(old.iter().all(|view| view.large == 1));
+}
