@@ -74,8 +74,8 @@ def findings(log, known, out):
 def live(options, files, known, out):
     with Servers() as servers:
         stub, port = free_port(), free_port()
-        servers.spawn("stub", [sys.executable, options.corpus / "stubserver.py", "--port", stub, "--speed", 0, "--quiet",
-                               "--corpus", *files], port=stub)
+        servers.spawn("stub", [sys.executable, TOOLS / "corpus_stub.py", options.corpus / "stubserver.py", "--port", stub,
+                               "--speed", 0, "--quiet", "--corpus", *files], port=stub)
         config = servers.dir / "pgsluice.toml"
         config.write_text(CONFIG.format(port=port, stub=stub, workers=options.workers))
         servers.spawn("pgsluice", [options.pgsluice, "run", "--config", config], port=port)

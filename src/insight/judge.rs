@@ -129,7 +129,7 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
         run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
     let score = parent.map_or(f32::MAX, |parent| parent.score);
     // Once a request each, however many requests.
-    if run.streak < context.config.min_count && !context.tagged {
+    if run.streak < context.config.min_count && run.streak * 2 <= run.n && !context.tagged {
         return Confidence::Low;
     }
     if is_poll(run, context) && score > EXACT {
@@ -148,7 +148,7 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     let held = run.held >= context.config.min_count;
     let shared = parent.is_some_and(|parent| shares_rows(run, &parent, context));
     let listed = (score <= EXACT || shared) && parent.is_some_and(|parent| parent.n * 5 <= run.n);
-    if !context.tagged && !held && !listed && run.hesitant * 3 >= (run.n - 1) * 2 {
+    if !context.tagged && !held && !listed && is_spread(run, context) {
         return Confidence::Low;
     }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
@@ -162,6 +162,13 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     } else {
         Confidence::Low
     }
+}
+
+/// Whether some statement along with it, or it itself, begins a request each time, too few executions in each.
+fn is_spread(run: &Run, context: &Context<'_>) -> bool {
+    let along = |other: &&Run| other.first <= run.last && other.last >= run.first;
+    run.is_head()
+        || context.runs.iter().filter(along).any(|other| other.is_head() && run.n < context.config.min_count * other.n)
 }
 
 /// Whether several look-ups by key share a parent's rows among them (a generic foreign key: one table for each type).

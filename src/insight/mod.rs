@@ -20,6 +20,7 @@ mod event;
 mod findings;
 mod judge;
 mod page;
+mod paths;
 mod publish;
 mod registry;
 mod render;

@@ -215,7 +215,8 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            if !unit.is_sure() && unit.watch.breaks(event.fingerprint) {
+            unit.watch.arrive(event.fingerprint, &mut worker.paths);
+            if !unit.is_tagged() && unit.watch.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }
             worker.units[at as usize].watch.observe(&event, worker.shared.config.max_period);

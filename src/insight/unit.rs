@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::tags::TagSet;
-use super::watch::Watch;
+use super::watch::{Lull, Watch};
 use crate::sql::{Operation, Statement, effect, flag};
 
 /// A unit never lasts longer than this.
@@ -230,9 +230,9 @@ impl Unit {
             return;
         }
         if gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit) {
-            self.watch.pause();
+            self.watch.pending(Lull::Pause);
         } else if gap > HESITATION_MIN_US.max(HESITATION_FACTOR * habit) {
-            self.watch.hesitate();
+            self.watch.pending(Lull::Hesitation);
         }
     }
 

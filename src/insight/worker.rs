@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::describe::Described;
 use super::judge::Context;
+use super::paths::Paths;
 use super::table::{Index, OTHER, WorkerTable, bump};
 use super::unit::{Boundary, Unit};
 use super::{Insight, TagSet, Text, lock};
@@ -36,6 +37,7 @@ pub struct WorkerInsight {
     loans: u32,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
+    pub(crate) paths: Paths,
     /// Calls of begin and complete, for sampling.
     calls: u32,
     /// Fingerprints of ROLLBACK and ABORT.
@@ -53,6 +55,7 @@ impl WorkerInsight {
             loans: 0,
             routes: HashMap::default(),
             key: RandomState::default(),
+            paths: Paths::new(),
             calls: 0,
             rollbacks: rollbacks(),
         }
