@@ -120,6 +120,8 @@ pub(crate) struct Unit {
     pub(crate) shortest_gap: u64,
     pub(crate) in_flight: InFlight,
     pub(crate) watch: Watch,
+    /// The client paused before it began.
+    pub(crate) rested: bool,
     /// Pause that ends it.
     pub(crate) idle_gap: u64,
 }
@@ -141,6 +143,7 @@ impl Unit {
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
             watch: Watch::new(),
+            rested: false,
             idle_gap: STALE_US,
         }
     }
@@ -221,6 +224,11 @@ impl Unit {
         if tags.route != 0 {
             self.tags.route = tags.route;
         }
+    }
+
+    /// Notes whether the client paused before the unit began; `gap` is 0 when it is its first.
+    pub(crate) fn begins_after(&mut self, gap: u64, habit: u64) {
+        self.rested = gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit);
     }
 
     /// Notes the client's pause before a statement, given its habit. No request begins inside a transaction.

@@ -177,7 +177,8 @@ impl WorkerInsight {
     pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
-        let (sure, tagged) = (unit.is_sure(), unit.is_tagged());
+        let (sure, rested, tagged) = (unit.is_sure(), unit.rested, unit.is_tagged());
+        unit.rested |= segment;
         let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
         let origin = super::report::Origin {
             database: unit.database,
@@ -191,7 +192,7 @@ impl WorkerInsight {
         } else {
             unit.watch.finish(shared.config.max_period)
         };
-        shared.report(&Context { config: &shared.config, sure, tagged, runs: runs.ended() }, &origin);
+        shared.report(&Context { config: &shared.config, sure, rested, tagged, runs: runs.ended() }, &origin);
         runs.judged();
     }
 
