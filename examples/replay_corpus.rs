@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! replay_corpus OUT_DIR FILE.jsonl[.gz]... [--gap-ms 20] [--gap-us-in-unit 60] [--query-us 250]
-//!               [--strip-sessions] [--strip-transactions] [--tags] [--low]
+//!               [--strip-sessions] [--strip-transactions] [--tags] [--low] [--noise-percent 10] [--noise-ms 3]
 //! ```
 //!
 //! A file holds one unit (request or job) a line: `{unit_id, session, route, queries: [{sql, rows, in_tx, error}]}`.
@@ -11,7 +11,8 @@
 //! `OUT_DIR/advice.jsonl` the findings with their advice, `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
 //! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--strip-transactions` BEGIN and
 //! COMMIT (one without ATOMIC_REQUESTS), `--tags` adds a route and a
-//! trace to each statement, `--low` also writes low confidence.
+//! trace to each statement, `--low` also writes low confidence. `--noise-percent` of the client's pauses are longer, by
+//! `--noise-ms` on average: a machine that is kept busy by other work.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -37,6 +38,8 @@ struct Options {
     autocommit: bool,
     tags: bool,
     low: bool,
+    noise: f64,
+    noise_us: f64,
 }
 
 fn options() -> Fallible<Options> {
@@ -50,6 +53,8 @@ fn options() -> Fallible<Options> {
         autocommit: false,
         tags: false,
         low: false,
+        noise: 0.0,
+        noise_us: 3_000.0,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -58,6 +63,8 @@ fn options() -> Fallible<Options> {
             "--gap-ms" => options.gap_us = (number()?? * 1e3) as u64,
             "--gap-us-in-unit" => options.inner_us = number()?? as u64,
             "--query-us" => options.query_us = number()?? as u64,
+            "--noise-percent" => options.noise = number()?? / 100.0,
+            "--noise-ms" => options.noise_us = number()?? * 1e3,
             "--strip-sessions" => options.strip = true,
             "--strip-transactions" => options.autocommit = true,
             "--tags" => options.tags = true,
@@ -111,6 +118,22 @@ struct Player {
     worker: pgsluice::insight::WorkerInsight,
     analyzer: Analyzer,
     sessions: HashMap<String, (SessionInsight, u64)>,
+    noise: Noise,
+}
+
+/// Longer pauses now and then, the same in each run.
+struct Noise(u64);
+
+impl Noise {
+    fn fraction(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Microseconds added to one pause.
+    fn delay(&mut self, options: &Options) -> u64 {
+        if self.fraction() < options.noise { (-self.fraction().max(1e-9).ln() * options.noise_us) as u64 } else { 0 }
+    }
 }
 
 impl Player {
@@ -149,7 +172,7 @@ impl Player {
             now += options.query_us;
             open = !options.autocommit && query["in_tx"].as_bool().unwrap_or(false);
             session.ready(&mut self.worker, if open { b'T' } else { b'I' }, now);
-            now += options.inner_us;
+            now += options.inner_us + self.noise.delay(options);
         }
         if open {
             session.ready(&mut self.worker, b'I', now);
@@ -227,7 +250,11 @@ fn main() -> Fallible<()> {
     let (findings, bursts, mut units) =
         (Mutex::new(create("findings.jsonl")?), Mutex::new(create("bursts.jsonl")?), create("units.jsonl")?);
     let least = if options.low { Confidence::Low } else { Confidence::Medium };
-    let insight = Insight::new(&InsightConfig::default());
+    let mut config = InsightConfig::default();
+    if options.low {
+        config.min_count_low_confidence = config.min_count;
+    }
+    let insight = Insight::new(&config);
     let texts = Texts::default();
     let known = Arc::clone(&texts);
     insight.set_burst_sink(Box::new(move |burst| {
@@ -244,7 +271,8 @@ fn main() -> Fallible<()> {
         }
     }));
     let worker = insight.worker();
-    let mut player = Player { texts, insight, worker, analyzer: Analyzer::new([1, 2]), sessions: HashMap::new() };
+    let mut player =
+        Player { texts, insight, worker, analyzer: Analyzer::new([1, 2]), sessions: HashMap::new(), noise: Noise(1) };
     for path in &options.files {
         for text in BufReader::new(open(path)?).lines() {
             let unit: Value = serde_json::from_str(&text?)?;

@@ -28,6 +28,7 @@ LEVELS = ("medium", "high")
 
 CONFIG = """\
 listen = "127.0.0.1:{port}"
+http_listen = "127.0.0.1:{http}"
 auth_type = "any"
 workers = {workers}
 
@@ -74,10 +75,10 @@ def findings(log, known, out):
 def live(options, files, known, out):
     with Servers() as servers:
         stub, port = free_port(), free_port()
-        servers.spawn("stub", [sys.executable, options.corpus / "stubserver.py", "--port", stub, "--speed", 0, "--quiet",
-                               "--corpus", *files], port=stub)
+        servers.spawn("stub", [sys.executable, TOOLS / "corpus_stub.py", options.corpus / "stubserver.py", "--port", stub,
+                               "--speed", 0, "--quiet", "--corpus", *files], port=stub)
         config = servers.dir / "pgsluice.toml"
-        config.write_text(CONFIG.format(port=port, stub=stub, workers=options.workers))
+        config.write_text(CONFIG.format(port=port, http=free_port(), stub=stub, workers=options.workers))
         servers.spawn("pgsluice", [options.pgsluice, "run", "--config", config], port=port)
         command = [sys.executable, options.corpus / "replay.py", f"127.0.0.1:{port}", *files, "--gap-ms", options.gap_ms,
                    "--marker", "none", "--tags", "sqlcommenter" if options.tags else "none", "--units-out", out / "live-units.jsonl"]

@@ -66,6 +66,12 @@ pub struct Evidence {
     pub repeats: u32,
     /// First and last execution among the unit's statements.
     pub place: (u32, u32),
+    /// Executions that the client hesitated before.
+    pub headed: u32,
+    /// Most executions in one transaction.
+    pub held: u32,
+    /// Statements between the last pause and the first execution.
+    pub lead: u32,
 }
 
 /// What is known of a run, copied.
@@ -81,6 +87,9 @@ pub(crate) fn evidence(run: &Run, sure: bool) -> Evidence {
         rows: run.rows,
         repeats: run.dup,
         place: (run.first, run.last),
+        headed: run.headed,
+        held: run.held,
+        lead: run.lead,
     }
 }
 
@@ -100,6 +109,7 @@ pub(crate) fn log_burst(event: &BurstEvent<'_>) {
         t_start = event.span.0,
         t_end = event.span.1,
         sql = event.sql,
+        evidence = ?event.evidence,
         "burst"
     );
 }

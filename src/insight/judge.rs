@@ -72,6 +72,8 @@ const EXACT: f32 = 0.05;
 const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
 const LOOSE: f32 = 0.5;
+/// So many turns are not by chance as many as a list has rows.
+const LONG_LIST: u32 = 20;
 /// A client that waits this long between two executions of the same statement polls: inside one request, and where
 /// they may as well be requests.
 const POLL_US: u64 = 25_000;
@@ -82,6 +84,8 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a InsightConfig,
     /// The unit began where a request begins beyond doubt.
     pub(crate) sure: bool,
+    /// The client paused before the unit began: it rests between requests, so that one would be seen to end.
+    pub(crate) rested: bool,
     /// A trace or an id says which request its statements belong to.
     pub(crate) tagged: bool,
     pub(crate) runs: &'a [Run],
@@ -129,7 +133,7 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
         run.parent.filter(|parent| context.sure || (parent.adjacent && !is_request_cycle(run, parent, context)));
     let score = parent.map_or(f32::MAX, |parent| parent.score);
     // Once a request each, however many requests.
-    if run.streak < context.config.min_count && !context.tagged {
+    if run.streak < context.config.min_count && run.streak * 2 <= run.n && !context.tagged {
         return Confidence::Low;
     }
     if is_poll(run, context) && score > EXACT {
@@ -143,12 +147,15 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     if run.written * 10 >= (run.n - 1) * 9 {
         return if score <= EXACT { Confidence::High } else { Confidence::Low };
     }
+    let held = run.held >= context.config.min_count;
+    if !context.rested && !context.tagged && !held && is_mixed(run, parent) {
+        return Confidence::Low;
+    }
     // The client hesitates in most turns, as it does before a request. A mark at the unit's beginning proves little then:
     // not every request may have one.
-    let held = run.held >= context.config.min_count;
     let shared = parent.is_some_and(|parent| shares_rows(run, &parent, context));
     let listed = (score <= EXACT || shared) && parent.is_some_and(|parent| parent.n * 5 <= run.n);
-    if !context.tagged && !held && !listed && run.hesitant * 3 >= (run.n - 1) * 2 {
+    if !context.tagged && !held && !listed && is_spread(run, context) {
         return Confidence::Low;
     }
     // Buckets of time, polls, pages: nothing ties them to rows unless the counts do.
@@ -162,6 +169,20 @@ fn confidence(run: &Run, context: &Context<'_>) -> Confidence {
     } else {
         Confidence::Low
     }
+}
+
+/// Whether some statement along with it, or it itself, begins a request each time, too few executions in each.
+fn is_spread(run: &Run, context: &Context<'_>) -> bool {
+    let along = |other: &&Run| other.first <= run.last && other.last >= run.first;
+    run.is_head()
+        || context.runs.iter().filter(along).any(|other| other.is_head() && run.n < context.config.min_count * other.n)
+}
+
+/// Whether some turns wrote and some did not, as requests of several kinds do that nothing parts; a loop's turns mostly
+/// all write, or none. One list that explains the count outweighs it.
+fn is_mixed(run: &Run, parent: Option<Parent>) -> bool {
+    let listed = parent.is_some_and(|parent| parent.score <= EXACT && parent.n == 1);
+    !listed && run.written * 4 >= run.n - 1
 }
 
 /// Whether several look-ups by key share a parent's rows among them (a generic foreign key: one table for each type).
@@ -185,7 +206,12 @@ pub(crate) fn links(parent: &Parent, confidence: Confidence) -> bool {
 }
 
 /// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
+/// Not where each turn writes and there are exactly as many as one long list has rows: a purge, an import.
 fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
+    let writes = run.written * 10 >= (run.n - 1) * 9;
+    if writes && parent.n == 1 && run.n >= LONG_LIST && u64::from(run.n) == parent.rows {
+        return false;
+    }
     context.runs.iter().any(|other| {
         other.fingerprint != run.fingerprint
             && other.fingerprint != parent.fingerprint
@@ -193,6 +219,7 @@ fn is_request_cycle(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
             && other.last > run.first
             && other.n * 2 > run.n
             && other.n > 2 * parent.n
+            && other.operation == Operation::Select
     })
 }
 

@@ -25,6 +25,7 @@ mod latency;
 mod mend;
 mod overview;
 mod page;
+mod paths;
 mod publish;
 mod queries;
 mod registry;

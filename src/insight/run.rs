@@ -53,6 +53,8 @@ pub(super) struct Around {
     pub(super) claims: u32,
     /// Statements since the last pause.
     pub(super) lead: u32,
+    /// The client hesitated, or paused, before it.
+    pub(super) hesitant: bool,
 }
 
 /// One statement's repeats.
@@ -87,15 +89,14 @@ pub(crate) struct Run {
     /// Executions that taking work off a queue (SKIP LOCKED, NOWAIT) parted from the one before.
     pub(crate) claimed: u32,
     claim_seen: u32,
-    /// Executions that the client hesitated before, or before another statement since the one before.
-    pub(crate) hesitant: u32,
-    hesitation_seen: u32,
+    /// Executions that the client hesitated before, nothing else asked in between.
+    pub(crate) headed: u32,
     /// Most executions in one transaction; in the one last seen; its number.
     pub(crate) held: u32,
     held_now: u32,
     transaction_seen: u32,
     /// Statements since the last pause when the run began.
-    lead: u32,
+    pub(crate) lead: u32,
     /// Executions that returned nothing.
     pub(crate) empty: u32,
     pub(crate) duration: u64,
@@ -113,7 +114,7 @@ pub(crate) struct Run {
 impl Run {
     /// A run that `event` begins, which is not counted yet.
     pub(super) fn start(event: &Event, around: &Around) -> Self {
-        let Around { at, marks, writes, claims, lead } = *around;
+        let Around { at, marks, writes, claims, lead, .. } = *around;
         Self {
             fingerprint: event.fingerprint,
             operation: event.operation,
@@ -135,8 +136,7 @@ impl Run {
             write_seen: writes,
             claimed: 0,
             claim_seen: claims,
-            hesitant: 0,
-            hesitation_seen: marks.hesitations,
+            headed: 0,
             held: 0,
             held_now: 0,
             transaction_seen: 0,
@@ -158,7 +158,7 @@ impl Run {
     /// Counts one execution.
     #[inline]
     pub(super) fn add(&mut self, event: &Event, around: &Around, max_period: u32) {
-        let Around { at, marks, writes, claims, .. } = *around;
+        let Around { at, marks, writes, claims, hesitant, .. } = *around;
         self.near += u32::from(self.n > 0 && at - self.last <= max_period);
         if self.pause_seen != marks.pauses {
             self.paused += 1;
@@ -171,8 +171,7 @@ impl Run {
         self.write_seen = writes;
         self.claimed += u32::from(self.claim_seen != claims && self.n > 0);
         self.claim_seen = claims;
-        self.hesitant += u32::from(self.hesitation_seen != marks.hesitations && self.n > 0);
-        self.hesitation_seen = marks.hesitations;
+        self.headed += u32::from(hesitant && self.n > 0);
         if marks.transaction != 0 {
             let same = self.transaction_seen == marks.transaction;
             self.held_now = if same { self.held_now + 1 } else { 1 };
@@ -207,11 +206,16 @@ impl Run {
         (estimate.round() as u32).clamp(2, self.n.max(2))
     }
 
-    /// A loop that turned without hesitation, after at least one turn's worth of other statements since the client
-    /// paused. Requests asked back to back begin with a hesitation each, or fill all the time between two pauses.
+    /// A loop that turned without a pause, after at least one turn's worth of other statements since the client
+    /// paused. Requests asked back to back fill all the time between two pauses.
     pub(crate) fn is_swift(&self) -> bool {
         let turns = (self.n - 1).max(1);
-        self.hesitant * 4 <= turns && self.paused == 0 && self.lead * turns >= self.last - self.first
+        self.paused * 8 <= turns && self.lead * turns >= self.last - self.first
+    }
+
+    /// Whether the client hesitated before most executions, as it does where a request begins.
+    pub(crate) fn is_head(&self) -> bool {
+        self.headed * 3 >= (self.n - 1) * 2
     }
 
     /// Work taken off a queue one piece at a time: fewer than `least` executions to a piece.

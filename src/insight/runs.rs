@@ -35,6 +35,8 @@ pub(crate) struct Runs {
     /// Number of the last pause, and of the first statement after it.
     pauses: u32,
     segment: u32,
+    /// Number of the last hesitation.
+    hesitations: u32,
     pub(crate) repeats: u32,
     pub(crate) evictions: u32,
 }
@@ -53,6 +55,7 @@ impl Runs {
             claims: 0,
             pauses: 0,
             segment: 0,
+            hesitations: 0,
             repeats: 0,
             evictions: 0,
         }
@@ -69,7 +72,7 @@ impl Runs {
         self.closed.clear();
         self.dup_tags = [0; 128];
         (self.count, self.writes, self.claims) = (0, 0, 0);
-        (self.pauses, self.segment) = (0, 0);
+        (self.pauses, self.segment, self.hesitations) = (0, 0, 0);
         (self.repeats, self.evictions) = (0, 0);
     }
 
@@ -134,7 +137,9 @@ impl Runs {
             self.claims += 1;
         }
         let dup = self.repeated(event);
-        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead: at - self.segment };
+        let hesitant = std::mem::replace(&mut self.hesitations, marks.hesitations) != marks.hesitations;
+        let lead = at - self.segment;
+        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead, hesitant };
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
             None => self.open(event, &around),

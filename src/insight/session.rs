@@ -239,7 +239,8 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            if !unit.is_sure() && unit.watch.breaks(event.fingerprint) {
+            unit.watch.arrive(event.fingerprint, &mut worker.paths);
+            if !unit.is_tagged() && unit.watch.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }
             worker.units[at as usize].watch.observe(&event, worker.shared.config.max_period);
@@ -352,6 +353,7 @@ impl SessionInsight {
     /// The unit that a statement belongs to; ends the old one at a boundary.
     fn unit_for(&mut self, worker: &mut WorkerInsight, statement: &Statement, tags: &TagSet, received: u64) -> u32 {
         let marker = is_marker(statement);
+        let gap = if self.last_ready == 0 { 0 } else { received.saturating_sub(self.last_ready) };
         let Some(at) = self.current(worker) else {
             let boundary = if marker {
                 Boundary::Marker
@@ -361,6 +363,7 @@ impl SessionInsight {
                 Boundary::Gap
             };
             let at = worker.acquire(self.database.0, boundary, self.caller.clone(), received);
+            worker.units[at as usize].begins_after(gap, u64::from(self.habit));
             self.unit = at;
             self.generation = worker.units[at as usize].generation;
             worker.units[at as usize].connected = self.last_ready == 0;
@@ -370,7 +373,9 @@ impl SessionInsight {
         let unit = &mut worker.units[at as usize];
         if let Some(boundary) = unit.ends_before(statement, tags, received, idle_gap) {
             worker.finish(at, received);
-            worker.units[at as usize].restart(if marker { Boundary::Marker } else { boundary }, received);
+            let unit = &mut worker.units[at as usize];
+            unit.restart(if marker { Boundary::Marker } else { boundary }, received);
+            unit.begins_after(gap, u64::from(self.habit));
         } else if marker && unit.watch.count() == 0 && !unit.in_transaction {
             unit.boundary = Boundary::Marker;
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::tags::{Caller, TagSet};
-use super::watch::Watch;
+use super::watch::{Lull, Watch};
 use crate::sql::{Operation, Statement, effect, flag};
 
 /// A unit never lasts longer than this.
@@ -122,6 +122,8 @@ pub(crate) struct Unit {
     pub(crate) shortest_gap: u64,
     pub(crate) in_flight: InFlight,
     pub(crate) watch: Watch,
+    /// The client paused before it began.
+    pub(crate) rested: bool,
     /// Pause that ends it.
     pub(crate) idle_gap: u64,
 }
@@ -144,6 +146,7 @@ impl Unit {
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
             watch: Watch::new(),
+            rested: false,
             idle_gap: STALE_US,
         }
     }
@@ -227,6 +230,11 @@ impl Unit {
         }
     }
 
+    /// Notes whether the client paused before the unit began; `gap` is 0 when it is its first.
+    pub(crate) fn begins_after(&mut self, gap: u64, habit: u64) {
+        self.rested = gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit);
+    }
+
     /// Notes the client's pause before a statement, given its habit. No request begins inside a transaction.
     pub(crate) fn turnaround(&mut self, gap: u64, habit: u64) {
         self.shortest_gap = self.shortest_gap.min(gap);
@@ -234,9 +242,9 @@ impl Unit {
             return;
         }
         if gap > PAUSE_MIN_US.max(PAUSE_FACTOR * habit) {
-            self.watch.pause();
+            self.watch.pending(Lull::Pause);
         } else if gap > HESITATION_MIN_US.max(HESITATION_FACTOR * habit) {
-            self.watch.hesitate();
+            self.watch.pending(Lull::Hesitation);
         }
     }
 

@@ -1,12 +1,22 @@
 //! What a unit of work remembers of its statements: the first few as they are, all of them as runs once a loop is
 //! possible. Most requests are short; a thousand sessions that asked one thing each hold no memory beyond their units.
 
+use super::paths::Paths;
 use super::run::Event;
 use super::runs::Runs;
 use crate::sql::Operation;
 
 /// Statements kept as they are; with one more, runs are made of them.
 const EARLY: usize = 4;
+
+/// The client took longer than its habit before a statement.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lull {
+    None,
+    /// Longer than usual, but not so long that another request must have begun.
+    Hesitation,
+    Pause,
+}
 
 /// What happened before a statement.
 #[derive(Clone, Copy, Default)]
@@ -44,20 +54,34 @@ pub(crate) struct Watch {
     len: u8,
     /// The early statements were put into the runs.
     full: bool,
-    /// A pause came before the statement that is about to be observed.
+    /// What came before the statement that is about to be observed.
+    lull: Lull,
+    /// It was a pause that counts.
     paused: bool,
+    /// The statement observed last.
+    last: u64,
     marks: Marks,
     runs: Option<Box<Runs>>,
 }
 
 impl Watch {
     pub(crate) fn new() -> Self {
-        Self { early: [None; EARLY], len: 0, full: false, paused: false, marks: Marks::default(), runs: None }
+        Self {
+            early: [None; EARLY],
+            len: 0,
+            full: false,
+            lull: Lull::None,
+            paused: false,
+            last: 0,
+            marks: Marks::default(),
+            runs: None,
+        }
     }
 
     /// Ready for the next unit.
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        self.lull = Lull::None;
         self.paused = false;
         self.marks = Marks::default();
         if std::mem::take(&mut self.full)
@@ -92,16 +116,20 @@ impl Watch {
         (repeats, 0)
     }
 
-    /// The client paused for longer than its habit.
-    pub(crate) fn pause(&mut self) {
-        self.marks.pauses += 1;
-        self.marks.hesitations += 1;
-        self.paused = true;
+    /// The client paused or hesitated before the statement that comes next (or before one that is transparent, and
+    /// comes before it).
+    pub(crate) fn pending(&mut self, lull: Lull) {
+        self.lull = self.lull.max(lull);
     }
 
-    /// The client took longer than usual, but not so long that another request must have begun.
-    pub(crate) fn hesitate(&mut self) {
-        self.marks.hesitations += 1;
+    /// Counts what came before `fingerprint`: a pause where there is usually none is a hesitation only.
+    pub(crate) fn arrive(&mut self, fingerprint: u64, paths: &mut Paths) {
+        let lull = std::mem::replace(&mut self.lull, Lull::None);
+        let last = std::mem::replace(&mut self.last, fingerprint);
+        let noise = paths.follow(last, fingerprint, lull == Lull::Pause);
+        self.paused = lull == Lull::Pause && !noise;
+        self.marks.pauses += u32::from(self.paused);
+        self.marks.hesitations += u32::from(lull != Lull::None);
     }
 
     /// A transaction began or ended.

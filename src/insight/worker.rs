@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::describe::Described;
 use super::judge::Context;
+use super::paths::Paths;
 use super::routes::{Done, RouteIndex, RouteStats};
 use super::table::{Index, OTHER, WorkerTable, bump};
 use super::tags::{Caller, application};
@@ -39,6 +40,7 @@ pub struct WorkerInsight {
     loans: u32,
     routes: HashMap<u64, u32, RandomState>,
     key: RandomState,
+    pub(crate) paths: Paths,
     /// Calls of begin and complete, for sampling.
     calls: u32,
     /// Fingerprints of ROLLBACK and ABORT.
@@ -59,6 +61,7 @@ impl WorkerInsight {
             loans: 0,
             routes: HashMap::default(),
             key: RandomState::default(),
+            paths: Paths::new(),
             calls: 0,
             rollbacks: fingerprints(&["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"]),
             savepoint: fingerprints(&["SAVEPOINT x"]).first().copied().unwrap_or_default(),
@@ -184,7 +187,8 @@ impl WorkerInsight {
     pub(crate) fn judge(&mut self, at: u32, now: u64, segment: bool) {
         let Self { shared, units, .. } = self;
         let unit = &mut units[at as usize];
-        let (sure, tagged) = (unit.is_sure(), unit.is_tagged());
+        let (sure, rested, tagged) = (unit.is_sure(), unit.rested, unit.is_tagged());
+        unit.rested |= segment;
         let round_trip = if unit.shortest_gap == u64::MAX { 0 } else { unit.shortest_gap };
         let origin = super::report::Origin {
             database: unit.database,
@@ -202,7 +206,7 @@ impl WorkerInsight {
             unit.watch.finish(shared.config.max_period)
         };
         let origin = super::report::Origin { all: runs.all(), ..origin };
-        shared.report(&Context { config: &shared.config, sure, tagged, runs: runs.ended() }, &origin);
+        shared.report(&Context { config: &shared.config, sure, rested, tagged, runs: runs.ended() }, &origin);
         runs.judged();
     }
 

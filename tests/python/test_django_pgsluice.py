@@ -16,7 +16,8 @@ def run(driver, *packages):
         postgres, port = servers.postgres(), free_port()
         servers.spawn("pgsluice", [binary(), "run"], port=port, env={
             "DATABASE_URL": f"postgres://app:secret@127.0.0.1:{postgres.port}/app",
-            "PGSLUICE_LISTEN": f"127.0.0.1:{port}", "PGSLUICE_LOG_FORMAT": "json"})
+            "PGSLUICE_LISTEN": f"127.0.0.1:{port}", "PGSLUICE_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
+            "PGSLUICE_LOG_FORMAT": "json"})
         env = {"PATH": "/usr/bin:/bin", "SHELF_PORT": str(port), "SHELF_DRIVER": driver, "SHELF_LOG": str(servers.log("pgsluice")),
                "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run([python, "-W", "error::RuntimeWarning", ROOT / "django-pgsluice/tests/test_tags.py"], env=env,

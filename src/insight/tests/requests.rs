@@ -202,3 +202,104 @@ fn a_tree_walked_node_by_node() {
     let seen = client.finish();
     assert!(sure(&seen).iter().any(|burst| burst.n == 15), "{seen:#?}");
 }
+
+fn card(client: &mut Client, id: u32) {
+    client.query(&format!(r#"SELECT "shop_stock"."id" FROM "shop_stock" WHERE "shop_stock"."book_id" = {id}"#), 1);
+    client.query(&format!(r#"SELECT "shop_image"."id" FROM "shop_image" WHERE "shop_image"."book_id" = {id}"#), 2);
+    client.query(&format!(r#"SELECT 1 AS "a" FROM "shop_offer" WHERE "shop_offer"."book_id" = {id} LIMIT 1"#), 0);
+}
+
+/// A busy machine delays one statement or another of most turns; a request would begin with the same one.
+#[test]
+fn delays_at_any_place_of_a_turn_are_no_requests() {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    client.query(r#"SELECT "shop_menu"."id" FROM "shop_menu" WHERE "shop_menu"."site_id" = 1"#, 3);
+    for id in 0..12 {
+        // Before the first, the second or the third statement of a turn.
+        client.pause = 300;
+        for (place, sql) in [
+            format!(r#"SELECT "shop_stock"."id" FROM "shop_stock" WHERE "shop_stock"."book_id" = {id}"#),
+            format!(r#"SELECT "shop_image"."id" FROM "shop_image" WHERE "shop_image"."book_id" = {id}"#),
+            format!(r#"SELECT 1 AS "a" FROM "shop_offer" WHERE "shop_offer"."book_id" = {id} LIMIT 1"#),
+        ]
+        .iter()
+        .enumerate()
+        {
+            if place as u32 == id % 3 {
+                client.wait_ms(4);
+            }
+            client.query(sql, 1);
+        }
+    }
+    let seen = client.finish();
+    assert_eq!(sure(&seen).len(), 3, "{seen:#?}");
+}
+
+#[test]
+fn a_request_each_that_begins_with_the_same_statement_is_no_loop() {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    client.pause = 300;
+    for id in 0..12 {
+        client.wait_ms(4);
+        card(&mut client, id);
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).is_empty(), "{seen:#?}");
+}
+
+/// What follows a marked request after a pause is judged by itself.
+#[test]
+fn a_pause_parts_requests_after_a_marked_one() {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    client.query(r#"SELECT "shop_user"."id" FROM "shop_user" WHERE "shop_user"."id" = 7 LIMIT 21"#, 1);
+    for page in 0..2 {
+        client.wait_ms(20);
+        client.query(&format!(r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."shelf_id" = {page}"#), 9);
+        (0..9).for_each(|id| card(&mut client, page * 100 + id));
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).len() == 6 && sure(&seen).iter().all(|burst| burst.n == 9), "{seen:#?}");
+}
+
+/// Requests of several kinds, nothing between them, look a thing up by its key: some of them write, some do not.
+#[test]
+fn look_ups_of_requests_that_run_together_are_no_loop() {
+    let look_up = |client: &mut Client, id: u32| {
+        client
+            .query(&format!(r#"SELECT "shop_job"."id" FROM "shop_job" WHERE "shop_job"."code" = 'j{id}' LIMIT 21"#), 1);
+    };
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    client.query(r#"SELECT "shop_user"."id" FROM "shop_user" WHERE "shop_user"."id" = 7 LIMIT 21"#, 1);
+    for id in 0..12 {
+        look_up(&mut client, id);
+        if id % 2 == 0 {
+            client.query(&format!(r#"INSERT INTO "shop_ping" ("job_id") VALUES ({id}) RETURNING "shop_ping"."id""#), 1);
+        } else {
+            client.query(&format!(r#"SELECT "shop_ping"."id" FROM "shop_ping" WHERE "shop_ping"."job_id" = {id}"#), 4);
+        }
+    }
+    let seen = client.finish();
+    assert!(!sure(&seen).iter().any(|burst| burst.all.contains("shop_job")), "{seen:#?}");
+}
+
+/// As many turns that write as one long list has rows: a purge, whatever else was asked before.
+#[test]
+fn a_purge_of_a_long_list_is_a_loop() {
+    let mut client = Client::new();
+    let owner = |client: &mut Client, id: u32| {
+        client.query(&format!(r#"SELECT "shop_user"."id" FROM "shop_user" WHERE "shop_user"."id" = {id} LIMIT 21"#), 1);
+    };
+    (0..3).for_each(|id| owner(&mut client, id));
+    client.query(r#"SELECT "shop_job"."id" FROM "shop_job" WHERE "shop_job"."old""#, 40);
+    for id in 0..40 {
+        owner(&mut client, id % 4);
+        client.query(&format!(r#"SELECT "shop_job"."n" FROM "shop_job" WHERE "shop_job"."id" = {id} LIMIT 21"#), 1);
+        client.query(&format!(r#"DELETE FROM "shop_ping" WHERE "shop_ping"."job_id" = {id}"#), 1);
+    }
+    let seen = client.finish();
+    assert!(sure(&seen).iter().any(|burst| burst.all.contains("shop_job") && burst.n == 40), "{seen:#?}");
+}
