@@ -1,4 +1,4 @@
-//! `/metrics`, the JSON API, `/healthz`, `/readyz` on a thread of their own, so that a scrape never delays a query.
+//! The page, `/metrics`, the JSON API, `/healthz`, `/readyz` on a thread of their own, so that a scrape never delays a query.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | [`families`] | the table of metric families |
 //! | [`page`] | Prometheus text |
 //! | [`process`] | memory, CPU, descriptors |
+//! | [`ui`] | the web page, made of the API alone |
 //! | [`docs`] | `docs/metrics.md` |
 
 pub mod access;
@@ -21,5 +22,6 @@ pub mod metrics;
 pub mod page;
 pub mod process;
 pub mod server;
+pub mod ui;
 
 pub use server::start;

@@ -20,6 +20,7 @@ use super::access::Access;
 use super::api;
 use super::health;
 use super::metrics::Metrics;
+use super::ui;
 use crate::client::Process;
 
 /// Connections served at once; more wait in the listen queue.
@@ -40,8 +41,9 @@ pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What `/` says.
+/// What `/` says to whoever does not want the page.
 const INDEX: &str = "pgsluice\n\n\
+    /          in a browser: the page that shows all of it\n\
     /metrics   metrics for Prometheus\n\
     /api/v1    causes, findings, queries, tables, routes, pools, pins, history, status as JSON\n\
     /healthz   200 while the process is alive (also /livez)\n\
@@ -144,6 +146,12 @@ impl Site {
             "/readyz" => return verdict(health::ready(&self.process)),
             "/startupz" => return verdict(health::started(&self.process)),
             _ => {}
+        }
+        // The page itself tells nothing of this instance; it asks for the token.
+        if let Some((kind, content)) = ui::file(path, request.headers()) {
+            let mut answer = page(StatusCode::OK, kind, content);
+            ui::guard(answer.headers_mut());
+            return answer;
         }
         if !self.access.admits(request.headers().get(AUTHORIZATION)) {
             let mut answer = text(StatusCode::UNAUTHORIZED, UNAUTHORIZED);
