@@ -187,10 +187,12 @@ impl Insight {
             workers.iter().map(|worker| pick(worker).load(Relaxed)).sum()
         };
         let units = sum(|w| &w.itself.units_allocated) as usize;
-        let (registry, (findings, finding_bytes)) = (lock(&self.registry).bytes(), {
+        // One after the other: others hold the second while they take the first.
+        let registry = lock(&self.registry).bytes();
+        let (findings, finding_bytes) = {
             let findings = lock(&self.findings);
             (findings.by_key.len(), findings.bytes())
-        });
+        };
         Health {
             statements: [
                 ("lexed", sum(|w| &w.itself.lexed)),

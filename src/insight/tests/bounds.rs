@@ -188,3 +188,22 @@ fn an_evicted_slot_begins_anew_for_its_next_owner() {
     assert!(young.iter().all(|view| view.large == 0 && view.p99_seconds < 0.001), "nothing of who was there before");
     assert!(old.iter().all(|view| view.large == 1));
 }
+
+/// Whoever reads holds locks while others read: all must take them in the same order, or two of them wait for each other for
+/// ever, and workers behind them.
+#[test]
+fn readers_do_not_lock_each_other_out() {
+    let client = Client::new();
+    let (done, all) = std::sync::mpsc::channel();
+    let readers: [fn(&Insight); 2] = [|insight| drop(insight.health()), |insight| drop(insight.findings())];
+    for read in readers {
+        let (insight, done) = (Arc::clone(&client.insight), done.clone());
+        std::thread::spawn(move || {
+            (0..30_000).for_each(|_| read(&insight));
+            let _ = done.send(());
+        });
+    }
+    for _ in readers {
+        all.recv_timeout(std::time::Duration::from_secs(60)).expect("two readers wait for each other");
+    }
+}
