@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench bench-micro bench-e2e fuzz soak image suites corpus clean
+.PHONY: help build demo test ui-test lint bench bench-micro bench-e2e fuzz soak image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,10 @@ demo: ## PostgreSQL, pgsluice and a Django shop with N+1 queries; what is found,
 
 test: ## Every test, on the PostgreSQL found and on the embedded one; ends with a count
 	tools/test.sh
+
+ui-test: ## The page in a real browser, which is fetched when there is none; screenshots in out/page
+	cargo build --locked
+	UI_FETCH=1 python3 tests/python/test_page.py -v
 
 lint: ## Format, clippy, documentation, licences and banned crates; ends with a count
 	tools/lint.sh

@@ -69,7 +69,7 @@ const COPY = "Copy";
 
 /** Code with a button that copies it. */
 export function snippet(text, label) {
-  const code = h("pre", { class: "code", tabindex: "0", role: "region", "aria-label": label }, h("code", null, text));
+  const code = h("pre", { class: "code", tabindex: "0", role: "group", "aria-label": label }, h("code", null, text));
   const button = h("button", { type: "button", class: "copy", "aria-label": `${COPY}: ${label}` }, COPY);
   button.addEventListener("click", async () => {
     try {

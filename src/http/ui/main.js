@@ -70,11 +70,9 @@ async function read() {
   try {
     const data = await me.view.load(me.parts, controller.signal, me);
     if (here !== me) return;
-    const fresh = JSON.stringify(data) !== me.text;
-    me.text = JSON.stringify(data);
     me.data = data;
     trouble(null);
-    if (fresh) paint();
+    paint();
     live(`live, every ${me.view.every} s`);
   } catch (error) {
     if (here !== me || error.name === "AbortError") return;
@@ -151,7 +149,6 @@ function login(wrong) {
   h("label", { for: "token" }, "Token"), field, h("button", null, "Show"),
   h("p", { id: "token-note", class: "faint small" }, "The value of http_token, or what is in http_token_file. It is kept until this tab is closed, and sent to this pgsluice only."));
   $("body").replaceChildren(form);
-  here.text = null;
   field.focus();
 }
 

@@ -22,19 +22,23 @@ function since(pool, before, now, uptime) {
   };
 }
 
+const busy = (recent) => (recent.busy < 0.1 ? "<0.1" : recent.busy.toFixed(1));
+
 /** Whether the pool is too small, in words: what is now, then what was. */
 function verdict(pool, recent) {
-  const idlers = pool.holders.filter((holder) => holder.state !== "running" && holder.state_seconds >= LONG).length;
-  const blame = idlers ? ` ${plural(idlers, "of them is held", "of them are held")} without running anything: mend that first.` : "";
+  const idlers = pool.holders.filter((holder) => holder.state !== "running" && holder.state_seconds >= LONG);
+  const names = [...new Set(idlers.map((holder) => holder.application || "a client without a name"))];
+  const who = names.length > 3 ? `${names.slice(0, 3).join(", ")} and others` : names.join(", ");
+  const blame = idlers.length ? ` But ${who} ${idlers.length > 1 ? "hold" : "holds"} ${plural(idlers.length, "server")} without running anything: mend that first.` : "";
   if (pool.clients_waiting) {
     return ["critical", `Too small now: ${plural(pool.clients_waiting, "client waits", "clients wait")}, the longest for ${time(pool.longest_wait_seconds)}; ${held(pool)} of ${pool.size} servers are held.${blame}`];
   }
   if (recent.timeouts > 0) return ["critical", `Too small: ${plural(recent.timeouts, "client")} gave up waiting in the last ${time(recent.seconds)}.${blame}`];
   if (pool.wait_p95_seconds > 0.01) {
-    return ["warning", `Tight: 5 of 100 assignments waited ${time(pool.wait_p95_seconds)} or longer since the start; ${recent.busy.toFixed(1)} of ${pool.size} servers are busy on average.${blame}`];
+    return ["warning", `Tight: 5 of 100 assignments waited ${time(pool.wait_p95_seconds)} or longer since the start; ${busy(recent)} of ${pool.size} servers are busy on average.${blame}`];
   }
-  if (pool.wait_timeouts) return ["warning", `Enough now; since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${blame}`];
-  return ["good", `Large enough: 95 of 100 times a server came ${pool.wait_p95_seconds ? `within ${time(pool.wait_p95_seconds)}` : "at once"}; ${recent.busy.toFixed(1)} of ${pool.size} are busy on average.${blame}`];
+  if (pool.wait_timeouts) return ["warning", `Large enough now; since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${blame}`];
+  return ["good", `Large enough: 95 of 100 times a server came ${pool.wait_p95_seconds ? `within ${time(pool.wait_p95_seconds)}` : "at once"}; ${busy(recent)} of ${pool.size} are busy on average.${blame}`];
 }
 
 function slots(pool) {
@@ -83,9 +87,9 @@ function section(pool, pins, recent) {
       ["servers idle", count(pool.servers_idle)],
       ["idle in transaction", count(pool.servers_idle_in_transaction), "servers whose client lets a transaction idle"],
       ["pinned", count(pool.clients_pinned)],
-      ["wait p50, p95, p99", [pool.wait_p50_seconds, pool.wait_p95_seconds, pool.wait_p99_seconds].map(time).join(", "), "since the start; 0: a server was free at once"],
+      ["wait p50, p95, p99", [pool.wait_p50_seconds, pool.wait_p95_seconds, pool.wait_p99_seconds].map((wait) => (wait ? time(wait) : "none")).join(", "), "since the start; 0: a server was free at once"],
       ["mean wait, lately", time(recent.wait), `in the last ${time(recent.seconds)}, of ${count(recent.assignments)} assignments`],
-      ["busy, lately", `${recent.busy.toFixed(2)} servers`, `mean of the last ${time(recent.seconds)}: growth of the time held by second`],
+      ["busy, lately", `${busy(recent)} servers`, `mean of the last ${time(recent.seconds)}: growth of the time held, which counts when a server is given back`],
       ["held p95", time(pool.held_p95_seconds), "how long a client keeps a server"],
       ["gave up waiting", count(pool.wait_timeouts)],
       ["transactions", count(pool.transactions)], ["queries", count(pool.queries)],
