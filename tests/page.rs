@@ -81,7 +81,9 @@ fn the_page_and_everything_it_names_are_served_with_a_strict_policy() {
         let (head, _) = ask(&pooler, &format!("GET /api/v1/{endpoint}?from=1"), "");
         assert!(!head.starts_with("http/1.1 404 "), "{endpoint}: {head}");
     }
-    for (line, status) in [("GET /ui/nothing.js", 404), ("GET /ui/", 404), ("GET /ui/../Cargo.toml", 404), ("POST /", 405)] {
+    for (line, status) in
+        [("GET /ui/nothing.js", 404), ("GET /ui/", 404), ("GET /ui/../Cargo.toml", 404), ("POST /", 405)]
+    {
         let (head, _) = ask(&pooler, line, BROWSER);
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{line}: {head}");
     }

@@ -84,7 +84,7 @@ def fill(sluice):
     sluice.run((f'SELECT 1 {TAG};\nSELECT "page_book"."id", "page_book"."author_id" FROM "page_book" {TAG};\n' + look_ups) * 2)
     sluice.run('SELECT 1 AS "<img src=x onerror=alert(1)>";')
     # One client that brings ever-new statements is counted together: several bring them.
-    part = 250
+    part = 150
     for begin in range(0, FINGERPRINTS, part):
         sluice.run("".join(f"SELECT 1 AS page_{i};\n" for i in range(begin, min(begin + part, FINGERPRINTS))), f"filler-{begin}")
     held = [sluice.hold("BEGIN; SELECT 1;", "<b>report</b>"), sluice.hold("LISTEN orders;", "channels")]

@@ -22,8 +22,8 @@ const LINES = [
 const signed = (seconds) => (seconds > 0 ? `+${time(seconds)}` : time(seconds));
 
 /** A change in words and colour; `neutral`: more is neither better nor worse. */
-function change(before, after, neutral) {
-  if (before === null || after === null) return h("span", { class: "faint" }, "–");
+function change(before, after, neutral, empty) {
+  if (empty || before === null || after === null) return h("span", { class: "faint" }, "–");
   if (!before && !after) return h("span", { class: "faint" }, "same");
   if (!before) return h("span", { class: neutral ? null : "worse" }, neutral ? "new" : "new, worse");
   const part = after / before - 1;
@@ -49,11 +49,13 @@ function summary({ before, after, findings }) {
   const gone = findings.filter((f) => f.before_bursts_per_hour > 0 && !f.after_bursts_per_hour).length;
   const fresh = findings.filter((f) => !f.before_bursts_per_hour && f.after_bursts_per_hour > 0).length;
   const [a, b] = [before.db_seconds_per_request, after.db_seconds_per_request];
+  const silent = [before, after].find((side) => !side.calls_per_hour);
+  if (silent) return ["warning", `No statement came in the window ${silent === before ? "before" : "after"}: nothing to compare.`];
   const requests = Math.round(Math.min(...[before, after].map((side) => (side.requests_per_hour * side.known_seconds) / 3600)));
   const few = requests < 30 ? ` Only ${plural(requests, "request")} on one side: too few to be sure.` : "";
   const better = b < a * 0.98;
   const worse = b > a * 1.02;
-  return [better ? "good" : worse ? "critical" : "", `${better ? "Better" : worse ? "Worse" : "About the same"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
+  return [few ? "" : better ? "good" : worse ? "critical" : "", `${better ? "Better" : worse ? "Worse" : "About the same"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
     + `${plural(gone, "finding has", "findings have")} gone, ${plural(fresh, "is", "are")} new.${few}`];
 }
 
@@ -104,7 +106,7 @@ export const list = {
       h("p", { class: `verdict ${grade}` }, sentence, since && ` The history goes back to ${clock(since).slice(0, 16)} (${ago(since, Date.now() / 1000)}).`),
       h("p", { class: "faint small" }, `Before: ${side(c.before)}. After: ${side(c.after)}.`),
       ...(!c.before.known_seconds || !c.after.known_seconds ? [] : [
-      h("h2", null, "The whole"), grid("The whole", heads("what"), LINES.map(([name, label, show, neutral]) => row([["what", label, true], ["before", show(c.before[name])], ["after", show(c.after[name])], ["change", change(c.before[name], c.after[name], neutral)]], name))),
+      h("h2", null, "The whole"), grid("The whole", heads("what"), LINES.map(([name, label, show, neutral]) => row([["what", label, true], ["before", show(c.before[name])], ["after", show(c.after[name])], ["change", change(c.before[name], c.after[name], neutral, !neutral && !(c.before.calls_per_hour && c.after.calls_per_hour))]], name))),
       h("h2", null, "Findings"), findings.length ? grid("Findings", heads("finding"), findings) : h("p", { class: "faint" }, "None in either window."),
       h("h2", null, "Statements"), statements.length ? grid("Statements", heads("statement"), statements) : empty("No statement in either window"),
       c.statements.length > 50 && h("p", { class: "faint" }, `The 50 greatest changes of ${count(c.statements.length)}.`)]),

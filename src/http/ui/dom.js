@@ -91,6 +91,17 @@ export const facts = (...pairs) =>
   h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value, hint]) =>
     h("div", null, h("dt", { title: hint }, name), h("dd", null, value))));
 
+/** A number that leads to the part of this page that it is made of. */
+export const jump = (id, text) =>
+  h("button", { type: "button", class: "link", "data-key": `jump-${id}-${text}`, onclick: () => {
+    const goal = document.getElementById(id);
+    goal?.scrollIntoView({ block: "start" });
+    goal?.focus({ preventScroll: true });
+  } }, text);
+
+/** A sentence that begins like one. */
+export const sentence = (text) => text.replace(/^./, (first) => first.toUpperCase());
+
 /** A SQL text with its parts on lines of their own. */
 export const sqlLines = (text) =>
   text.replace(/ (FROM|WHERE|(?:LEFT OUTER |INNER |LEFT |RIGHT |CROSS )?JOIN|GROUP BY|ORDER BY|HAVING|LIMIT|VALUES|SET|RETURNING|UNION) /g, "\n$1 ");

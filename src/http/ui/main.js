@@ -72,6 +72,7 @@ async function read() {
     if (here !== me) return;
     me.data = data;
     trouble(null);
+    tools(true);
     paint();
     live(`live, every ${me.view.every} s`);
   } catch (error) {
@@ -137,8 +138,15 @@ function failed(error) {
   return undefined;
 }
 
+/** Filters are of no use where nothing is shown. */
+function tools(shown) {
+  const bar = main.querySelector(".tools");
+  if (bar) bar.hidden = !shown;
+}
+
 function login(wrong) {
   token.forget();
+  tools(false);
   const field = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true, "aria-describedby": "token-note" });
   const form = h("form", { class: "login", onsubmit: (event) => {
     event.preventDefault();
@@ -215,6 +223,11 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 addEventListener("keydown", pressed);
+// A click anywhere on a row opens it, as its link does.
+main.addEventListener("click", (event) => {
+  if (event.target.closest("a, button, input, select, summary, details, pre, label") || !getSelection().isCollapsed) return;
+  event.target.closest("[data-row]")?.querySelector("a.open")?.click();
+});
 addEventListener("hashchange", go);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {

@@ -17,7 +17,9 @@
 //! browser knows trusted types.
 
 use hyper::header::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 
 use super::api::endpoint;
 
@@ -112,8 +114,18 @@ mod tests {
     #[test]
     fn no_data_becomes_markup_and_nothing_is_inline() {
         for (name, _, text) in FILES {
-            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http://", "https://"] {
-                let allowed = word == "http://" && text.matches("http://").count() == text.matches("http://www.w3.org/2000/svg").count();
+            for word in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "http://",
+                "https://",
+            ] {
+                let allowed = word == "http://"
+                    && text.matches("http://").count() == text.matches("http://www.w3.org/2000/svg").count();
                 assert!(!text.contains(word) || allowed, "{word} in {name}");
             }
         }
