@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build demo test auth-matrix lint bench bench-micro bench-e2e fuzz soak soak-desync image suites corpus clean
+.PHONY: help build demo test auth-matrix ui-test lint bench bench-micro bench-e2e fuzz soak soak-desync image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,10 @@ test: ## Every test, on the PostgreSQL found and on the embedded one; ends with 
 
 auth-matrix: ## Every way to log in x every way on to the server x every driver (make test has a part of it)
 	PGSLUICE_MATRIX=full cargo test --locked --test auth_matrix -- --nocapture
+
+ui-test: ## The page in a real browser, which is fetched when there is none; screenshots in out/page
+	cargo build --locked
+	UI_FETCH=1 python3 tests/python/test_page.py -v
 
 lint: ## Format, clippy, documentation, licences and banned crates; ends with a count
 	tools/lint.sh

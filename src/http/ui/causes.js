@@ -1,7 +1,7 @@
 // What to mend, ranked by the time an hour that it gives back.
 
 import { get } from "./api.js";
-import { count, empty, h, place, plural, routeName, snippet, sqlLines, time } from "./dom.js";
+import { count, empty, h, place, plural, routeName, sentence, snippet, sqlLines, time } from "./dom.js";
 import { kindName } from "./findings.js";
 import { filter, matches } from "./table.js";
 
@@ -24,10 +24,10 @@ function item(cause, top) {
   const meter = h("meter", { min: 0, max: 100, value: share.toFixed(1), "aria-label": `${share.toFixed(0)} percent of the greatest` });
   return h("li", { class: "card", "data-row": cause.id },
     h("div", { class: "what" },
-      h("a", { class: "open", href: cause.finding ? place("findings", cause.finding) : place("causes", cause.id) }, h("span", { class: "kind" }, kindName(cause.kind)), " ", cause.evidence),
+      h("a", { class: "open", href: cause.finding ? place("findings", cause.finding) : place("causes", cause.id) }, h("span", { class: "kind" }, kindName(cause.kind)), " ", sentence(cause.evidence)),
       h("p", { class: "where" }, cause.routes.length ? cause.routes.map((route) => [h("a", { class: "route", href: place("routes", cause.database, route) }, routeName(route)), " "]) : null,
         `in ${cause.database}`, cause.user && `, user ${cause.user}`),
-      h("p", null, cause.mend),
+      h("p", null, sentence(cause.mend)),
       cause.code && snippet(cause.code, "the change"),
       h("details", { "data-key": `more-${cause.id}` }, h("summary", null, "What it is made of"),
         h("dl", { class: "facts" }, Object.entries(cause.numbers).map(([name, value]) => {

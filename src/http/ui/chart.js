@@ -2,20 +2,19 @@
 
 import { count, h, plural, s, time } from "./dom.js";
 
-/** A sparkline of numbers (null: nothing known), 0 at the bottom. */
+/** A sparkline: one bar for each of the last 60 intervals, the newest at the right. */
 export function spark(values, label) {
-  const [width, height] = [84, 20];
-  const top = Math.max(...values.map((value) => value ?? 0));
+  const [slots, pitch, height] = [60, 1.5, 22];
+  const width = slots * pitch;
+  const shown = values.slice(-slots);
+  const top = Math.max(...shown);
   if (!top) return h("span", { class: "faint" }, "–");
-  const step = values.length > 1 ? width / (values.length - 1) : 0;
-  let path = "";
-  values.forEach((value, at) => {
-    if (value === null) return;
-    const joined = at > 0 && values[at - 1] !== null;
-    path += `${joined ? "L" : "M"}${(at * step).toFixed(1)} ${(height - 1 - (value / top) * (height - 3)).toFixed(1)}`;
-    if (!joined && (values[at + 1] ?? null) === null) path += "h1";
+  const bars = shown.map((value, at) => {
+    const tall = value && Math.max(1, (value / top) * height);
+    return tall ? s("rect", { x: ((slots - shown.length + at) * pitch).toFixed(1), y: (height - tall).toFixed(1), width: pitch, height: tall.toFixed(1) }) : null;
   });
-  return s("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, s("title", null, label), s("path", { d: path }));
+  return s("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, s("title", null, label),
+    s("path", { d: `M0 ${height - 0.5}h${width}` }), bars);
 }
 
 const NAMES = { parent: "the list", loop: "the loop", beside: "beside it" };
@@ -60,5 +59,5 @@ export function timeline(steps, describe) {
     h("ol", { class: "timeline" }, rows),
     h("p", { class: "faint legend" },
       h("span", { class: "key busy" }), "at the server ", h("span", { class: "key all" }), "network and application between executions ",
-      h("span", { class: "key gap" }), `nothing of it ran${idle ? ` (${time(idle)} in all)` : ""}. The whole: ${time(span / 1e6)}.`));
+      idle > 0 && [h("span", { class: "key gap" }), `nothing of it ran (${time(idle)} in all) `], `· the whole: ${time(span / 1e6)}.`));
 }

@@ -1,6 +1,7 @@
 // Before and after: two windows of the history side by side.
 
 import { get } from "./api.js";
+import { headline } from "./findings.js";
 import { ago, clock, count, empty, h, mean, place, plural, time } from "./dom.js";
 
 const DAY = 86400;
@@ -18,9 +19,11 @@ const LINES = [
   ["errors_per_hour", "failed an hour", mean],
 ];
 
+const signed = (seconds) => (seconds > 0 ? `+${time(seconds)}` : time(seconds));
+
 /** A change in words and colour; `neutral`: more is neither better nor worse. */
-function change(before, after, neutral) {
-  if (before === null || after === null) return h("span", { class: "faint" }, "–");
+function change(before, after, neutral, empty) {
+  if (empty || before === null || after === null) return h("span", { class: "faint" }, "–");
   if (!before && !after) return h("span", { class: "faint" }, "same");
   if (!before) return h("span", { class: neutral ? null : "worse" }, neutral ? "new" : "new, worse");
   const part = after / before - 1;
@@ -41,15 +44,19 @@ function grid(caption, heads, rows) {
 function summary({ before, after, findings }) {
   if (!before.known_seconds || !after.known_seconds) {
     const missing = before.known_seconds ? "after" : "before";
-    return ["warning", `Nothing is known of the window ${missing}. The history begins when pgsluice starts, unless history_file is set.`];
+    return ["warning", `Nothing is known of the window ${missing}: choose others. The history begins when pgsluice starts, unless history_file is set.`];
   }
   const gone = findings.filter((f) => f.before_bursts_per_hour > 0 && !f.after_bursts_per_hour).length;
   const fresh = findings.filter((f) => !f.before_bursts_per_hour && f.after_bursts_per_hour > 0).length;
   const [a, b] = [before.db_seconds_per_request, after.db_seconds_per_request];
+  const silent = [before, after].find((side) => !side.calls_per_hour);
+  if (silent) return ["warning", `No statement came in the window ${silent === before ? "before" : "after"}: nothing to compare.`];
+  const requests = Math.round(Math.min(...[before, after].map((side) => (side.requests_per_hour * side.known_seconds) / 3600)));
+  const few = requests < 30 ? ` Only ${plural(requests, "request")} on one side: too few to be sure.` : "";
   const better = b < a * 0.98;
   const worse = b > a * 1.02;
-  return [better ? "good" : worse ? "critical" : "", `${better ? "Better" : worse ? "Worse" : "About the same"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
-    + `${plural(gone, "finding has", "findings have")} gone, ${plural(fresh, "is", "are")} new.`];
+  return [few ? "" : better ? "good" : worse ? "critical" : "", `${better ? "Better" : worse ? "Worse" : "About the same"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
+    + `${plural(gone, "finding has", "findings have")} gone, ${plural(fresh, "is", "are")} new.${few}`];
 }
 
 export const list = {
@@ -58,23 +65,28 @@ export const list = {
   needs: "compare",
   async load(_, signal, { state }) {
     const now = Date.now() / 1000;
-    state.window ??= 3600;
+    const known = await get("history", { limit: 1 }, signal);
+    const since = known.items[0]?.from_unix_seconds;
+    // At first the longest comparison whose both sides are known.
+    if (!state.window) Object.assign(state, since && now - since > 2 * 3600 ? { back: 3600, window: 3600 } : { back: 300, window: 300 });
+    state.show();
     const to = state.to ?? null;
     const from = state.from ?? (to ?? now) - (state.back ?? 3600);
-    const [compared, known, findings] = await Promise.all([get("compare", { from: Math.round(from), to: to && Math.round(to), window_seconds: state.window }, signal),
-      get("history", { limit: 1 }, signal), get("findings", { limit: 1000 }, signal)]);
-    return { compared, since: known.items[0]?.from_unix_seconds, names: new Map(findings.items.map((f) => [f.id, `${f.tables.join(", ")}${f.route ? ` in ${f.route}` : ""}`])) };
+    const [compared, findings] = await Promise.all([get("compare", { from: Math.round(from), to: to && Math.round(to), window_seconds: state.window }, signal),
+      get("findings", { limit: 1000 }, signal)]);
+    return { compared, since, names: new Map(findings.items.map((f) => [f.id, `${f.route ? `${f.route}: ` : ""}${headline(f)}`])) };
   },
   tools(state, again, read) {
     const now = Date.now() / 1000;
     const from = h("input", { type: "datetime-local", value: local(state.from ?? now - (state.back ?? 3600)) });
     const to = h("input", { type: "datetime-local", value: state.to ? local(state.to) : null });
     const size = h("select", null, WINDOWS.map(([seconds, label]) => h("option", { value: seconds, selected: seconds === (state.window ?? 3600) }, label)));
+    state.show = () => { if (document.activeElement?.type === "datetime-local") return; from.value = local(state.from ?? Date.now() / 1000 - (state.back ?? 3600)); to.value = state.to ? local(state.to) : ""; size.value = state.window ?? 3600; };
     const set = () => { state.from = unix(from.value); state.to = unix(to.value); state.window = Number(size.value); read(); };
     for (const field of [from, to, size]) field.addEventListener("change", set);
     const preset = ([label, back, window]) => h("button", { type: "button", onclick: () => {
       Object.assign(state, { from: null, to: null, back, window });
-      from.value = local(Date.now() / 1000 - back); to.value = ""; size.value = window;
+      state.show();
       read();
     } }, label);
     return [h("span", { class: "presets" }, h("span", null, "Now, beside "), PRESETS.map(preset)),
@@ -86,17 +98,18 @@ export const list = {
     const heads = (first) => [first, "before", "after", "change"];
     const findings = c.findings.map((f) => row([["finding", h("a", { class: "open", href: place("findings", f.finding) }, names.get(f.finding) ?? f.finding), true],
       ["before", `${mean(f.before_bursts_per_hour)}/h`], ["after", `${mean(f.after_bursts_per_hour)}/h`],
-      ["change", h("span", { class: f.change_seconds_per_hour < 0 ? "better" : f.change_seconds_per_hour > 0 ? "worse" : "faint" }, !f.after_bursts_per_hour ? "gone, " : !f.before_bursts_per_hour ? "new, " : "", `${time(f.change_seconds_per_hour)} an hour`)]], f.finding));
+      ["change", h("span", { class: f.change_seconds_per_hour < 0 ? "better" : f.change_seconds_per_hour > 0 ? "worse" : "faint" }, !f.after_bursts_per_hour ? "gone, " : !f.before_bursts_per_hour ? "new, " : "", `${signed(f.change_seconds_per_hour)} an hour`)]], f.finding));
     const statements = c.statements.slice(0, 50).map((q) => row([["statement", h("a", { class: "open sql", href: place("queries", q.fingerprint), title: q.text }, (q.text ?? q.fingerprint).slice(0, 200)), true],
       ["before", [`${mean(q.before_calls_per_hour)}/h, ${time(q.before_mean_seconds)}`]], ["after", `${mean(q.after_calls_per_hour)}/h, ${time(q.after_mean_seconds)}`],
-      ["change", h("span", { class: q.change_seconds_per_hour < 0 ? "better" : q.change_seconds_per_hour > 0 ? "worse" : "faint" }, `${time(q.change_seconds_per_hour)} an hour`)]], `${q.fingerprint} ${q.database}`));
+      ["change", h("span", { class: q.change_seconds_per_hour < 0 ? "better" : q.change_seconds_per_hour > 0 ? "worse" : "faint" }, `${signed(q.change_seconds_per_hour)} an hour`)]], `${q.fingerprint} ${q.database}`));
     return [
       h("p", { class: `verdict ${grade}` }, sentence, since && ` The history goes back to ${clock(since).slice(0, 16)} (${ago(since, Date.now() / 1000)}).`),
       h("p", { class: "faint small" }, `Before: ${side(c.before)}. After: ${side(c.after)}.`),
-      h("h2", null, "The whole"), grid("The whole", heads("what"), LINES.map(([name, label, show, neutral]) => row([["what", label, true], ["before", show(c.before[name])], ["after", show(c.after[name])], ["change", change(c.before[name], c.after[name], neutral)]], name))),
+      ...(!c.before.known_seconds || !c.after.known_seconds ? [] : [
+      h("h2", null, "The whole"), grid("The whole", heads("what"), LINES.map(([name, label, show, neutral]) => row([["what", label, true], ["before", show(c.before[name])], ["after", show(c.after[name])], ["change", change(c.before[name], c.after[name], neutral, !neutral && !(c.before.calls_per_hour && c.after.calls_per_hour))]], name))),
       h("h2", null, "Findings"), findings.length ? grid("Findings", heads("finding"), findings) : h("p", { class: "faint" }, "None in either window."),
       h("h2", null, "Statements"), statements.length ? grid("Statements", heads("statement"), statements) : empty("No statement in either window"),
-      c.statements.length > 50 && h("p", { class: "faint" }, `The 50 greatest changes of ${count(c.statements.length)}.`),
+      c.statements.length > 50 && h("p", { class: "faint" }, `The 50 greatest changes of ${count(c.statements.length)}.`)]),
     ];
   },
 };

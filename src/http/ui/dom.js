@@ -69,7 +69,7 @@ const COPY = "Copy";
 
 /** Code with a button that copies it. */
 export function snippet(text, label) {
-  const code = h("pre", { class: "code", tabindex: "0", role: "region", "aria-label": label }, h("code", null, text));
+  const code = h("pre", { class: "code", tabindex: "0", role: "group", "aria-label": label }, h("code", null, text));
   const button = h("button", { type: "button", class: "copy", "aria-label": `${COPY}: ${label}` }, COPY);
   button.addEventListener("click", async () => {
     try {
@@ -90,6 +90,17 @@ export function snippet(text, label) {
 export const facts = (...pairs) =>
   h("dl", { class: "facts" }, pairs.filter(Boolean).map(([name, value, hint]) =>
     h("div", null, h("dt", { title: hint }, name), h("dd", null, value))));
+
+/** A number that leads to the part of this page that it is made of. */
+export const jump = (id, text) =>
+  h("button", { type: "button", class: "link", "data-key": `jump-${id}-${text}`, onclick: () => {
+    const goal = document.getElementById(id);
+    goal?.scrollIntoView({ block: "start" });
+    goal?.focus({ preventScroll: true });
+  } }, text);
+
+/** A sentence that begins like one. */
+export const sentence = (text) => text.replace(/^./, (first) => first.toUpperCase());
 
 /** A SQL text with its parts on lines of their own. */
 export const sqlLines = (text) =>

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { timeline } from "./chart.js";
-import { ago, clock, count, empty, facts, h, mean, place, plural, routeName, snippet, sqlLines, time } from "./dom.js";
+import { ago, clock, count, empty, facts, h, jump, place, plural, sentence, snippet, sqlLines, time } from "./dom.js";
 import { filter, matches } from "./table.js";
 
 const KINDS = { n_plus_one: "N+1", chain: "N+1 chain", duplicate: "Duplicate", write_loop: "Write loop" };
@@ -12,7 +12,7 @@ const RELATIONS = {
 };
 
 const words = (name) => (name ?? "").replaceAll("_", " ");
-export const kindName = (kind) => KINDS[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase());
+export const kindName = (kind) => KINDS[kind] ?? sentence(words(kind));
 
 /** N: of every burst the same, or from to. */
 const range = (finding) => (finding.n_min === finding.n_max ? count(finding.n_max) : `${count(finding.n_min)}–${count(finding.n_max)}`);
@@ -39,11 +39,14 @@ export function where(finding, links = false) {
   const parts = [];
   const route = finding.route;
   if (route) parts.push(links ? h("a", { href: place("routes", finding.database, route) }, route) : h("b", { class: "route" }, route));
-  else parts.push(finding.application || finding.user ? `application ${finding.application || finding.user}` : "no route tag");
+  else parts.push(finding.application || finding.user ? finding.application ? `application ${finding.application}` : `user ${finding.user}` : "no route tag");
   return [parts, ` in ${finding.database}`];
 }
 
 const perBurst = (finding) => (finding.bursts ? finding.avoidable_floor_seconds / finding.bursts : 0);
+/** A change on one line of a list. */
+export const oneLine = (code) => code.replace(/\s*\n\s*/g, " ").replace(/([([]) | (?=[)\]])/g, "$1");
+
 const CONFIDENCE = "high: an earlier SELECT's rows explain the loop; medium: most signs fit; low: look at it first";
 
 const badge = (finding) => [
@@ -56,12 +59,12 @@ function card(finding, now) {
     h("div", { class: "what" },
       h("a", { class: "open", href: place("findings", finding.id) }, h("span", { class: "kind" }, kindName(finding.kind)), " ", headline(finding)),
       h("p", { class: "where" }, where(finding, true)),
-      finding.mend ? h("p", { class: "mend" }, h("span", { class: "faint" }, "Change: "), h("code", null, finding.mend.split("\n")[0])) : h("p", { class: "mend faint" }, finding.advice),
+      finding.mend ? h("p", { class: "mend" }, h("span", { class: "faint" }, "Change: "), h("code", null, oneLine(finding.mend))) : h("p", { class: "mend faint" }, sentence(finding.advice)),
       h("p", { class: "small" }, badge(finding), " ", h("span", { class: "faint" }, `seen ${ago(finding.last_seen_unix_seconds, now)}`))),
-    h("dl", { class: "cost" },
-      h("div", null, h("dt", null, "costs at least"), h("dd", { class: "big" }, time(perBurst(finding)), h("small", null, " a time"))),
-      h("div", null, h("dt", null, "seen"), h("dd", null, plural(finding.bursts, "time"))),
-      h("div", null, h("dt", null, "in all"), h("dd", null, time(finding.avoidable_floor_seconds)))));
+    h("div", { class: "cost" },
+      h("div", null, h("small", null, "at least "), h("a", { class: "big", href: place("findings", finding.id), title: "what it is made of" }, time(perBurst(finding)))),
+      h("small", null, "lost each time"),
+      h("small", null, `${time(finding.avoidable_floor_seconds)} in all, ${plural(finding.bursts, "time")} seen`)));
 }
 
 const ORDERS = [
@@ -115,11 +118,14 @@ export const list = {
     const value = ORDERS.find(([key]) => key === state.order)?.[2];
     if (value) shown.sort((a, b) => value(b) - value(a));
     state.shown ??= 100;
-    const worst = [...shown].sort((a, b) => perBurst(b) - perBurst(a)).find((f) => f.route && f.confidence !== "low");
+    const sure = shown.filter((f) => f.confidence !== "low").sort((a, b) => perBurst(b) - perBurst(a));
+    const worst = sure.find((f) => f.route);
     return [
       h("p", { class: "lead" }, `${plural(findings.total, "finding")} in ${time(status.uptime_seconds)} of watching. `,
         worst && ["The view that loses most each time is ", h("a", { href: place("routes", worst.database, worst.route) }, worst.route), ": ",
-          h("a", { href: place("findings", worst.id) }, `at least ${time(perBurst(worst))}, as ${headline(worst)}`), "."]),
+          h("a", { href: place("findings", worst.id) }, `at least ${time(perBurst(worst))}, as ${headline(worst)}`), "."],
+        !worst && sure.length > 0 && ["What loses most each time: ", h("a", { href: place("findings", sure[0].id) }, `at least ${time(perBurst(sure[0]))}, as ${headline(sure[0])}`),
+          ". To see in which view, let statements ", h("a", { href: "#/routes" }, "name their route"), "."]),
       shown.length ? h("ol", { class: "cards" }, shown.slice(0, state.shown).map((f) => card(f, now))) : empty("No finding fits the filter", h("p", null, "Esc empties it.")),
       shown.length > state.shown && h("p", { class: "more" }, h("button", { type: "button", "data-key": "more", onclick: () => { state.shown += 100; again(); } }, "Show more")),
       findings.total > findings.items.length && h("p", { class: "faint" }, `These are the first ${count(findings.items.length)} of ${count(findings.total)}.`),
@@ -136,7 +142,9 @@ function evidence(finding) {
     said.push(`The list before it returned ${plural(e.parent_rows, "row")}; the loop ran ${count(e.n)} times: ${fits}.`);
   } else if (["n_plus_one", "chain"].includes(finding.kind)) said.push(`It ran ${count(e.n)} times; no SELECT before it explains how often.`);
   else said.push(`It ran ${count(e.n)} times in one request or job.`);
-  said.push(`About ${plural(e.distinct_values, "different value")} in ${plural(e.n, "execution")}; ${plural(e.rows, "row")} in all${e.empty ? `, ${count(e.empty)} without a row` : ""}.`);
+  said.push(`About ${plural(Math.min(e.distinct_values, e.n), "different value")} in ${plural(e.n, "execution")}; ${plural(e.rows, "row")} in all${e.empty ? `, ${count(e.empty)} without a row` : ""}.`);
+  const loop = e.timeline.find((step) => step.role === "loop");
+  if (loop && loop.executions >= e.n * 2) said.push(`The timeline holds ${count(loop.executions)} executions, as the loop ran about ${Math.round(loop.executions / e.n)} times in this unit of work.`);
   if (e.exact_repeats) said.push(`${plural(e.exact_repeats, "execution repeats", "executions repeat")} another with the same values, and nothing was written in between.`);
   if (e.after_pause) said.push(`${plural(e.after_pause, "execution")} came after a pause of the client.`);
   if (e.after_write) said.push(`${plural(e.after_write, "execution")} came after a write.`);
@@ -169,18 +177,19 @@ export const one = {
       h("h1", { tabindex: "-1" }, h("span", { class: "kind" }, kindName(finding.kind)), " ", headline(finding)),
       h("p", { class: "where" }, where(finding, true), finding.application && finding.route && h("span", { class: "faint" }, `, application ${finding.application}`)),
       facts(
-        ["costs at least, each time", h("a", { href: "#/findings/" + finding.id, "data-jump": "burst" }, time(perBurst(finding))), "time that batching would have saved; the true gain is more"],
-        ["executions each time", range(finding)], ["seen", plural(finding.bursts, "time")], ["statements in all", count(finding.queries)],
-        ["cost in all, at least", time(finding.avoidable_floor_seconds)],
+        ["lost each time, at least", jump(e ? "burst" : "statements", time(perBurst(finding))), "time that batching would have saved; the true gain is more"],
+        ["executions each time", jump(e ? "burst" : "statements", range(finding))], ["seen", plural(finding.bursts, "time")],
+        ["statements in all", jump("statements", count(finding.queries))],
+        ["lost in all, at least", time(finding.avoidable_floor_seconds)],
         ["first seen", h("span", { title: clock(finding.first_seen_unix_seconds) }, ago(finding.first_seen_unix_seconds, now))],
         ["seen last", h("span", { title: clock(finding.last_seen_unix_seconds) }, ago(finding.last_seen_unix_seconds, now))]),
-      h("section", { class: "advice" }, h("h2", null, "What to change"), h("p", null, finding.advice),
+      h("section", { class: "advice" }, h("h2", null, "What to change"), h("p", null, sentence(finding.advice)),
         finding.mend && snippet(finding.mend, "the change"), finding.mend && h("p", { class: "faint small" }, "Names of models and fields are guessed from tables and columns.")),
-      e && h("section", { id: "burst" }, h("h2", null, "One burst as it ran"),
+      e && h("section", { id: "burst", tabindex: "-1" }, h("h2", null, "One burst as it ran"),
         h("p", { class: "faint small" }, `${clock(e.at_unix_seconds)}: ${plural(e.n, "execution")} in ${time(e.span_seconds)}, of which batching would have saved at least ${time(e.avoidable_floor_seconds)}.`),
         timeline(e.timeline, describe)),
       e && h("section", null, h("h2", null, "Evidence"), evidence(finding)),
-      h("section", null, h("h2", null, "Statements"), finding.parent && statement(finding.parent, "The list that is looped over"),
+      h("section", { id: "statements", tabindex: "-1" }, h("h2", null, "Statements"), finding.parent && statement(finding.parent, "The list that is looped over"),
         finding.statements.map((text, at) => statement(text, finding.statements.length > 1 ? `The loop's statement ${at + 1}` : "The loop's statement"))),
       h("p", { class: "faint small" }, `Finding ${finding.id}, the same on every instance and after every restart.`),
     ];

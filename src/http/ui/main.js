@@ -70,11 +70,10 @@ async function read() {
   try {
     const data = await me.view.load(me.parts, controller.signal, me);
     if (here !== me) return;
-    const fresh = JSON.stringify(data) !== me.text;
-    me.text = JSON.stringify(data);
     me.data = data;
     trouble(null);
-    if (fresh) paint();
+    tools(true);
+    paint();
     live(`live, every ${me.view.every} s`);
   } catch (error) {
     if (here !== me || error.name === "AbortError") return;
@@ -139,8 +138,15 @@ function failed(error) {
   return undefined;
 }
 
+/** Filters are of no use where nothing is shown. */
+function tools(shown) {
+  const bar = main.querySelector(".tools");
+  if (bar) bar.hidden = !shown;
+}
+
 function login(wrong) {
   token.forget();
+  tools(false);
   const field = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true, "aria-describedby": "token-note" });
   const form = h("form", { class: "login", onsubmit: (event) => {
     event.preventDefault();
@@ -151,7 +157,6 @@ function login(wrong) {
   h("label", { for: "token" }, "Token"), field, h("button", null, "Show"),
   h("p", { id: "token-note", class: "faint small" }, "The value of http_token, or what is in http_token_file. It is kept until this tab is closed, and sent to this pgsluice only."));
   $("body").replaceChildren(form);
-  here.text = null;
   field.focus();
 }
 
@@ -218,6 +223,11 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 addEventListener("keydown", pressed);
+// A click anywhere on a row opens it, as its link does.
+main.addEventListener("click", (event) => {
+  if (event.target.closest("a, button, input, select, summary, details, pre, label") || !getSelection().isCollapsed) return;
+  event.target.closest("[data-row]")?.querySelector("a.open")?.click();
+});
 addEventListener("hashchange", go);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {

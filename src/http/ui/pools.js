@@ -1,7 +1,7 @@
 // Pools: whether they are large enough, who holds what, who is pinned and why.
 
 import { get } from "./api.js";
-import { count, empty, facts, h, plural, snippet, time } from "./dom.js";
+import { count, empty, facts, h, jump, plural, sentence, snippet, time } from "./dom.js";
 import { filter, matches } from "./table.js";
 
 const key = (pool) => `${pool.database} ${pool.user}`;
@@ -22,19 +22,24 @@ function since(pool, before, now, uptime) {
   };
 }
 
+const busy = (recent) => (recent.busy < 0.1 ? "<0.1" : recent.busy.toFixed(1));
+
 /** Whether the pool is too small, in words: what is now, then what was. */
 function verdict(pool, recent) {
-  const idlers = pool.holders.filter((holder) => holder.state !== "running" && holder.state_seconds >= LONG).length;
-  const blame = idlers ? ` ${plural(idlers, "of them is held", "of them are held")} without running anything: mend that first.` : "";
+  const idlers = pool.holders.filter((holder) => holder.state !== "running" && holder.state_seconds >= LONG);
+  const names = [...new Set(idlers.map((holder) => holder.application || "a client without a name"))];
+  const who = names.length > 3 ? `${names.slice(0, 3).join(", ")} and others` : names.join(", ");
+  const blame = idlers.length ? ` But ${who} ${idlers.length > 1 ? "hold" : "holds"} ${plural(idlers.length, "server")} without running anything` : "";
+  const first = blame && `${blame}: mend that first.`;
   if (pool.clients_waiting) {
-    return ["critical", `Too small now: ${plural(pool.clients_waiting, "client waits", "clients wait")}, the longest for ${time(pool.longest_wait_seconds)}; ${held(pool)} of ${pool.size} servers are held.${blame}`];
+    return ["critical", `Too small now: ${plural(pool.clients_waiting, "client waits", "clients wait")}, the longest for ${time(pool.longest_wait_seconds)}; ${held(pool)} of ${pool.size} servers are held.${first}`];
   }
-  if (recent.timeouts > 0) return ["critical", `Too small: ${plural(recent.timeouts, "client")} gave up waiting in the last ${time(recent.seconds)}.${blame}`];
+  if (recent.timeouts > 0) return ["critical", `Too small: ${plural(recent.timeouts, "client")} gave up waiting in the last ${time(recent.seconds)}.${first}`];
   if (pool.wait_p95_seconds > 0.01) {
-    return ["warning", `Tight: 5 of 100 assignments waited ${time(pool.wait_p95_seconds)} or longer since the start; ${recent.busy.toFixed(1)} of ${pool.size} servers are busy on average.${blame}`];
+    return ["warning", `Tight: 5 of 100 assignments waited ${time(pool.wait_p95_seconds)} or longer since the start; ${busy(recent)} of ${pool.size} servers are busy on average.${first}`];
   }
-  if (pool.wait_timeouts) return ["warning", `Enough now; since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${blame}`];
-  return ["good", `Large enough: 95 of 100 times a server came ${pool.wait_p95_seconds ? `within ${time(pool.wait_p95_seconds)}` : "at once"}; ${recent.busy.toFixed(1)} of ${pool.size} are busy on average.${blame}`];
+  if (pool.wait_timeouts) return ["warning", `Large enough now; since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${first}`];
+  return ["good", `Large enough: 95 of 100 times a server came ${pool.wait_p95_seconds ? `within ${time(pool.wait_p95_seconds)}` : "at once"}; ${busy(recent)} of ${pool.size} are busy on average.${blame && `${blame}.`}`];
 }
 
 function slots(pool) {
@@ -62,35 +67,34 @@ function holders(pool, pins) {
     })));
 }
 
-function pinned(pins) {
+function pinned(pins, id) {
   if (!pins.length) return null;
-  return [h("h3", null, "Pinned clients"), h("p", { class: "faint small" }, "What these did lives in their server connection, so they keep it between transactions."),
+  return [h("h3", { id, tabindex: "-1" }, "Pinned clients"), h("p", { class: "faint small" }, "What these did lives in their server connection, so they keep it between transactions."),
     h("ul", { class: "cards" }, pins.map((pin) => h("li", { class: "card warning", "data-row": `p${pin.client_id}` }, h("div", { class: "what" },
-      h("b", null, pin.application || `client ${pin.client_id}`), ` keeps server ${pin.server_id} for ${time(pin.pinned_seconds)}: ${pin.reason}.`, h("p", null, h("span", { class: "faint" }, "Mend: "), pin.mend)))))];
+      h("b", null, pin.application || `client ${pin.client_id}`), ` keeps server ${pin.server_id} for ${time(pin.pinned_seconds)}: ${pin.reason}.`, h("p", null, h("span", { class: "faint" }, "Mend: "), sentence(pin.mend))))))];
 }
 
 function section(pool, pins, recent) {
   const [grade, sentence] = verdict(pool, recent);
   const id = `pool-${encodeURIComponent(key(pool))}`;
-  const jump = (value) => h("button", { type: "button", class: "link", "data-key": `${id}-jump`, onclick: () => document.getElementById(id)?.scrollIntoView() }, value);
   return h("section", { class: "pool", "aria-label": `Pool ${pool.database}, ${pool.user}` },
     h("h2", null, `${pool.database}`, h("span", { class: "faint" }, ` user ${pool.user}, ${pool.mode} pooling`)),
     h("p", { class: `verdict ${grade}` }, sentence), slots(pool),
     facts(
       ["clients", count(pool.clients_active + pool.clients_waiting + pool.clients_idle), `${pool.clients_active} active, ${pool.clients_waiting} waiting, ${pool.clients_idle} idle`],
       ["active, waiting, idle", `${count(pool.clients_active)}, ${count(pool.clients_waiting)}, ${count(pool.clients_idle)}`],
-      ["servers held", jump(`${held(pool)} of ${pool.size}`), "the table below tells by whom"],
+      ["servers held", jump(id, `${held(pool)} of ${pool.size}`), "the table below tells by whom"],
       ["servers idle", count(pool.servers_idle)],
-      ["idle in transaction", count(pool.servers_idle_in_transaction), "servers whose client lets a transaction idle"],
-      ["pinned", count(pool.clients_pinned)],
-      ["wait p50, p95, p99", [pool.wait_p50_seconds, pool.wait_p95_seconds, pool.wait_p99_seconds].map(time).join(", "), "since the start; 0: a server was free at once"],
+      ["idle in transaction", pool.servers_idle_in_transaction ? jump(id, count(pool.servers_idle_in_transaction)) : 0, "servers whose client lets a transaction idle"],
+      ["pinned", pool.clients_pinned ? jump(`${id}-pins`, count(pool.clients_pinned)) : 0],
+      ["wait p50, p95, p99", [pool.wait_p50_seconds, pool.wait_p95_seconds, pool.wait_p99_seconds].map((wait) => (wait ? time(wait) : "none")).join(", "), "since the start; 0: a server was free at once"],
       ["mean wait, lately", time(recent.wait), `in the last ${time(recent.seconds)}, of ${count(recent.assignments)} assignments`],
-      ["busy, lately", `${recent.busy.toFixed(2)} servers`, `mean of the last ${time(recent.seconds)}: growth of the time held by second`],
+      ["busy, lately", `${busy(recent)} servers`, `mean of the last ${time(recent.seconds)}: growth of the time held, which counts when a server is given back`],
       ["held p95", time(pool.held_p95_seconds), "how long a client keeps a server"],
       ["gave up waiting", count(pool.wait_timeouts)],
       ["transactions", count(pool.transactions)], ["queries", count(pool.queries)],
       ["opened", `${count(pool.server_connects)}, p50 ${time(pool.server_connect_p50_seconds)}`, "server connections opened"]),
-    h("h3", { id }, "Who holds the servers"), holders(pool, pins), pinned(pins));
+    h("h3", { id, tabindex: "-1" }, "Who holds the servers"), holders(pool, pins), pinned(pins, `${id}-pins`));
 }
 
 export const list = {

@@ -19,7 +19,7 @@ export async function history(signal, fingerprint) {
   intervals.forEach((interval, at) => {
     for (const statement of interval.statements ?? []) {
       const name = key(statement);
-      if (!series.has(name)) series.set(name, new Array(intervals.length).fill(null));
+      if (!series.has(name)) series.set(name, new Array(intervals.length).fill(0));
       series.get(name)[at] = statement.total_seconds / Math.max(1, interval.length_seconds);
     }
   });
@@ -68,11 +68,11 @@ export const list = {
     first.items.forEach((query) => known.set(key(query), query));
     if (first.total > FIRST && now - (state.read ?? 0) > WHOLE) {
       state.read = now;
-      all("queries", {}, signal).then((items) => { state.whole = items; place.data.items = items; place.again(); }).catch(() => { state.read = 0; });
+      all("queries", {}).then((items) => { state.whole = items; place.data.items = items; place.again(); }).catch(() => { state.read = 0; });
     }
     if (has("history") && now - (state.pastRead ?? 0) > WHOLE) {
       state.pastRead = now;
-      history(signal).then((past) => { state.past = past; place.again(); }).catch(() => { state.pastRead = 0; });
+      history().then((past) => { state.past = past; place.again(); }).catch(() => { state.pastRead = 0; });
     }
     return { ...first, items: [...known.values()] };
   },
