@@ -14,7 +14,13 @@ pub(crate) fn advice(kind: Kind, first: Relation, texts: &[&Described], parent: 
         return String::new();
     };
     if kind == Kind::Duplicate {
-        return duplicate(child);
+        let mut advice = duplicate(child);
+        // Rows that share one foreign key.
+        if let Some(more) = related(first, &Names::new(child, parent, texts)).filter(|_| first == Relation::Fk) {
+            advice.push_str("; or ");
+            advice.push_str(&more);
+        }
+        return advice;
     }
     let mut advice = reading(first, &Names::new(child, parent, texts)).unwrap_or_else(|| writing(first, child));
     for other in texts.iter().skip(1) {

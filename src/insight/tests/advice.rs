@@ -191,6 +191,20 @@ const TABLE: &[Row] = &[
 ];
 
 #[test]
+fn rows_that_share_one_foreign_key() {
+    let mut client = Client::new();
+    client.query(BOOKS, 24);
+    for _ in 0..24 {
+        client.query(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 7 LIMIT 21"#, 1);
+    }
+    client.finish();
+    let findings = client.insight.findings();
+    assert_eq!(findings[0].kind, Kind::Duplicate, "{findings:#?}");
+    assert!(findings[0].advice.contains(r#"keep the instance"#), "{findings:#?}");
+    assert!(findings[0].advice.contains(r#"or probably select_related("author")"#), "{findings:#?}");
+}
+
+#[test]
 fn each_shape_has_its_name_and_its_mend() {
     let mut wrong = Vec::new();
     for (list, turn, relation, advice) in TABLE {
