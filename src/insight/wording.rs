@@ -5,13 +5,22 @@ use super::describe::Described;
 use super::judge::Kind;
 use crate::sql::Operation;
 
+/// Django's table of permissions, read by has_perm().
+const PERMISSIONS: &str = "auth_permission";
+
 /// The advice for a group of repeated statements. `texts` has the statements of the loop, first the one judged.
 pub(crate) fn advice(kind: Kind, first: Relation, texts: &[&Described], parent: Option<&Described>) -> String {
     let Some(child) = texts.first() else {
         return String::new();
     };
     if kind == Kind::Duplicate {
-        return duplicate(child);
+        let mut advice = duplicate(child);
+        // Rows that share one foreign key.
+        if let Some(more) = related(first, &Names::new(child, parent, texts)).filter(|_| first == Relation::Fk) {
+            advice.push_str("; or ");
+            advice.push_str(&more);
+        }
+        return advice;
     }
     let mut advice = reading(first, &Names::new(child, parent, texts)).unwrap_or_else(|| writing(first, child));
     for other in texts.iter().skip(1) {
@@ -101,6 +110,10 @@ fn related(relation: Relation, names: &Names<'_>) -> Option<String> {
         Relation::OneToOne => {
             format!("probably select_related(\"{word}\") on {outer} (repeated: {table})")
         }
+        Relation::ManyToMany if *table == PERMISSIONS => format!(
+            "has_perm() for each row: read {table} once for all users of {outer} (user__in=..., group__user__in=...), or \
+             ask for request.user only, which remembers its permissions"
+        ),
         Relation::ManyToMany => {
             format!("probably prefetch_related(\"{}\") on {outer} (repeated: {table})", plural(word))
         }
@@ -204,7 +217,9 @@ fn fields_of(columns: &[String]) -> String {
 
 fn duplicate(child: &Described) -> String {
     let table = child.table();
-    if child.shape.has_where {
+    if table == PERMISSIONS {
+        format!("the permissions of one user were read again and again: ask request.user, which remembers {table}")
+    } else if child.shape.has_where {
         format!("the same row of {table} was fetched again and again: keep the instance, or use cached_property")
     } else {
         format!("the same query of {table} was evaluated again and again: evaluate it once with list() and share it")

@@ -1,5 +1,6 @@
 //! The detector against streams of real Django statements, with a clock that the test drives.
 
+mod advice;
 mod bounds;
 mod requests;
 mod scenarios;
