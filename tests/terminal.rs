@@ -197,3 +197,60 @@ fn an_older_pgsluice_is_told() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(4) && told.contains("it is older"), "{told}");
 }
+
+/// A run with a finding, a client that lets its transaction idle, and one that is pinned.
+fn all_at_once(table: &str) -> (Pooler, [support::raw::Client; 2]) {
+    let pooler = busy(table, 2);
+    let named = |name: &str, sql: &str| {
+        let mut client = pooler.client("app");
+        client.simple(&format!("SET application_name = '{name}'")).unwrap();
+        client.simple(sql).unwrap();
+        client
+    };
+    let clients = [named("holder", "BEGIN"), named("listener", "LISTEN news")];
+    wait_for("both to hold a server", || {
+        let pools = items(&pooler, "pools");
+        (pools[0]["clients_pinned"] == 1 && pools[0]["servers_idle_in_transaction"] == 1).then_some(())
+    });
+    (pooler, clients)
+}
+
+#[test]
+fn top_prints_all_once_for_a_pipe() {
+    let (pooler, _clients) = all_at_once("term3");
+    // Without --once, too: standard output is no terminal.
+    for arguments in [&["top", "--once"][..], &["top"]] {
+        let text = said(&pgsluice(&pooler, arguments));
+        for word in
+            ["Pools\n", "app/app", "Clients\n", "holder", "idle-tx", "listener", "LISTEN", "Findings\n", "n_plus_one", "^books/$", "Queries\n"]
+        {
+            assert!(text.contains(word), "{word} is missing:\n{text}");
+        }
+        assert!(!text.contains(SECRET) && !text.contains('\u{1b}'), "{text}");
+    }
+}
+
+/// The answers that the units of `top` draw are of a real run; `UPDATE_ANSWERS=1` writes them anew.
+#[test]
+fn the_answers_of_the_units_are_those_of_today() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/top/answers.json");
+    let (pooler, _clients) = all_at_once("term4");
+    let mut answers = serde_json::Map::new();
+    answers.insert("status".to_owned(), serde_json::from_str(&pooler.get("/api/v1/status").1).unwrap());
+    answers["status"]["settings"] = Value::Object(serde_json::Map::new());
+    for list in ["pools", "pins", "findings", "queries"] {
+        answers.insert(list.to_owned(), items(&pooler, &format!("{list}?limit=12")).into());
+    }
+    let answers = Value::Object(answers);
+    if std::env::var_os("UPDATE_ANSWERS").is_some() {
+        std::fs::write(path, format!("{answers:#}\n")).unwrap();
+    }
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for list in ["pools", "pins", "findings", "queries"] {
+        let keys = |value: &Value| value[list][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let (old, new) = (keys(&written), keys(&answers));
+        // Fields are only added.
+        let lost: Vec<_> = old.iter().filter(|key| !new.contains(key)).collect();
+        assert!(lost.is_empty(), "{list}: {lost:?}");
+    }
+}

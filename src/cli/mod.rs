@@ -5,6 +5,7 @@ mod health;
 pub mod logging;
 mod remote;
 mod report;
+mod top;
 mod words;
 
 use std::io::Write as _;
@@ -73,6 +74,10 @@ enum Command {
     /// Exits with 0; 1 when nothing answers; 3 when the token is missing or wrong; 4 when the running pgsluice is older
     /// and has no such API; 5 when a file of this machine cannot be read.
     Report(report::ReportArgs),
+    /// Look at a running pgsluice live in the terminal: pools, clients, findings, queries.
+    ///
+    /// Keys are shown in the last line; `?` explains. Exits as `report` does.
+    Top(top::TopArgs),
     /// Print the reference of all settings (docs/configuration.md).
     #[command(hide = true)]
     Docs,
@@ -129,6 +134,7 @@ fn run(cli: &Cli, environment: &Environment) -> ExitCode {
             Ok(text) => print(&text),
             Err(failure) => fail(&failure),
         },
+        Command::Top(args) => top::top(args).unwrap_or_else(|failure| fail(&failure)),
         Command::Docs => print(&docs::markdown()),
     }
 }
