@@ -3,6 +3,10 @@
 mod check;
 mod health;
 pub mod logging;
+mod remote;
+mod report;
+mod top;
+mod words;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -65,6 +69,15 @@ enum Command {
     ///
     /// For the health check of a container image, which has no curl. Asks /healthz at the address of `http_listen`.
     Health(HealthArgs),
+    /// Write the diagnosis of a running pgsluice: what was measured, what to change, what that gains.
+    ///
+    /// Exits with 0; 1 when nothing answers; 3 when the token is missing or wrong; 4 when the running pgsluice is older
+    /// and has no such API; 5 when a file of this machine cannot be read.
+    Report(report::ReportArgs),
+    /// Look at a running pgsluice live in the terminal: pools, clients, findings, queries.
+    ///
+    /// Keys are shown in the last line; `?` explains. Exits as `report` does.
+    Top(top::TopArgs),
     /// Print the reference of all settings (docs/configuration.md).
     #[command(hide = true)]
     Docs,
@@ -117,6 +130,11 @@ fn run(cli: &Cli, environment: &Environment) -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Command::Report(args) => match report::report(args) {
+            Ok(text) => print(&text),
+            Err(failure) => fail(&failure),
+        },
+        Command::Top(args) => top::top(args).unwrap_or_else(|failure| fail(&failure)),
         Command::Docs => print(&docs::markdown()),
     }
 }
@@ -133,6 +151,11 @@ fn start(config: Config) -> ExitCode {
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
     complain(&error.to_string());
     ExitCode::from(EX_CONFIG)
+}
+
+fn fail(failure: &remote::Failure) -> ExitCode {
+    complain(&failure.to_string());
+    failure.code()
 }
 
 fn complain(message: &str) {
