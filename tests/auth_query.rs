@@ -29,6 +29,8 @@ CREATE ROLE expired LOGIN PASSWORD 'secret' VALID UNTIL '2020-01-01';
 CREATE ROLE later LOGIN PASSWORD 'secret' VALID UNTIL '2120-01-01';
 CREATE ROLE locked NOLOGIN PASSWORD 'secret';
 CREATE ROLE bare LOGIN;
+CREATE ROLE costly LOGIN PASSWORD '\
+SCRAM-SHA-256$2000000:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=';
 ";
 
 fn cluster() -> &'static Cluster {
@@ -97,6 +99,10 @@ fn users_of_the_database_log_in_as_themselves() {
             assert_eq!(refusal(&pooler, user, password, "app"), wrong);
         }
     }
+    // More iterations than are computed: what is kept of her password is not her password.
+    let kept = kept(cluster, "costly");
+    assert!(kept.starts_with("SCRAM-SHA-256$2000000:"), "{kept}");
+    assert!(refusal(&pooler, "costly", &kept, "app").starts_with("FATAL 28P01 password authentication failed"));
     // The console knows them by `auth_dbname`; who may use it is said elsewhere.
     let mut console = pooler.try_client("jane", PASSWORD, "pgsluice").unwrap();
     assert!(!console.simple("SHOW VERSION").unwrap().is_empty());

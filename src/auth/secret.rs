@@ -20,13 +20,17 @@ pub enum Secret {
 impl Secret {
     /// Reads a secret the way PostgreSQL tells the forms apart (`get_password_type` in `src/backend/libpq/crypt.c`):
     /// whatever is neither a well-formed MD5 hash nor a well-formed SCRAM verifier is a plain password.
+    ///
+    /// A verifier with more iterations than are computed here fits no password: taken for a plain one, it would let in
+    /// whoever has read it.
     pub fn parse(text: &str) -> Secret {
         if is_md5_hash(text) {
-            Secret::Md5(text.to_owned())
-        } else if let Some(verifier) = Verifier::parse(text) {
-            Secret::Scram(verifier)
-        } else {
-            Secret::Plain(text.to_owned())
+            return Secret::Md5(text.to_owned());
+        }
+        match Verifier::read(text) {
+            Some(verifier) if verifier.is_affordable() => Secret::Scram(verifier),
+            Some(_) => Secret::Plain(String::new()),
+            None => Secret::Plain(text.to_owned()),
         }
     }
 

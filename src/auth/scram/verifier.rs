@@ -21,14 +21,24 @@ pub struct Verifier {
 impl Verifier {
     /// Reads a verifier; `None` when the text is not one, or asks for more than [`MAX_ITERATIONS`].
     pub fn parse(text: &str) -> Option<Verifier> {
+        Verifier::read(text).filter(Verifier::is_affordable)
+    }
+
+    /// The same, however many iterations it asks for.
+    pub(in crate::auth) fn read(text: &str) -> Option<Verifier> {
         let rest = text.strip_prefix("SCRAM-SHA-256$")?;
         let (iterations_salt, keys) = rest.split_once('$')?;
         let (iterations, salt) = iterations_salt.split_once(':')?;
         let (stored_key, server_key) = keys.split_once(':')?;
-        let iterations = iterations.parse::<NonZeroU32>().ok().filter(|i| i.get() <= MAX_ITERATIONS)?;
+        let iterations = iterations.parse::<NonZeroU32>().ok()?;
         let salt = STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?;
         let key = |text| STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         Some(Verifier { iterations, salt, stored_key: key(stored_key)?, server_key: key(server_key)? })
+    }
+
+    /// Whether it keeps to [`MAX_ITERATIONS`].
+    pub(in crate::auth) fn is_affordable(&self) -> bool {
+        self.iterations.get() <= MAX_ITERATIONS
     }
 
     /// Derives a verifier from a password. **Expensive**: PBKDF2.
