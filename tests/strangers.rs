@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -164,8 +164,12 @@ fn a_handshake_without_end_is_ended() {
         next = vec![0; 1000];
     }
     let mut end = Vec::new();
-    let _ = stream.read_to_end(&mut end);
-    assert!(sent < 4_000_000 || !end.is_empty(), "the pooler hung up");
+    // In order or by a reset; what was sent may lie in buffers unread.
+    let hung_up = match stream.read_to_end(&mut end) {
+        Ok(_) => true,
+        Err(e) => !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    };
+    assert!(hung_up, "the pooler hung up after {sent} bytes");
     quiet(&pooler);
     assert_eq!(pooler.client("app").value("SELECT 1"), "1");
 }
