@@ -106,7 +106,8 @@ impl AuthContext {
             }
             _ if secret.is_empty() || looked_up.is_some_and(|known| known.seen) => {}
             _ => {
-                let mock = Mock { kind: MockKind::Plain, iterations: default_iterations() };
+                // What plain passwords are shown with.
+                let mock = Mock { kind: MockKind::Plain, iterations: self.iterations };
                 *looked_up = Some(LookedUp { mock, seen: true });
             }
         }
@@ -244,6 +245,14 @@ mod tests {
         assert!(first == context.verifier("app", "one"));
         assert!(!context.has_verifier("app", "two"));
         assert!(first != context.verifier("app", "two"));
+    }
+
+    #[test]
+    fn strangers_look_like_looked_up_users_with_plain_passwords() {
+        let context = AuthContext::with_iterations(NonZeroU32::new(256).unwrap()).unwrap();
+        context.expect_looked_up();
+        context.learn_looked_up(&Secret::Plain("secret".into()));
+        assert_eq!(context.mock_verifier("nobody").iterations, context.verifier("app", "secret").iterations);
     }
 
     #[test]

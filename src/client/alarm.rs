@@ -31,11 +31,13 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Sets the deadline `after_us` from `now_us`; zero means never.
+    /// Sets the deadline `after_us` from `now_us`; zero means never. One that has been found late stays so when it is set
+    /// again: an answer that keeps moving does not put it off.
     pub fn set(&self, reason: Reason, now_us: u64, after_us: u64) {
+        let deadline = if after_us == 0 { u64::MAX } else { now_us + after_us };
         self.reason.set(reason);
-        self.due.set(false);
-        self.deadline_us.set(if after_us == 0 { u64::MAX } else { now_us + after_us });
+        self.due.set(self.due.get() && deadline <= self.deadline_us.get());
+        self.deadline_us.set(deadline);
     }
 
     /// No deadline.
@@ -98,5 +100,27 @@ impl Alarms {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_has_passed_is_not_put_off_by_setting_it_again() {
+        let alarms = Alarms::default();
+        let alarm = alarms.add();
+        alarm.set(Reason::Query, 0, 1_000);
+        alarms.sweep(999, false);
+        assert_eq!(alarm.rang(), None);
+        alarms.sweep(1_000, false);
+        alarm.set(Reason::Query, 0, 1_000);
+        assert_eq!(alarm.rang(), Some(Reason::Query), "more of the same answer has come");
+        alarm.set(Reason::IdleTransaction, 1_000, 1_000);
+        assert_eq!(alarm.rang(), None, "a later one");
+        alarms.sweep(5_000, false);
+        alarm.set(Reason::Idle, 5_000, 0);
+        assert_eq!(alarm.rang(), None, "none at all");
     }
 }

@@ -29,8 +29,8 @@ const FIRST: Duration = Duration::from_millis(250);
 const RIGHT: Duration = Duration::from_secs(1);
 /// An address is forgotten when it has not failed for this long.
 const WINDOW_US: u64 = 60_000_000;
-/// Users remembered for each address.
-const MAX_USERS: usize = 8;
+/// Users remembered for each address: all tenants behind one gateway, 8 bytes each, and only those with a right password.
+const MAX_USERS: usize = 64;
 
 /// The addresses that failed lately.
 pub struct Backoff {
@@ -209,6 +209,18 @@ mod tests {
         backoff.failed(&from, "good", 34);
         assert_eq!(backoff.succeeded(&from, "good", 35).as_millis(), 1000, "her name is guessed at");
         assert_eq!(backoff.delayed()[1], 2);
+    }
+
+    #[test]
+    fn many_neighbours_wait_once_each() {
+        let backoff = Backoff::new(Duration::from_secs(60));
+        let from = peer("192.0.2.1:1000");
+        for i in 0..20 {
+            let _ = backoff.failed(&from, "old", i);
+        }
+        let round = || (0..MAX_USERS).map(|n| backoff.succeeded(&from, &format!("tenant{n}"), 30)).collect::<Vec<_>>();
+        assert!(MAX_USERS > 40 && round().iter().all(|delay| *delay == RIGHT));
+        assert!(round().iter().all(Duration::is_zero), "each has given a right one");
     }
 
     #[test]

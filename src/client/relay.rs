@@ -124,8 +124,12 @@ impl Session {
                 return self.check_alarm(slot);
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // The turns are used up; who is never at rest has deadlines too.
+        let late = self.check_alarm(slot);
+        if late.is_pending() {
+            cx.waker().wake_by_ref();
+        }
+        late
     }
 
     /// Reads the server once and sends what it said to the client; gives it back in between when that is the end.

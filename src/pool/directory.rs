@@ -22,7 +22,7 @@ use crate::server::{Asker, ConnectError, LookupError, Params, Target, lookup};
 const MAX_KNOWN: usize = 8192;
 /// Questions that may wait at one place.
 const MAX_WAITING: usize = 1024;
-/// Places asked: databases' names come from clients where a wildcard admits any.
+/// Places asked by way of a wildcard, where the names of databases come from clients.
 const MAX_SOURCES: usize = 256;
 /// Connections opened at once, over all places: each costs PostgreSQL a process, and strangers may name databases.
 const MAX_CONNECTING: usize = 8;
@@ -147,7 +147,8 @@ impl Directory {
         if let Some(source) = sources.get(&key) {
             return Ok(Some(Arc::clone(source)));
         }
-        if sources.len() >= MAX_SOURCES {
+        // Sections are as many as they are; a stranger who names very many databases must not shut them out.
+        if section == "*" && sources.len() >= MAX_SOURCES {
             let now = now_us();
             sources.retain(|_, source| !source.is_stale(now));
             if sources.len() >= MAX_SOURCES {
@@ -406,6 +407,21 @@ mod tests {
     fn entry(secret: Option<&str>, asked_us: u64) -> Entry {
         let secret = secret.map(|text| Secret::Plain(text.into()));
         Entry { found: Some(Arc::new(Found { secret, asked_us })), pending: None }
+    }
+
+    #[test]
+    fn strangers_do_not_shut_out_a_section() {
+        let toml = "auth_user = \"asking\"\n[databases.app]\nhost = \"h\"\n[databases.\"*\"]\nhost = \"h\"\n";
+        let config = Arc::new(Config::from_toml(toml, std::path::Path::new("x.toml")).unwrap());
+        let (tls, auth) = (TlsFiles::load(&config).unwrap(), AuthContext::new().unwrap());
+        let directory = Directory::new(config, Arc::default(), Arc::new(tls), Arc::new(auth));
+        let source = |name: &str| directory.source(Some(name));
+        for n in 0..MAX_SOURCES {
+            let busy = source(&format!("nowhere{n}")).unwrap().unwrap();
+            lock(&busy.book).users.insert("someone".into(), entry(None, 0));
+        }
+        assert!(matches!(source("one_more"), Err(LookupError::Busy)));
+        assert!(source("nowhere0").unwrap().is_some() && source("app").unwrap().is_some());
     }
 
     #[test]
