@@ -221,9 +221,19 @@ fn top_prints_all_once_for_a_pipe() {
     // Without --once, too: standard output is no terminal.
     for arguments in [&["top", "--once"][..], &["top"]] {
         let text = said(&pgsluice(&pooler, arguments));
-        for word in
-            ["Pools\n", "app/app", "Clients\n", "holder", "idle-tx", "listener", "LISTEN", "Findings\n", "n_plus_one", "^books/$", "Queries\n"]
-        {
+        for word in [
+            "Pools\n",
+            "app/app",
+            "Clients\n",
+            "holder",
+            "idle-tx",
+            "listener",
+            "LISTEN",
+            "Findings\n",
+            "n_plus_one",
+            "^books/$",
+            "Queries\n",
+        ] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
         assert!(!text.contains(SECRET) && !text.contains('\u{1b}'), "{text}");

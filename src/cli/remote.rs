@@ -175,9 +175,8 @@ impl Remote {
         let told = json.as_ref().and_then(|value| value.get("error")).and_then(Value::as_str).map(clean);
         let name = &self.address.host;
         match line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_whitespace().nth(1)) {
-            Some("200") => {
-                json.ok_or_else(|| Failure::Silent(format!("http://{name} answers, but not with JSON; is it pgsluice?")))
-            }
+            Some("200") => json
+                .ok_or_else(|| Failure::Silent(format!("http://{name} answers, but not with JSON; is it pgsluice?"))),
             Some("401") if self.token.is_some() => {
                 Err(Failure::Refused(format!("http://{name} refuses the token of --token-file")))
             }
@@ -262,7 +261,9 @@ mod tests {
         assert!(matches!(read("HTTP/1.0 401 U\r\n\r\n", None), Failure::Refused(t) if t.contains("give --token-file")));
         assert!(matches!(read("HTTP/1.0 401 U\r\n\r\n", Some("t")), Failure::Refused(t) if t.contains("refuses")));
         assert!(matches!(read("HTTP/1.0 404 N\r\n\r\nno", None), Failure::Old(t) if t.contains("older")));
-        assert!(matches!(read("HTTP/1.0 200 O\r\n\r\n<html>", None), Failure::Silent(t) if t.contains("not with JSON")));
+        assert!(
+            matches!(read("HTTP/1.0 200 O\r\n\r\n<html>", None), Failure::Silent(t) if t.contains("not with JSON"))
+        );
         assert!(matches!(read("SSH-2.0-x\r\n", None), Failure::Silent(_)));
         assert_eq!(remote(None).read("x", b"HTTP/1.0 200 O\r\n\r\n{}").unwrap(), serde_json::json!({}));
     }

@@ -80,7 +80,8 @@ fn compared(comparison: &Value, out: &mut Vec<Block>) {
     out.push(Block::Heading(2, format!("Compared with the report of {at}")));
     if comparison["comparable"] == Value::Bool(false) {
         out.push(Block::Text(
-            "Their fingerprints are of different versions: findings of one cannot be recognised in the other.".to_owned(),
+            "Their fingerprints are of different versions: findings of one cannot be recognised in the other."
+                .to_owned(),
         ));
     }
     let saved = number(comparison, "saved_seconds_per_hour");
@@ -111,10 +112,7 @@ fn compared(comparison: &Value, out: &mut Vec<Block>) {
             format!("{}{}", if saved < 0.0 { "-" } else { "" }, seconds(saved.abs())),
         ]
     });
-    out.push(Block::Table(
-        &["Now", "Finding", "Bursts in requests, before", "After", "Saved an hour"],
-        rows.collect(),
-    ));
+    out.push(Block::Table(&["Now", "Finding", "Bursts in requests, before", "After", "Saved an hour"], rows.collect()));
 }
 
 fn causes(report: &Value, out: &mut Vec<Block>) {
@@ -138,7 +136,8 @@ fn causes(report: &Value, out: &mut Vec<Block>) {
         return;
     }
     out.push(Block::Text(
-        "This pgsluice has no /api/v1/causes: only N+1 queries and their like are listed, at what they cost in all.".to_owned(),
+        "This pgsluice has no /api/v1/causes: only N+1 queries and their like are listed, at what they cost in all."
+            .to_owned(),
     ));
     let mut findings = findings;
     let cost = |f: &Value| number(f, "avoidable_floor_seconds");
@@ -182,7 +181,10 @@ fn cause(at: usize, cause: &Value, finding: Option<&Value>, out: &mut Vec<Block>
 }
 
 fn finding(at: usize, finding: &Value, out: &mut Vec<Block>) {
-    out.push(Block::Heading(3, format!("{at}. {} in {}: {}", text(finding, "kind"), route(finding), names(finding, "tables"))));
+    out.push(Block::Heading(
+        3,
+        format!("{at}. {} in {}: {}", text(finding, "kind"), route(finding), names(finding, "tables")),
+    ));
     out.push(Block::Text(format!(
         "Expected gain: at least {} of the time measured. Confidence: {}.",
         seconds(number(finding, "avoidable_floor_seconds")),
@@ -205,7 +207,11 @@ pub(in crate::cli) fn evidence(finding: &Value) -> String {
         if let Some(rows) = example["parent_rows"].as_u64() {
             told += &format!(". In the example the first query gave {rows} rows and {} more followed", example["n"]);
         }
-        told += &format!(", with {} different values, over {}", example["distinct_values"], seconds(number(example, "span_seconds")));
+        told += &format!(
+            ", with {} different values, over {}",
+            example["distinct_values"],
+            seconds(number(example, "span_seconds"))
+        );
     }
     told + "."
 }
@@ -270,7 +276,8 @@ fn pools(report: &Value, out: &mut Vec<Block>) {
 fn queries(report: &Value, out: &mut Vec<Block>) {
     out.push(Block::Heading(2, "Statements that take most time, since the start of pgsluice".to_owned()));
     let all = items(report, "queries");
-    let bar = |q: &Value| (text(q, "summary").to_owned(), seconds(number(q, "total_seconds")), number(q, "total_seconds"));
+    let bar =
+        |q: &Value| (text(q, "summary").to_owned(), seconds(number(q, "total_seconds")), number(q, "total_seconds"));
     out.push(Block::Bars("Time at the server", all.iter().take(10).map(bar).collect()));
     let row = |q: &Value| {
         let time = |field| seconds(number(q, field));

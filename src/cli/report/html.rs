@@ -58,8 +58,11 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
         cells.map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect::<String>()
     };
-    let mut out = format!("<div class=\"wide\" tabindex=\"0\"><table>\n<tr>{}</tr>\n", cells("th scope=\"col\"", &mut head.iter().copied()))
-        .replace("</th scope=\"col\">", "</th>");
+    let mut out = format!(
+        "<div class=\"wide\" tabindex=\"0\"><table>\n<tr>{}</tr>\n",
+        cells("th scope=\"col\"", &mut head.iter().copied())
+    )
+    .replace("</th scope=\"col\">", "</th>");
     for row in rows {
         out += &format!("<tr>{}</tr>\n", cells("td", &mut row.iter().map(String::as_str)));
     }

@@ -163,7 +163,8 @@ impl Data {
         }
         // A process that was started again counts anew.
         let before = before.filter(|old| old.status["started_unix_seconds"] == status["started_unix_seconds"]);
-        let span = before.map_or(0.0, |old| number(&status, "at_unix_seconds") - number(&old.status, "at_unix_seconds"));
+        let span =
+            before.map_or(0.0, |old| number(&status, "at_unix_seconds") - number(&old.status, "at_unix_seconds"));
         if let Some(old) = before.filter(|_| span > 0.0) {
             rates(&mut pools, &old.pools, "queries", span, |v| text(v, "name").to_owned());
             rates(&mut queries, &old.queries, "calls", span, |v| {
@@ -200,7 +201,7 @@ impl Data {
         let waiting: f64 = self.pools.iter().map(|pool| number(pool, "clients_waiting")).sum();
         let draining = if self.status["draining"] == Value::Bool(true) { ", DRAINING" } else { "" };
         format!(
-            "{}, up {}: {} clients, {} waiting, {} findings{draining}",
+            "{}, up {}: clients {}, waiting {}, findings {}{draining}",
             text(&self.status, "version"),
             seconds(number(&self.status, "uptime_seconds")),
             count(number(&self.status, "clients")),
@@ -244,8 +245,13 @@ pub(super) fn detail(tab: Tab, row: &Value) -> Vec<String> {
         }
         Tab::Queries => {
             let time = |field| seconds(number(row, field));
-            let percentiles =
-                format!("p50 {}, p95 {}, p99 {}, at most {}", time("p50_seconds"), time("p95_seconds"), time("p99_seconds"), time("max_seconds"));
+            let percentiles = format!(
+                "p50 {}, p95 {}, p99 {}, at most {}",
+                time("p50_seconds"),
+                time("p95_seconds"),
+                time("p99_seconds"),
+                time("max_seconds")
+            );
             part("Statement", text(row, "text"));
             part("Fingerprint", text(row, "fingerprint"));
             part("Time of a call", &percentiles);
@@ -258,11 +264,45 @@ pub(super) fn detail(tab: Tab, row: &Value) -> Vec<String> {
         Tab::Pools => {
             let n = |field| count(number(row, field));
             let time = |field| seconds(number(row, field));
-            part("Clients", &format!("{} active, {} waiting, {} idle", n("clients_active"), n("clients_waiting"), n("clients_idle")));
-            part("Servers", &format!("{} active, {} idle, {} opening, {} at most", n("servers_active"), n("servers_idle"), n("servers_opening"), n("size")));
-            part("Wait", &format!("p50 {}, p95 {}, p99 {}, {} timed out", time("wait_p50_seconds"), time("wait_p95_seconds"), time("wait_p99_seconds"), n("wait_timeouts")));
+            part(
+                "Clients",
+                &format!(
+                    "{} active, {} waiting, {} idle",
+                    n("clients_active"),
+                    n("clients_waiting"),
+                    n("clients_idle")
+                ),
+            );
+            part(
+                "Servers",
+                &format!(
+                    "{} active, {} idle, {} opening, {} at most",
+                    n("servers_active"),
+                    n("servers_idle"),
+                    n("servers_opening"),
+                    n("size")
+                ),
+            );
+            part(
+                "Wait",
+                &format!(
+                    "p50 {}, p95 {}, p99 {}, {} timed out",
+                    time("wait_p50_seconds"),
+                    time("wait_p95_seconds"),
+                    time("wait_p99_seconds"),
+                    n("wait_timeouts")
+                ),
+            );
             part("Done", &format!("{} queries, {} transactions", n("queries"), n("transactions")));
-            let held = |h: &Value| format!("client {} ({}): {} for {}", h["client_id"], text(h, "application"), text(h, "state"), seconds(number(h, "state_seconds")));
+            let held = |h: &Value| {
+                format!(
+                    "client {} ({}): {} for {}",
+                    h["client_id"],
+                    text(h, "application"),
+                    text(h, "state"),
+                    seconds(number(h, "state_seconds"))
+                )
+            };
             part("Held by", &items(row, "holders").iter().map(held).collect::<Vec<_>>().join("\n"));
         }
         Tab::Clients => {

@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::data::{Column, Data, TABS, Tab};
 use super::state::State;
 
-const KEYS: &str = "1-4 Tab table  Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit";
+const KEYS: &str = "1-4 table  Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit";
 const DETAIL_KEYS: &str = "Up Down scroll  Esc back";
 const HELP: &str = "\
 Pools     server connections in use, clients that wait, and for how long
@@ -34,11 +34,14 @@ Any key closes this.";
 
 /// Draws all; the terminal is only sent what changed.
 pub(super) fn draw(frame: &mut Frame<'_>, name: &str, data: &Data, state: &State, trouble: Option<&str>) {
-    let lines = Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]);
+    let lines =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]);
     let [head, tabs, body, foot] = lines.areas(frame.area());
     let title = match trouble {
         Some(trouble) => Line::styled(format!("{trouble}; what follows is older"), Style::new().fg(Color::Red)),
-        None => Line::raw(format!("pgsluice at {name} {}{}", data.headline(), if state.paused { ", PAUSED" } else { "" })),
+        None => {
+            Line::raw(format!("pgsluice at {name} {}{}", data.headline(), if state.paused { ", PAUSED" } else { "" }))
+        }
     };
     frame.render_widget(title, head);
     frame.render_widget(tab_line(state), tabs);
@@ -115,7 +118,8 @@ fn aligned(column: &Column, text: &str) -> String {
 }
 
 fn is_number(column: &Column) -> bool {
-    column.width > 0 && !["mode", "name", "application", "state", "pinned", "kind", "confidence", "tables"].contains(&column.field)
+    column.width > 0
+        && !["mode", "name", "application", "state", "pinned", "kind", "confidence", "tables"].contains(&column.field)
 }
 
 /// All tables as text, for pipes.
