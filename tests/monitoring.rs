@@ -218,6 +218,11 @@ fn traffic(pooler: &Pooler) {
     client.terminate();
 }
 
+#[allow(clippy::disallowed_methods)] // no worker here
+fn pause() {
+    std::thread::sleep(Duration::from_millis(200));
+}
+
 #[test]
 fn no_panel_is_empty_on_a_real_run() {
     let pooler = Setup::url(cluster::shared(), "app").start();
@@ -232,6 +237,7 @@ fn no_panel_is_empty_on_a_real_run() {
         assert!(Instant::now() < deadline, "these are empty: {left:#?}");
         traffic(&pooler);
         left.retain(|(_, query)| prometheus.series(query).unwrap_or(0) == 0);
-        std::thread::sleep(Duration::from_millis(200));
+        // Scraped once a second.
+        pause();
     }
 }

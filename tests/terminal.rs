@@ -114,9 +114,8 @@ fn a_report_in_every_form() {
     for text in [md, html, json.to_string()] {
         assert!(!text.contains(SECRET));
     }
-    // Nothing of the last moment: what was asked for is too short.
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    let none = said(&pgsluice(&pooler, &["report", "--since", "1ms"]));
+    // What was asked for is over: the report itself takes longer.
+    let none = said(&pgsluice(&pooler, &["report", "--since", "0s"]));
     let ranked = json["causes"].is_array();
     assert!(ranked || none.contains("Nothing was found in this window"), "{none}");
 }

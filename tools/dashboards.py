@@ -55,7 +55,7 @@ DASHBOARDS = {
         stat("Clients that wait", "short", (total("pgsluice_pool_waiting_clients"), "")),
         stat("Time N+1 queries waste", "percentunit",
              (f'{rate("pgsluice_nplusone_avoidable_seconds_total")} / {rate(QUERY + "_sum")}', ""),
-             about="Of the time in the database, at least."),
+             about="Beside the time in the database, at least; round trips count, too."),
         graph("Statements a second by kind", "ops", (rate(QUERY + "_count", "operation"), "{{operation}}")),
         graph("Time of a statement", "s", *[(quantile(q, QUERY), n) for q, n in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]),
         graph("Failed statements a second", "ops", (rate("pgsluice_query_errors_total", "sqlstate_class"), "{{sqlstate_class}}")),
