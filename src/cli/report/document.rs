@@ -46,7 +46,6 @@ fn measured(report: &Value, out: &mut Vec<Block>) {
         _ => " (everything since pgsluice was started: this version keeps no history)",
     };
     let of = |field| number(window, field);
-    let percent = 100.0 * of("avoidable_floor_seconds") / of("db_seconds").max(1e-9);
     out.push(Block::Text(format!(
         "Measured by pgsluice {} at {} from {} to {}, {}{basis}.",
         text(status, "version"),
@@ -56,14 +55,13 @@ fn measured(report: &Value, out: &mut Vec<Block>) {
         seconds(of("seconds")),
     )));
     out.push(Block::Text(format!(
-        "{} requests (units of work that are over), {} statements, {} a request. {} in the database, of which batching would \
-         have saved at least {} ({:.0} %).",
+        "{} requests (units of work that are over), {} statements, {} a request. {} in the database. Batching would have \
+         saved at least {}, round trips included.",
         count(of("requests")),
         count(of("statements")),
         mean(of("statements") / of("requests").max(1.0)),
         seconds(of("db_seconds")),
         seconds(of("avoidable_floor_seconds")),
-        percent.min(100.0),
     )));
     if status["insight"]["enabled"] == Value::Bool(false) {
         out.push(Block::Text("Insight is switched off: nothing is looked for.".to_owned()));

@@ -50,17 +50,19 @@ const POOLS: &[Column] = &[
 ];
 
 const CLIENTS: &[Column] = &[
-    column("CLIENT", 7, "client_id", |v| v["client_id"].to_string()),
+    column("CLIENT", 6, "client_id", |v| v["client_id"].to_string()),
     column("APPLICATION", 0, "application", |v| clean(text(v, "application"))),
-    column("POOL", 16, "name", |v| clean(text(v, "name"))),
+    column("POOL", 12, "name", |v| clean(text(v, "name"))),
     column("PID", 7, "pid", |v| v["pid"].to_string()),
-    column("STATE", 12, "state", |v| match text(v, "state") {
-        "idle in transaction (aborted)" => "idle-tx abrt".to_owned(),
+    column("STATE", 8, "state", |v| match text(v, "state") {
+        "idle in transaction (aborted)" => "aborted".to_owned(),
         "idle in transaction" => "idle-tx".to_owned(),
         state => state.to_owned(),
     }),
     column("FOR", 8, "state_seconds", |v| seconds(number(v, "state_seconds"))),
-    column("OPEN", 8, "transaction_seconds", |v| seconds(number(v, "transaction_seconds"))),
+    column("OPEN", 8, "transaction_seconds", |v| {
+        v["transaction_seconds"].as_f64().map_or_else(|| "-".to_owned(), seconds)
+    }),
     column("PINNED BY", 9, "pinned", |v| clean(text(v, "pinned"))),
 ];
 
@@ -201,7 +203,7 @@ impl Data {
         let waiting: f64 = self.pools.iter().map(|pool| number(pool, "clients_waiting")).sum();
         let draining = if self.status["draining"] == Value::Bool(true) { ", DRAINING" } else { "" };
         format!(
-            "{}, up {}: {} clients, {} waiting, {} findings{draining}",
+            "{}, up {}: clients {}, waiting {}, findings {}{draining}",
             text(&self.status, "version"),
             seconds(number(&self.status, "uptime_seconds")),
             count(number(&self.status, "clients")),

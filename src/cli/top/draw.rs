@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::data::{Column, Data, TABS, Tab};
 use super::state::State;
 
-const KEYS: &str = "1-4 Tab table  Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit";
+const KEYS: &str = "1-4 table  Enter detail  / filter  s sort  r reverse  p pause  ? help  q quit";
 const DETAIL_KEYS: &str = "Up Down scroll  Esc back";
 const HELP: &str = "\
 Pools     server connections in use, clients that wait, and for how long

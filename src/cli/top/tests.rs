@@ -18,7 +18,7 @@ fn data(answers: &Value, before: Option<&Data>) -> Data {
 }
 
 fn press(state: &mut State, data: &Data, keys: &[KeyCode]) -> Wish {
-    keys.iter().map(|code| state.key(KeyEvent::new(*code, KeyModifiers::NONE), data)).next_back().unwrap()
+    keys.iter().fold(Wish::Nothing, |_, code| state.key(KeyEvent::new(*code, KeyModifiers::NONE), data))
 }
 
 fn typed(text: &str) -> Vec<KeyCode> {
