@@ -378,6 +378,57 @@ fn a_set_behind_a_reset_in_one_write_leaves_no_record_of_what_is_not_there() {
     }
 }
 
+#[test]
+fn what_is_set_in_a_block_behind_a_reset_stays_set_in_the_block() {
+    let pooler = pool(1);
+    let options = &[("TimeZone", "Asia/Tokyo"), ("application_name", "start")];
+    let mut direct = open(cluster::shared().address(), options);
+    let mut client = open(pooler.address(), options);
+    let mut neighbour = open(pooler.address(), &[]);
+    let plain = raw::text(&neighbour.simple(LOOK).unwrap());
+    for reset in ["RESET TimeZone", "RESET ALL", "SET TimeZone TO DEFAULT"] {
+        for end in ["COMMIT", "ROLLBACK"] {
+            let text = format!("{reset}; BEGIN; SET TimeZone = 'Europe/Rome'");
+            for sql in ["SET TimeZone = 'UTC'", &*text, "SHOW TimeZone", "SHOW TimeZone", end, "SHOW TimeZone"] {
+                let [expected, got] = [&mut direct, &mut client].map(|c| {
+                    c.send(&query(sql)).unwrap();
+                    answers(c, 1)
+                });
+                assert_eq!(got, expected, "{sql} of {text}; {end}");
+            }
+            assert_eq!(raw::text(&neighbour.simple(LOOK).unwrap()), plain, "the neighbour, after {text}; {end}");
+        }
+    }
+}
+
+#[test]
+fn a_prepared_reset_is_not_taken_for_a_set_to_default() {
+    let pooler = pool(1);
+    let options = &[("TimeZone", "Asia/Tokyo")];
+    let run = |name: &str| [bind("", name, &[]), execute("", 0), sync()].concat();
+    let set = [query("SET TimeZone = 'Europe/Rome'"), run("reset"), query("SHOW TimeZone")].concat();
+    let other = [query("SET DateStyle = 'German'"), run("reset"), query("SHOW TimeZone")].concat();
+    let mut direct = open(cluster::shared().address(), options);
+    let mut client = open(pooler.address(), options);
+    let mut neighbour = open(pooler.address(), &[]);
+    for (step, n) in [
+        ([parse("reset", "RESET TimeZone"), sync()].concat(), 1),
+        (query("BEGIN; SET TimeZone = 'UTC'"), 1),
+        (set, 3),
+        (query("ROLLBACK"), 1),
+        (query("SET TimeZone = 'UTC'"), 1),
+        (other, 3),
+    ] {
+        let [expected, got] = [&mut direct, &mut client].map(|c| {
+            c.send(&step).unwrap();
+            answers(c, n)
+        });
+        assert_eq!(got, expected, "{}", String::from_utf8_lossy(&step));
+    }
+    neighbour.simple("SELECT 1").unwrap();
+    assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo");
+}
+
 /// Reads to the answer of the marker.
 fn hear_marker(client: &mut Client, most: usize) {
     for _ in 0..most {

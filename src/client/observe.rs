@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::inbound::{Event, MAX_GATHERED};
-use super::pins::Pins;
+use super::pins::{How, Pins};
 use super::resets::Resets;
 use super::session::Session;
 use super::statements::Meta;
@@ -207,7 +207,7 @@ impl Notes<'_> {
         } else if statement.operation == Operation::Cursor {
             self.cursor(statement.effects, text);
         } else if opaque(statement, text) {
-            sql::hidden_parameters(text, |name| self.pins.watch(name, false));
+            sql::hidden_parameters(text, |name| self.pins.watch(name, How::Set));
         }
     }
 
@@ -233,7 +233,7 @@ impl Notes<'_> {
     /// Which of the prepared statements with these effects is executed is not known any more.
     fn execute_watched(&mut self, effects: u16) {
         if effects & (effect::SET | effect::ROLE) != 0 {
-            for name in self.pins.watched(false) {
+            for (name, _) in self.pins.watched(false) {
                 let touched = &mut self.pins.ties().touched;
                 // It may be another one that is executed: a RESET before it may still be the last.
                 if !touched.has(&name) {
@@ -245,11 +245,11 @@ impl Notes<'_> {
             let watched = self.pins.watched(true);
             // Which one of several only the server knows.
             self.pins.ties().touched.guessed |= watched.len() > 1;
-            for name in watched {
-                self.reset(&name, false);
-                // What may be any SET is not taken for one TO DEFAULT: what is asked at the end tells.
-                if effects & effect::SET == 0 {
-                    self.reset(&name, true);
+            for (name, how) in watched {
+                match how {
+                    How::Default if effects & effect::SET == 0 => self.reset(&name, true),
+                    // What may be any SET is not taken for one TO DEFAULT: what is asked at the end tells.
+                    _ => self.reset(&name, false),
                 }
             }
         }
@@ -266,7 +266,8 @@ impl Notes<'_> {
         let named = sql::touched_parameters(text, self.lex, |name| names.push(name.to_owned()));
         for name in &names {
             match (later, reset) {
-                (true, _) => self.pins.watch(name, reset),
+                (true, false) => self.pins.watch(name, How::Set),
+                (true, true) => self.pins.watch(name, if by_set { How::Default } else { How::Reset }),
                 (false, true) => self.reset(name, by_set),
                 // Its report tells the value; beside a RESET, which of them came last does not show.
                 (false, false)

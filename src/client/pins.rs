@@ -19,6 +19,17 @@ const MAX_NAMES: usize = 64;
 pub(super) const ASKABLE: u8 =
     Pin::Cursor.bit() | Pin::Listen.bit() | Pin::AdvisoryLock.bit() | Pin::Temp.bit() | Pin::Prepared.bit();
 
+/// How a statement changes a parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum How {
+    /// It sets it.
+    Set,
+    /// RESET.
+    Reset,
+    /// SET ... TO DEFAULT: a reset that is answered as a SET.
+    Default,
+}
+
 /// Parameters that a transaction may have changed.
 #[derive(Default)]
 pub(super) struct Touched {
@@ -87,8 +98,8 @@ pub(super) struct Ties {
     pub(super) touched: Touched,
     /// The question under way, if any: the kinds and parameters asked for, and the answers so far.
     pub(super) question: Option<super::probe::Question>,
-    /// Parameters that prepared statements of this client set, or reset (true), when they are executed.
-    watched: Vec<(Box<str>, bool)>,
+    /// Parameters that prepared statements of this client set or reset, and how, when they are executed.
+    watched: Vec<(Box<str>, How)>,
     /// Open cursors WITH HOLD, by name.
     held: Vec<Box<[u8]>>,
     /// DECLAREs noted by their Parse, and not executed since.
@@ -213,22 +224,22 @@ impl Pins {
     }
 
     /// A prepared statement sets (or resets) a parameter whenever it is executed.
-    pub(super) fn watch(&mut self, name: &str, reset: bool) {
+    pub(super) fn watch(&mut self, name: &str, how: How) {
         let t = self.ties();
-        if t.watched.iter().any(|(n, r)| **n == *name && *r == reset) {
+        if t.watched.iter().any(|(n, h)| **n == *name && *h == how) {
             return;
         }
         if t.watched.len() < MAX_NAMES {
-            t.watched.push((name.into(), reset));
+            t.watched.push((name.into(), how));
         } else {
             t.kinds |= Pin::Unreadable.bit();
         }
     }
 
-    /// Parameters that executing prepared statements sets (or resets).
-    pub(super) fn watched(&self, reset: bool) -> Vec<Box<str>> {
+    /// Parameters that executing prepared statements sets (or resets), and how.
+    pub(super) fn watched(&self, reset: bool) -> Vec<(Box<str>, How)> {
         let watched = self.0.as_ref().map_or(&[][..], |t| &t.watched);
-        watched.iter().filter(|(_, r)| *r == reset).map(|(n, _)| n.clone()).collect()
+        watched.iter().filter(|(_, how)| (*how != How::Set) == reset).cloned().collect()
     }
 
     /// Something was rolled back or failed: what was noted may not be so.

@@ -183,7 +183,8 @@ impl Session {
         if !self.follows_parameters() || self.startup.is_empty() {
             return;
         }
-        self.tell_startup_values(&names);
+        let since = std::mem::take(&mut self.resets.rare_mut().since);
+        self.tell_startup_values(&names, &since);
         self.resets.outside |= server.tracker.status() == TxStatus::Idle;
         let mut params = (*self.params).clone();
         let mut known = (*server.params).clone();
@@ -191,6 +192,11 @@ impl Session {
             // The role with it (guc.c, set_config_option).
             names.push("role".into());
         }
+        // What was set behind the RESET is there, and stays.
+        let stays: Vec<_> = since
+            .iter()
+            .filter_map(|n| Some((n, self.params.get(n)?.to_owned(), server.params.get(n)?.to_owned())))
+            .collect();
         for name in &names {
             if &**name == "all" {
                 // All but the role (GUC_NO_RESET_ALL).
@@ -206,10 +212,15 @@ impl Session {
                 }
             }
         }
+        for (name, wish, there) in stays {
+            params.set(name, &wish);
+            known.set(name, &there);
+        }
         let shared = Arc::clone(&self.pool.shared);
         let shared = &shared.params;
         self.params = shared.intern(params);
-        let named = names.iter().any(|n| matches!(&**n, "all" | "application_name"));
+        let named = names.iter().any(|n| matches!(&**n, "all" | "application_name"))
+            && !since.iter().any(|n| &**n == "application_name");
         if let Some(application) = self.startup.get("application_name").filter(|_| named).map(str::to_owned) {
             // The server is told with the next batch; the console need not wait for that.
             self.heard_parameter("application_name", &application);
@@ -260,9 +271,8 @@ impl Session {
     }
 
     /// Reports what servers do not, since their default is what the client had; what may have been rolled back is told later.
-    fn tell_startup_values(&mut self, names: &[Box<str>]) {
+    fn tell_startup_values(&mut self, names: &[Box<str>], since: &[Box<str>]) {
         let undone = std::mem::take(&mut self.resets.undone);
-        let since = std::mem::take(&mut self.resets.rare_mut().since);
         self.resets.rare_mut().untold.clear();
         let startup = Arc::clone(&self.startup);
         for (name, _) in
