@@ -39,6 +39,15 @@ fn rules_are_sound_and_fire_when_they_should() {
     promtool(&["test", "rules"], &deploy("prometheus/pgsluice.rules.test.yml"));
 }
 
+#[test]
+fn dashboards_are_as_their_table_says() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/dashboards.py");
+    let Ok(output) = Command::new("python3").arg(script).arg("--check").output() else {
+        return skip("python3 is not installed");
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Queries of all panels: dashboard and title, query.
 fn panels() -> Vec<(String, String)> {
     let mut found = Vec::new();

@@ -1,5 +1,9 @@
 //! The report as one HTML file: its style and plots inside, no script, nothing fetched.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+
 use super::document::Block;
 use crate::cli::words::seconds;
 
@@ -9,18 +13,24 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:60rem;margin:0 auto;padding:1rem}\
 h1,h2,h3{line-height:1.25}h2{border-bottom:1px solid var(--line);margin-top:2.5rem}h3{overflow-wrap:anywhere}\
 pre{background:var(--code);padding:.75rem;overflow-x:auto;border-radius:6px}code{font:13px/1.45 ui-monospace,monospace}\
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px}th,td{border:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}\
+.wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:14px}th,td{border:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top}\
 th{background:var(--code)}figure{margin:1rem 0}figcaption{color:var(--soft);font-size:14px}svg{max-width:100%;height:auto}\
 svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .bar{fill:var(--bar)}svg .line{stroke:var(--bar);fill:none;stroke-width:1.5}";
 
-/// The policy keeps even a mistake of ours from fetching or running anything.
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>pgsluice report</title>\n";
+/// The beginning. Its policy keeps even a mistake of ours from fetching or running anything: only this very style counts.
+fn head() -> String {
+    let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{hash}'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>pgsluice report</title>\n\
+         <style>{STYLE}</style>\n"
+    )
+}
 
 /// The whole file.
 pub(super) fn html(blocks: &[Block]) -> String {
-    let mut out = format!("{HEAD}<style>{STYLE}</style>\n<main>\n");
+    let mut out = head() + "<main>\n";
     for block in blocks {
         match block {
             Block::Heading(level, text) => out += &format!("<h{level}>{}</h{level}>\n", escape(text)),
