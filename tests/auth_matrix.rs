@@ -196,8 +196,13 @@ impl Field {
         let mut toml = configuration(dir.path(), &ca, &pair, &databases, certificates);
         let trial = dir.path().join("trial.toml");
         fs::write(&trial, &toml).unwrap();
-        let check =
-            Command::new(env!("CARGO_BIN_EXE_pgsluice")).arg("check").arg("--config").arg(&trial).output().unwrap();
+        let check = Command::new(env!("CARGO_BIN_EXE_pgsluice"))
+            .args(["check".as_ref(), "--config".as_ref(), trial.as_os_str()])
+            // Of the run of all tests, no settings.
+            .env_remove("PGSLUICE_CACHE")
+            .env_remove("PGSLUICE_SKIPS")
+            .output()
+            .unwrap();
         if !check.status.success() {
             let why = String::from_utf8_lossy(&check.stderr).into_owned();
             assert!(why.contains("certificates"), "{why}");

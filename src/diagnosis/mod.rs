@@ -6,7 +6,7 @@
 //! | [`statements`] | causes seen in one statement: slow, without an index, too much read, idle after it |
 //! | [`requests`] | causes seen in a route: loops, too many queries, savepoints |
 //! | [`connections`] | logins, pool sizes, what replicas could take |
-//! | [`words`] | the mends, in Django's words |
+//! | `words` | the mends, in Django's words |
 //!
 //! Invariants: made when asked for, from copies of counters; nothing here is on the way of a query. No literal is in any
 //! of it: texts are the literal-free ones of insight, numbers are counts and times.
