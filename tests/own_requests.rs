@@ -381,15 +381,28 @@ fn a_set_behind_a_reset_in_one_write_leaves_no_record_of_what_is_not_there() {
 #[test]
 fn what_is_set_in_a_block_behind_a_reset_stays_set_in_the_block() {
     let pooler = pool(1);
-    let options = &[("TimeZone", "Asia/Tokyo"), ("application_name", "start")];
+    let options = &[("TimeZone", "Asia/Tokyo"), ("application_name", "start"), ("work_mem", "9MB")];
     let mut direct = open(cluster::shared().address(), options);
     let mut client = open(pooler.address(), options);
     let mut neighbour = open(pooler.address(), &[]);
     let plain = raw::text(&neighbour.simple(LOOK).unwrap());
-    for reset in ["RESET TimeZone", "RESET ALL", "SET TimeZone TO DEFAULT"] {
+    let default = neighbour.value("SHOW TimeZone");
+    // The last word may be what it was before, or the server's own default: then no report, or one that looks like the
+    // RESET's, is all there is. Of work_mem there is never one.
+    let cases = [
+        ("TimeZone", "UTC", "Europe/Rome"),
+        ("TimeZone", "Europe/Rome", "Europe/Rome"),
+        ("TimeZone", "Europe/Rome", &*default),
+        ("TimeZone", &*default, &*default),
+        ("work_mem", "7MB", "8MB"),
+        ("work_mem", "8MB", "8MB"),
+    ];
+    let resets = ["RESET {}", "RESET ALL", "SET {} TO DEFAULT"];
+    for ((name, before, then), reset) in cases.iter().flat_map(|case| resets.map(|reset| (case, reset))) {
         for end in ["COMMIT", "ROLLBACK"] {
-            let text = format!("{reset}; BEGIN; SET TimeZone = 'Europe/Rome'");
-            for sql in ["SET TimeZone = 'UTC'", &*text, "SHOW TimeZone", "SHOW TimeZone", end, "SHOW TimeZone"] {
+            let text = format!("{}; BEGIN; SET {name} = '{then}'", reset.replace("{}", name));
+            let (before, show) = (format!("SET {name} = '{before}'"), format!("SHOW {name}"));
+            for sql in [&*before, &*text, &*show, &*show, end, &*show] {
                 let [expected, got] = [&mut direct, &mut client].map(|c| {
                     c.send(&query(sql)).unwrap();
                     answers(c, 1)

@@ -272,7 +272,10 @@ impl Notes<'_> {
                 // Its report tells the value; beside a RESET, which of them came last does not show.
                 (false, false)
                     if self.resets.rare().names.is_empty() && self.welcomes.reports(name) && !params::fixed(name) => {}
-                (false, false) => self.pins.ties().touched.add(name, false),
+                (false, false) => {
+                    self.resets.note_set(name);
+                    self.pins.ties().touched.add(name, false);
+                }
             }
         }
         if !named {

@@ -35,6 +35,8 @@ pub(super) struct Rare {
     pub(super) names: Vec<(Box<str>, bool)>,
     /// Set again since, as a report has told.
     since: Vec<Box<str>>,
+    /// Set again behind the RESET, as the text of the same request says. Where the value is the one from before, no report tells.
+    again: Vec<Box<str>>,
     /// Reports for the client, before the ReadyForQuery that is being looked at.
     pub(super) reports: Vec<u8>,
     /// Startup values that come back with the next batch, and that the client has not been told.
@@ -55,7 +57,8 @@ impl Resets {
     /// What is there of the rare part.
     #[inline]
     pub(super) fn rare(&self) -> &Rare {
-        static NONE: Rare = Rare { names: Vec::new(), since: Vec::new(), reports: Vec::new(), untold: Vec::new() };
+        static NONE: Rare =
+            Rare { names: Vec::new(), since: Vec::new(), again: Vec::new(), reports: Vec::new(), untold: Vec::new() };
         self.rare.as_deref().unwrap_or(&NONE)
     }
 
@@ -73,14 +76,31 @@ impl Resets {
     pub(super) fn clear(&mut self) {
         if let Some(rare) = &mut self.rare {
             rare.names.clear();
+            rare.again.clear();
         }
     }
 
     /// A statement resets `name`. Bounded: more than one session sets are all.
     pub(super) fn note(&mut self, name: &str, by_set: bool) {
+        if let Some(rare) = &mut self.rare {
+            rare.again.retain(|n| name != "all" && **n != *name);
+        }
         if self.rare().names.len() < crate::server::params::MAX_PARAMS {
             self.rare_mut().names.push((name.into(), by_set));
         }
+    }
+
+    /// A statement sets `name`: what was reset before it in the same request has a value of the client's own.
+    pub(super) fn note_set(&mut self, name: &str) {
+        let reset = |(n, _): &(Box<str>, bool)| matches!(&**n, n if n == name || n == "all");
+        if self.rare().names.iter().any(reset) && !self.rare().again.iter().any(|n| **n == *name) {
+            self.rare_mut().again.push(name.into());
+        }
+    }
+
+    /// What was set again; after an error it is not known whether it was.
+    fn again(&self) -> &[Box<str>] {
+        if self.undone { &[] } else { &self.rare().again }
     }
 
     /// CommandComplete of a RESET, or (`by_set`) of a SET.
@@ -130,7 +150,7 @@ impl Session {
         let Ok(lower) = std::str::from_utf8(name).map(str::to_ascii_lowercase) else { return Report::AsIs };
         let begun = self.follows_parameters() && !self.startup.is_empty();
         let ours = begun && server.startup.is_empty() && (self.resets.lost || self.resets.has(&lower));
-        if !ours {
+        if !ours || self.resets.again().iter().any(|n| **n == *lower) {
             return Report::AsIs;
         }
         if !self.pool.welcomes.is_default(name, value) {
@@ -183,7 +203,8 @@ impl Session {
         if !self.follows_parameters() || self.startup.is_empty() {
             return;
         }
-        let since = std::mem::take(&mut self.resets.rare_mut().since);
+        let mut since = std::mem::take(&mut self.resets.rare_mut().since);
+        since.extend(self.resets.again().iter().cloned());
         self.tell_startup_values(&names, &since);
         self.resets.outside |= server.tracker.status() == TxStatus::Idle;
         let mut params = (*self.params).clone();
@@ -192,10 +213,10 @@ impl Session {
             // The role with it (guc.c, set_config_option).
             names.push("role".into());
         }
-        // What was set behind the RESET is there, and stays.
+        // What was set behind the RESET is there, and stays. Of what no report tells, what is asked at the end will.
         let stays: Vec<_> = since
             .iter()
-            .filter_map(|n| Some((n, self.params.get(n)?.to_owned(), server.params.get(n)?.to_owned())))
+            .map(|n| (n, self.params.get(n).map(str::to_owned), server.params.get(n).map(str::to_owned)))
             .collect();
         for name in &names {
             if &**name == "all" {
@@ -213,6 +234,14 @@ impl Session {
             }
         }
         for (name, wish, there) in stays {
+            let (wish, there) = match (wish, there) {
+                (Some(wish), Some(there)) => (wish, there),
+                // Unknown on one side: wished for and there alike, so that nothing is put over it.
+                (wish, there) => match wish.or(there).or_else(|| self.startup.get(name).map(str::to_owned)) {
+                    Some(value) => (value.clone(), value),
+                    None => continue,
+                },
+            };
             params.set(name, &wish);
             known.set(name, &there);
         }
