@@ -111,6 +111,8 @@ fn a_report_in_every_form() {
     let json: Value = serde_json::from_str(&said(&pgsluice(&pooler, &["report", "--format", "json"]))).unwrap();
     assert_eq!((&json["pgsluice_report"], &json["findings"][0]["bursts"]), (&1.into(), &2.into()));
     assert!(json["window"]["statements"].as_f64().unwrap() >= 64.0, "{}", json["window"]);
+    let causes = json["causes"].as_array().unwrap();
+    assert!(causes.iter().any(|cause| cause["kind"] == "n_plus_one"), "{causes:?}");
     for text in [md, html, json.to_string()] {
         assert!(!text.contains(SECRET));
     }

@@ -73,7 +73,7 @@ fn exchange(target: &Target, deadline: Instant) -> std::io::Result<String> {
 }
 
 /// Time left; a timeout of zero would mean none to the socket.
-fn left(deadline: Instant) -> std::io::Result<Duration> {
+pub(super) fn left(deadline: Instant) -> std::io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(std::io::ErrorKind::TimedOut.into()),
         left => Ok(left),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
+use super::health::left;
 use super::words::clean;
 use crate::http::api::endpoint::PREFIX;
 
@@ -225,14 +226,6 @@ impl Remote {
                 return Err(std::io::Error::other("the answer is too long"));
             }
         }
-    }
-}
-
-/// Time left; a timeout of zero would mean none to the socket.
-fn left(deadline: Instant) -> std::io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(std::io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
     }
 }
 

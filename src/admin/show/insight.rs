@@ -44,7 +44,7 @@ pub(super) fn nplusone(process: &Process, words: &[Token]) -> Result<Table, Erro
     );
     for f in process.insight.findings().into_iter().take(limit) {
         let FindingView { n: (min, max, _), .. } = f;
-        let time = |unix: f64| super::clients::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()));
+        let time = |unix: f64| crate::net::clock::utc(Duration::try_from_secs_f64(unix).map_or(0, |d| d.as_secs()));
         let texts: Vec<_> = f.texts.iter().map(|t| cut(t)).collect();
         let fingerprints: Vec<_> = f.fingerprints.iter().map(Fingerprint::to_string).collect();
         table.push(row![

@@ -17,9 +17,7 @@
 //! browser knows trusted types.
 
 use hyper::header::HeaderMap;
-use hyper::header::{
-    ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, VARY};
 
 use super::api::endpoint;
 
@@ -69,7 +67,6 @@ pub fn file(path: &str, headers: &HeaderMap) -> Option<(&'static str, String)> {
 pub fn guard(headers: &mut HeaderMap) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
