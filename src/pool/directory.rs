@@ -369,8 +369,8 @@ impl Source {
     fn warn(&self, error: &LookupError) {
         let Target { host, port, dbname, user, .. } = &self.target;
         tracing::warn!(target: "pgsluice::login", server = %format_args!("{host}:{port}"), database = %dbname.escape_debug(),
-            // A function's own words may have the name in them that a stranger gave.
-            auth_user = %user, error = %error.to_string().escape_debug(), "auth_query has no answer");
+            // A function's own words may have the name in them that a stranger gave: it must not begin a line.
+            auth_user = %user, error = %error.to_string().replace(char::is_control, " "), "auth_query has no answer");
     }
 
     fn is_stale(&self, now: u64) -> bool {
