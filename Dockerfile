@@ -8,6 +8,8 @@ ARG RUST=rust:1-slim-bookworm
 
 FROM ${RUST} AS build
 WORKDIR /src
+# no: without the profile that guides the build (tools/guided.sh), as where the builder is emulated.
+ARG GUIDED=yes
 COPY . .
 RUN ["tools/image/build.sh", "/out/pgsluice"]
 RUN ["tools/image/rootfs.sh", "/out/pgsluice", "/out/root"]

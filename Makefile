@@ -3,13 +3,16 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build demo test auth-matrix ui-test lint bench bench-micro bench-e2e fuzz soak soak-desync image suites corpus clean
+.PHONY: help build release demo test auth-matrix ui-test lint bench bench-micro bench-e2e fuzz soak soak-desync image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## The release binary: target/release/pgsluice
 	cargo build --release --locked
+
+release: ## The release binary guided by a profile of its own work, for production: target/guided/pgsluice
+	tools/guided.sh
 
 demo: ## PostgreSQL, pgsluice and a Django shop with N+1 queries; what is found, in a table (KEEP=1 leaves it up)
 	cargo build --release --locked
@@ -34,8 +37,8 @@ bench-micro: ## Benchmarks of functions (benches/*.rs)
 	cargo bench --locked
 
 bench-e2e: ## Side by side with PgBouncer: throughput, CPU, latency, memory, system calls (ARGS=--quick)
-	cargo build --release --locked
-	python3 benches/e2e/run.py --pgsluice target/release/pgsluice $(ARGS)
+	tools/guided.sh
+	python3 benches/e2e/run.py --pgsluice target/guided/pgsluice $(ARGS)
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (60) each; needs nightly Rust and cargo-fuzz
 	tools/fuzz.sh

@@ -60,8 +60,8 @@ def say(text=""):
 class Pooler:
     """A pooler process and what the kernel knows of it."""
 
-    def __init__(self, name, process, port):
-        self.name, self.process, self.port = name, process, port
+    def __init__(self, name, process, port, http=None):
+        self.name, self.process, self.port, self.http = name, process, port, http
 
     def cpu(self):
         """Seconds of CPU so far, of all threads, in nanosecond steps (utime and stime have ticks of 10 ms)."""
@@ -94,7 +94,7 @@ def start_pgsluice(servers, binary, postgres, pool_size, insight=True, name="pgs
         "PGSLUICE_LOG_LEVEL": "warn", "PGSLUICE_QUERY_WAIT_TIMEOUT": "60s",
         "PGSLUICE_CLIENT_TLS_CERT_FILE": str(cert), "PGSLUICE_CLIENT_TLS_KEY_FILE": str(key),
     })
-    return Pooler(name, process, port)
+    return Pooler(name, process, port, http_port)
 
 
 def start_pgbouncer(servers, binary, postgres, pool_size):
