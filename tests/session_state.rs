@@ -389,6 +389,24 @@ fn a_client_that_leaves_its_state_behind_leaves_nothing_to_the_next() {
 }
 
 #[test]
+fn who_listens_knows_its_own_notifications_by_the_process_id_of_its_login() {
+    let pooler = pool(2);
+    let mut listener = open(pooler.address(), &[("application_name", "own")]);
+    let mut other = open(pooler.address(), &[]);
+    let own = listener.key.as_ref().expect("a process id").0.to_be_bytes();
+    listener.simple("LISTEN own_news").unwrap();
+    listener.send(&raw::query("NOTIFY own_news, 'mine'")).unwrap();
+    let answer = listener.read_until(b'Z').unwrap();
+    let mine = answer.iter().find(|m| m.tag == b'A').expect("it hears itself");
+    assert_eq!(mine.body, [&own[..], &b"own_news\0mine\0"[..]].concat());
+    // Between requests too, and whoever else speaks is somebody else.
+    other.simple("NOTIFY own_news, 'theirs'").unwrap();
+    let theirs = listener.read().unwrap();
+    assert_eq!((theirs.tag, &theirs.body[4..]), (b'A', &b"own_news\0theirs\0"[..]));
+    assert_ne!(theirs.body[..4], own[..]);
+}
+
+#[test]
 fn pinned_clients_never_take_the_whole_pool() {
     let pooler = pool(2);
     let mut first = open(pooler.address(), &[("application_name", "first")]);

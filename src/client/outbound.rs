@@ -81,6 +81,8 @@ impl Session {
                     Report::Nothing => forward = false,
                     Report::Own(message) => (forward, instead) = (false, Some(message)),
                 }
+            } else if f.tag == tag::NOTIFICATION && have == f.len {
+                instead = self.own_notification(body, server);
             }
             let failed_once = f.tag == tag::READY_FOR_QUERY && server.replay.state == Replaying::Failed;
             forward &= !failed_once;
@@ -108,6 +110,19 @@ impl Session {
             server.in_message.left = f.len - have;
             server.in_message.forward = forward;
         }
+    }
+
+    /// A notification that the client sent itself, with the process id that it was told at its login: so it knows its
+    /// own (who listens is tied, so nobody else spoke on this server since). Of others, it is their server's.
+    #[cold]
+    fn own_notification(&self, body: &[u8], server: &Server) -> Option<Vec<u8>> {
+        let payload = body.strip_prefix(&server.key.pid().to_be_bytes())?;
+        let mut message = Vec::with_capacity(HEADER + body.len());
+        frame::put(&mut message, tag::NOTIFICATION, |b| {
+            b.extend_from_slice(&self.registration.key.pid.to_be_bytes());
+            b.extend_from_slice(payload);
+        });
+        Some(message)
     }
 
     /// A message of the answer to what names a shared statement: whether it is for the client.
