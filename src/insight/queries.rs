@@ -1,7 +1,7 @@
 //! What is known of each fingerprint, read from the workers' tables. Literal-free. Sorting and words are made after
 //! every lock has been let go: whoever asks waits, and nobody else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -189,11 +189,16 @@ impl Insight {
 
     /// What the workers' entries say, by fingerprint. Takes no lock.
     pub(crate) fn details(&self) -> HashMap<Key, Detail> {
+        self.details_of(|_| true)
+    }
+
+    /// Of these fingerprints alone: a detail is large.
+    fn details_of(&self, wanted: impl Fn(&Key) -> bool) -> HashMap<Key, Detail> {
         let mut details: HashMap<Key, Detail> = HashMap::new();
         for table in self.tables() {
             for slot in 1..table.len() as u32 {
                 let entry = table.entry(slot);
-                if !table.is_retired(slot) {
+                if !table.is_retired(slot) && wanted(&entry.key()) {
                     details.entry(entry.key()).or_default().add(entry);
                 }
             }
@@ -210,7 +215,8 @@ impl Insight {
     pub fn select_fingerprints(&self, order: FingerprintOrder, wanted: &Wanted<'_>) -> (usize, Vec<FingerprintView>) {
         let names = self.database_names();
         let mut all = self.booked();
-        let mut details = self.details();
+        let by_detail = matches!(order, FingerprintOrder::P95) || wanted.route.is_some();
+        let mut details = if by_detail { self.details() } else { HashMap::new() };
         let mut sums: HashMap<u16, u64> = HashMap::new();
         for one in &all {
             *sums.entry(one.key.0).or_default() += one.total.time_us;
@@ -234,8 +240,13 @@ impl Insight {
         };
         all.sort_by_cached_key(|one| (std::cmp::Reverse(Sortable(value(one))), one.key));
         let total = all.len();
-        let chosen = all.into_iter().skip(wanted.offset).take(wanted.limit);
+        let chosen: Vec<Booked> = all.into_iter().skip(wanted.offset).take(wanted.limit).collect();
+        if !by_detail {
+            let keys: HashSet<Key> = chosen.iter().map(|one| one.key).collect();
+            details = self.details_of(|key| keys.contains(key));
+        }
         let views = chosen
+            .into_iter()
             .map(|one| {
                 let detail = details.remove(&one.key).unwrap_or_default();
                 let sum = sums.get(&one.key.0).copied().unwrap_or(0);

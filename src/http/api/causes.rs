@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page, value};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page, value};
 use super::object::object;
 use crate::client::Process;
 use crate::diagnosis::{self, KINDS};
@@ -63,7 +61,7 @@ pub const ENDPOINT: Endpoint = Endpoint {
     answer,
 };
 
-fn answer(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn answer(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let kind = ask.word("kind", |word| KINDS.iter().map(|(kind, _)| *kind).find(|kind| *kind == word))?;
     let basis = ask.word("basis", |word| ["floor", "estimate"].into_iter().find(|basis| *basis == word))?;
     let (window, mut all) = process.with_sources(|sources| process.diagnosis.causes(sources));

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::object::{Object, Told};
 use super::{causes, findings, history, pools, queries, routes, status};
@@ -85,7 +85,7 @@ pub struct Endpoint {
     /// Objects of the answer, documented; the item's first.
     pub objects: fn(&mut Vec<Object>),
     /// The answer.
-    pub answer: fn(&Process, &Ask) -> Result<Value, Refusal>,
+    pub answer: fn(&Process, &Ask) -> Result<Json, Refusal>,
 }
 
 /// All endpoints, in the order of the documentation.
@@ -105,7 +105,7 @@ pub const ALL: &[Endpoint] = &[
 /// The answer to a GET of `path` (all of it) with this query string: status and JSON.
 pub fn answer(process: &Process, path: &str, query: Option<&str>) -> (StatusCode, String) {
     match find(path, query).and_then(|(endpoint, ask)| (endpoint.answer)(process, &ask)) {
-        Ok(value) => (StatusCode::OK, value.to_string()),
+        Ok(Json(text)) => (StatusCode::OK, text),
         Err(refusal) => (refusal.status, json!({ "error": refusal.message }).to_string()),
     }
 }
@@ -161,16 +161,21 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// An answer, written.
+pub struct Json(String);
+
 /// A page of a list: the items from `offset`, of `total`.
-pub fn page<T: Serialize>(ask: &Ask, total: usize, items: &[T]) -> Result<Value, Refusal> {
+pub fn page<T: Serialize>(ask: &Ask, total: usize, items: &[T]) -> Result<Json, Refusal> {
+    #[derive(Serialize)]
+    struct Page<'a, T> {
+        at_unix_seconds: f64,
+        total: usize,
+        offset: usize,
+        limit: usize,
+        items: &'a [T],
+    }
     let (offset, limit) = ask.page()?;
-    Ok(json!({
-        "at_unix_seconds": unix(),
-        "total": total,
-        "offset": offset,
-        "limit": limit,
-        "items": value(&items)?,
-    }))
+    value(&Page { at_unix_seconds: unix(), total, offset, limit, items })
 }
 
 /// The part of a whole list that a page shows.
@@ -179,10 +184,10 @@ pub fn cut<T>(ask: &Ask, all: Vec<T>) -> Result<(usize, Vec<T>), Refusal> {
     Ok((all.len(), all.into_iter().skip(offset).take(limit).collect()))
 }
 
-/// An object as JSON.
-pub fn value<T: Serialize>(of: &T) -> Result<Value, Refusal> {
+/// An object as JSON, written at once: a list of thousands is not built as a tree first.
+pub fn value<T: Serialize>(of: &T) -> Result<Json, Refusal> {
     let failed = |_| Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, message: "internal error".to_owned() };
-    serde_json::to_value(of).map_err(failed)
+    serde_json::to_string(of).map(Json).map_err(failed)
 }
 
 /// Now, seconds since the epoch.

@@ -1,8 +1,6 @@
 //! `/findings`: what the detector found, with evidence.
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page, value};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page, value};
 use super::object::object;
 use crate::client::Process;
 use crate::insight::{Confidence, FindingView, Kind, Sample, Severity, Step};
@@ -145,7 +143,7 @@ pub const ENDPOINT: Endpoint = Endpoint {
     answer,
 };
 
-fn answer(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn answer(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let kind = ask.word("kind", |word| Kind::ALL.into_iter().find(|kind| kind.name() == word))?;
     let confidence = ask.word("min_confidence", |word| Confidence::ALL.into_iter().find(|c| c.name() == word))?;
     let severity = ask.word("min_severity", |word| {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page, unix, value};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page, unix, value};
 use super::object::object;
 use crate::client::Process;
 use crate::insight::{Insight, Interval};
@@ -187,7 +185,7 @@ fn time(ask: &Ask, name: &str) -> Result<Option<f64>, Refusal> {
     ask.get(name).map(|text| read(text).ok_or_else(wrong)).transpose()
 }
 
-fn history(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn history(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let from = time(ask, "from")?.unwrap_or(f64::MIN);
     let to = time(ask, "to")?.unwrap_or(f64::MAX);
     let all = ask.word("detail", |word| ["none", "all"].into_iter().find(|known| *known == word))? == Some("all");
@@ -286,7 +284,7 @@ impl Sums {
     }
 }
 
-fn compare(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn compare(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let from = time(ask, "from")?.ok_or_else(|| Refusal::bad("from must be given: Unix seconds"))?;
     let now = unix();
     let to = time(ask, "to")?.unwrap_or(now);

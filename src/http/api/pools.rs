@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page};
 use super::object::object;
 use crate::client::registry::Tally;
 use crate::client::{ClientInfo, Process};
@@ -141,7 +139,7 @@ pub const PINS: Endpoint = Endpoint {
     answer: pins,
 };
 
-fn pools(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn pools(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let mut all = process.pools.all();
     all.retain(|pool| {
         ask.get("database").is_none_or(|name| *name == *pool.database)
@@ -217,7 +215,7 @@ fn holder(server: &ServerInfo, client: Option<&ClientInfo>, now: u64) -> Holder 
     }
 }
 
-fn pins(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn pins(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let now = now_us();
     let pinned = process.clients.all().into_iter().filter_map(|c| {
         let pin = c.pinned()?;

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page, value};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page, value};
 use super::object::object;
 use crate::client::Process;
 use crate::insight::{FingerprintOrder, FingerprintView, Wanted};
@@ -118,7 +116,7 @@ pub const TABLES: Endpoint = Endpoint {
     answer: tables,
 };
 
-fn answer(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn answer(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let order = ask.word("order", FingerprintOrder::named)?.unwrap_or(FingerprintOrder::Total);
     let (offset, limit) = ask.page()?;
     let missing = || Refusal::missing("no such fingerprint");
@@ -181,7 +179,7 @@ fn query(f: FingerprintView, findings: &mut HashMap<(String, String), Vec<String
     }
 }
 
-fn tables(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn tables(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let mut all = process.insight.touched_tables();
     all.retain(|view| ask.get("database").is_none_or(|name| *name == *view.database));
     let (total, chosen) = cut(ask, all)?;

@@ -1,8 +1,6 @@
 //! `/routes`: what each view, job or command asks of the database.
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, cut, objects, page};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page};
 use super::object::object;
 use crate::client::Process;
 use crate::insight::RouteView;
@@ -60,7 +58,7 @@ pub const ENDPOINT: Endpoint = Endpoint {
     answer,
 };
 
-fn answer(process: &Process, ask: &Ask) -> Result<Value, Refusal> {
+fn answer(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let mut all = process.insight.routes();
     all.retain(|view| {
         ask.get("database").is_none_or(|name| *name == *view.database)

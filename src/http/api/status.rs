@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use serde_json::Value;
-
-use super::endpoint::{Ask, Endpoint, Refusal, objects, unix, value};
+use super::endpoint::{Ask, Endpoint, Json, Refusal, objects, unix, value};
 use super::object::object;
 use crate::client::Process;
 use crate::client::registry::LOGIN_RESULTS;
@@ -94,7 +92,7 @@ pub const ENDPOINT: Endpoint = Endpoint {
     answer,
 };
 
-fn answer(process: &Process, _: &Ask) -> Result<Value, Refusal> {
+fn answer(process: &Process, _: &Ask) -> Result<Json, Refusal> {
     let config = &process.config;
     let logins = LOGIN_RESULTS.iter().zip(&process.clients.logins);
     let login_time = process.clients.login_time.totals();
