@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test auth-matrix ui-test lint bench bench-micro bench-e2e bench-page fuzz soak soak-desync image suites corpus clean
+.PHONY: help build release demo test auth-matrix ui-test lint bench bench-micro bench-e2e bench-page pictures fuzz soak soak-desync image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,10 @@ bench-e2e: ## Side by side with PgBouncer: throughput, CPU, latency, memory, sys
 bench-page: ## Time to the page's first paint, and CPU per transaction while ten pages are open (in Chromium, which is fetched)
 	tools/guided.sh
 	python3 benches/e2e/page.py --pgsluice target/guided/pgsluice $(ARGS)
+
+pictures: ## The README's pictures: the page and the report of the demo shop before and after its mends (in Chromium)
+	cargo build --release --locked
+	python3 demo/mended.py --pictures docs/images
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS (60) each; needs nightly Rust and cargo-fuzz
 	tools/fuzz.sh

@@ -45,10 +45,11 @@ def say(text=""):
 class Shop:
     """Django under gunicorn, and how its answers went."""
 
-    def __init__(self, servers, python, db_port, tags):
+    def __init__(self, servers, python, db_port, tags, mended=False):
         self.port = free_port(8000)
         env = environment(db_port)
         env["SHOP_TAGS"] = "1" if tags else "0"
+        env["SHOP_MENDED"] = "1" if mended else "0"
         self.process = servers.spawn(
             "django", [python, "-m", "gunicorn", "--workers", WORKERS, "--bind", f"127.0.0.1:{self.port}",
                        "--log-level", "warning", "project.wsgi"], env=env, cwd=DEMO, port=self.port)
@@ -97,7 +98,7 @@ def paths_of(route, times):
 class Sluice:
     """A running pgsluice: its metrics and its findings."""
 
-    def __init__(self, servers, binary, postgres):
+    def __init__(self, servers, binary, postgres, **settings):
         self.port, self.http_port = free_port(6432), free_port(9127)
         self.log = servers.log("pgsluice")
         self.process = servers.spawn("pgsluice", [binary, "run"], port=self.port, env={
@@ -107,6 +108,7 @@ class Sluice:
             "PGSLUICE_POOL_MODE": "transaction",
             "PGSLUICE_POOL_SIZE": "4",
             "PGSLUICE_LOG_FORMAT": "json",
+            **settings,
         })
 
     def metrics(self):
@@ -149,6 +151,16 @@ def fits(finding, pair):
 
 def blamed(finding):
     return finding.get("confidence") in BLAME
+
+
+def filled(servers, python):
+    """PostgreSQL with the shop in it."""
+    postgres = servers.postgres(max_connections=50)
+    done = servers.spawn("migrate", [python, "manage.py", "migrate", "--verbosity=0"], env=environment(postgres.port), cwd=DEMO)
+    if done.wait(120):
+        raise SystemExit(servers.tail("migrate"))
+    postgres.psql("SET ROLE app;\n" + (DEMO / "shop/fill.sql").read_text(), database="app")
+    return postgres
 
 
 # === The two passes ===
@@ -260,12 +272,7 @@ def main():
     python = python_env("demo", requirements(DEMO / "requirements.txt"))
     with Servers() as servers:
         say("Starting PostgreSQL and filling the shop")
-        postgres = servers.postgres(max_connections=50)
-        for command in (["migrate", "--verbosity=0"],):
-            done = servers.spawn("migrate", [python, "manage.py", *command], env=environment(postgres.port), cwd=DEMO)
-            if done.wait(120):
-                raise SystemExit(servers.tail("migrate"))
-        postgres.psql("SET ROLE app;\n" + (DEMO / "shop/fill.sql").read_text(), database="app")
+        postgres = filled(servers, python)
         if options.direct:
             shop = Shop(servers, python, postgres.port, tags=True)
             mixed(shop)

@@ -13,6 +13,11 @@ class Demo(unittest.TestCase):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
         self.assertEqual(done.returncode, 0, done.stdout)
 
+    def test_mended_as_advised_every_finding_is_gone_and_nothing_is_new(self):
+        done = subprocess.run([sys.executable, ROOT / "demo/mended.py", "--pgsluice", binary()], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
 
 if __name__ == "__main__":
     unittest.main()
