@@ -160,7 +160,7 @@ fn read(child: &Described) -> Relation {
     }
 }
 
-fn is_key(column: &str) -> bool {
+pub(super) fn is_key(column: &str) -> bool {
     matches!(column, "id" | "pk" | "uuid") || column.ends_with("_ptr_id")
 }
 

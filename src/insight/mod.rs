@@ -15,6 +15,7 @@
 //! detector only reads what passes by, so a fault in it costs an observation, never an answer.
 
 mod advice;
+mod bond;
 mod describe;
 mod event;
 mod facts;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::bond;
 use super::describe::Described;
 use crate::sql::Fingerprint;
 
@@ -39,6 +40,12 @@ impl Registry {
 
     pub(crate) fn get(&self, fingerprint: u64) -> Option<Arc<Described>> {
         self.texts.get(&fingerprint).cloned()
+    }
+
+    /// Whether the rows of `list` hold the key that `child` looks up, as far as names tell.
+    pub(crate) fn is_tied(&self, child: u64, list: u64) -> bool {
+        let texts = (self.texts.get(&child), self.texts.get(&list));
+        matches!(texts, (Some(child), Some(list)) if bond::is_tied(child, list))
     }
 
     pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {

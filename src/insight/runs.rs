@@ -3,6 +3,7 @@
 //! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
 //! and remembers the SELECT whose row count explains it best.
 
+use super::judge::LOOSE;
 use super::run::{Around, Event, Parent, Run, SPREAD};
 use super::stats;
 use super::watch::Marks;
@@ -16,6 +17,9 @@ const MAX_CLOSED: usize = 64;
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
 const LEAD: u32 = 3;
+
+/// Whether the rows of the second statement hold the key that the first looks up.
+pub(crate) type Tied<'a> = dyn Fn(u64, u64) -> bool + 'a;
 
 /// The runs of one unit of work.
 pub(crate) struct Runs {
@@ -92,9 +96,9 @@ impl Runs {
 
     /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
     /// that a pause parts from it (rendering begins).
-    pub(crate) fn end_segment(&mut self) {
+    pub(crate) fn end_segment(&mut self, tied: &Tied<'_>) {
         let at = self.count;
-        self.link_all();
+        self.link_all(tied);
         for slot in (0..self.runs.len()).rev() {
             let run = &self.runs[slot];
             if run.n >= KEEP || run.last + LEAD < at {
@@ -139,17 +143,16 @@ impl Runs {
         let dup = self.repeated(event);
         let hesitant = std::mem::replace(&mut self.hesitations, marks.hesitations) != marks.hesitations;
         let lead = at - self.segment;
-        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead, hesitant };
+        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead, hesitant, dup };
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
             None => self.open(event, &around),
         };
         let run = &mut self.runs[slot];
         run.add(event, &around, max_period);
-        run.dup += u32::from(dup);
         self.lasts[slot] = at;
         if run.n >= 4 && run.n.is_power_of_two() {
-            self.link(slot);
+            self.link(slot, None);
         }
     }
 
@@ -187,7 +190,7 @@ impl Runs {
         } else {
             let oldest = self.lasts.iter().enumerate().min_by_key(|(_, last)| **last).map_or(0, |(slot, _)| slot);
             if self.runs[oldest].n >= KEEP {
-                self.link(oldest);
+                self.link(oldest, None);
                 self.keep(oldest);
             }
             self.evictions += 1;
@@ -200,7 +203,7 @@ impl Runs {
     }
 
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
-    fn link(&mut self, slot: usize) {
+    fn link(&mut self, slot: usize, tied: Option<&Tied<'_>>) {
         let child = self.runs[slot];
         let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
         let mut best_first = 0;
@@ -212,20 +215,12 @@ impl Runs {
                 score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first)
             });
             if nearer {
-                // Nothing but a pause may lie between a list and the loop over it (rendering begins).
-                let adjacent = run.pause_seen >= child.pause_first
-                    || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
-                best = Some(Parent {
-                    fingerprint: run.fingerprint,
-                    rows: run.rows,
-                    n: run.n,
-                    first: run.first,
-                    outermost: true,
-                    adjacent,
-                    score,
-                });
+                best = Some(parent_of(run, &child, score));
                 best_first = run.first;
             }
+        }
+        if let Some(tied) = tied {
+            best = self.tie(&child, best, tied);
         }
         if let Some(parent) = best.as_mut().filter(|parent| parent.n > 1) {
             parent.outermost = !self.find(parent.fingerprint).is_some_and(|at| {
@@ -236,11 +231,36 @@ impl Runs {
         self.runs[slot].parent = best;
     }
 
+    /// The list whose rows hold what the run looks up, if there is one: rather than one that only has as many rows.
+    fn tie(&self, child: &Run, best: Option<Parent>, tied: &Tied<'_>) -> Option<Parent> {
+        let mut found: Option<Parent> = None;
+        for run in &self.runs {
+            let Some(score) = child.explained_by_tied(run).filter(|score| *score <= LOOSE) else {
+                continue;
+            };
+            let nearer = found.is_none_or(|known| {
+                score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= known.first)
+            });
+            if nearer && tied(child.fingerprint, run.fingerprint) {
+                found = Some(parent_of(run, child, score));
+            }
+        }
+        let least = best.map_or(f32::MAX, |best| best.score);
+        match (found, best) {
+            (Some(found), _) => Some(Parent { score: found.score.min(least), named: true, ..found }),
+            (None, Some(best)) => {
+                let exact = best.rows.abs_diff(u64::from(child.n)) * 20 <= best.rows;
+                Some(Parent { named: exact || tied(child.fingerprint, best.fingerprint), ..best })
+            }
+            (None, None) => None,
+        }
+    }
+
     /// Last look for parents, while all runs are still there.
-    fn link_all(&mut self) {
+    fn link_all(&mut self, tied: &Tied<'_>) {
         for slot in 0..self.runs.len() {
             if self.runs[slot].n >= KEEP {
-                self.link(slot);
+                self.link(slot, Some(tied));
             }
         }
     }
@@ -252,13 +272,22 @@ impl Runs {
     }
 
     /// Ends all runs.
-    pub(crate) fn finish(&mut self) {
-        self.link_all();
+    pub(crate) fn finish(&mut self, tied: &Tied<'_>) {
+        self.link_all(tied);
         for slot in 0..self.runs.len() {
             self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
     }
+}
+
+/// `list` as the parent of `child`.
+fn parent_of(list: &Run, child: &Run, score: f32) -> Parent {
+    // Nothing but a pause may lie between a list and the loop over it (rendering begins).
+    let adjacent = list.pause_seen >= child.pause_first
+        || (list.pause_seen + 1 >= child.pause_first && list.last + LEAD >= child.first);
+    let Run { fingerprint, rows, n, first, .. } = *list;
+    Parent { fingerprint, rows, n, first, outermost: true, adjacent, score, named: false }
 }
 
 /// Whether an operation changes data.

@@ -1,0 +1,56 @@
+//! Whether one SELECT's rows hold the key that another looks up: what tells a loop's list from a list that happens to
+//! have as many rows. By Django's default names, as in [`super::advice`]; allocates nothing.
+
+use super::advice::{bare, is_key};
+use super::describe::Described;
+use crate::sql::Column;
+
+/// The rows of `list` hold a key that `child` compares, as far as names tell.
+pub(crate) fn is_tied(child: &Described, list: &Described) -> bool {
+    let shape = &child.shape;
+    shape.equals.iter().chain(&shape.in_lists).any(|key| holds(list, key, child.table()))
+}
+
+/// Whether the rows of `list` hold the value that is compared with `key`, a column of `table` where it does not say.
+fn holds(list: &Described, key: &Column, table: &str) -> bool {
+    let table = if key.table.is_empty() { table } else { &key.table };
+    if is_key(&key.name) {
+        // The row itself was read before (a list of ids, a deferred column), or a row that refers to it.
+        return list.table() == table || references(list).any(|stem| called(table, stem));
+    }
+    match key.name.strip_suffix("_id") {
+        // The rows that are referred to were read, or others with the same reference.
+        Some(stem) => called(list.table(), stem) || own_columns(list).any(|column| column.name == key.name),
+        // A value, looked up by name: `email`, `slug`. Both must call it so.
+        None => list.table() != table && own_columns(list).any(|column| column.name == key.name),
+    }
+}
+
+/// Columns of the rows themselves. Not those that the list was itself looked up by: every row has the same value there,
+/// or one of those that a list before it had (a prefetch).
+fn own_columns(list: &Described) -> impl Iterator<Item = &Column> {
+    let (own, shape) = (list.table(), &list.shape);
+    let here = move |column: &&Column| column.table.is_empty() || column.table == own;
+    let given = |column: &Column| shape.equals.iter().chain(&shape.in_lists).any(|key| key.name == column.name);
+    shape.columns.iter().filter(here).filter(move |column| !given(column))
+}
+
+/// Foreign keys among the rows' own columns, without `_id`.
+fn references(list: &Described) -> impl Iterator<Item = &str> {
+    own_columns(list).filter_map(|column| column.name.strip_suffix("_id"))
+}
+
+/// Whether `table` is called as a foreign key to it probably is: `shop_book` by `book`, `home_address` by `address`.
+fn called(table: &str, stem: &str) -> bool {
+    let model = bare(table);
+    same(model, stem) || word_ends(model, stem) || word_ends(stem, model)
+}
+
+/// Equal but for underscores: the model ProductClass is `productclass`, its key `product_class_id`.
+fn same(a: &str, b: &str) -> bool {
+    !b.is_empty() && a.bytes().filter(|c| *c != b'_').eq(b.bytes().filter(|c| *c != b'_'))
+}
+
+fn word_ends(name: &str, word: &str) -> bool {
+    !word.is_empty() && name.strip_suffix(word).is_some_and(|rest| rest.ends_with('_'))
+}
