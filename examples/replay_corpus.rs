@@ -103,7 +103,7 @@ fn line(burst: &BurstEvent<'_>, texts: &Texts) -> String {
         "session": burst.application, "sql": recorded, "display": burst.sql, "fingerprint": burst.fingerprint.to_string(), "count": burst.n,
         "t_start": burst.span_us.0 as f64 / 1e6, "t_end": burst.span_us.1 as f64 / 1e6,
         "kind": burst.kind.name(), "confidence": burst.confidence.name(), "distinct": burst.distinct,
-        "parent_rows": burst.parent_rows, "parent": burst.parent.map(|fp| fp.to_string()),
+        "relation": burst.relation, "parent_rows": burst.parent_rows, "parent": burst.parent.map(|fp| fp.to_string()),
         "evidence": format!("{:?}", burst.evidence),
     })
     .to_string()

@@ -22,7 +22,7 @@ fn holds(list: &Described, key: &Column, table: &str) -> bool {
         // The rows that are referred to were read, or others with the same reference.
         Some(stem) => called(list.table(), stem) || own_columns(list).any(|column| column.name == key.name),
         // A value, looked up by name: `email`, `slug`. Both must call it so.
-        None => list.table() != table && own_columns(list).any(|column| column.name == key.name),
+        None => own_columns(list).any(|column| column.name == key.name),
     }
 }
 
@@ -53,4 +53,47 @@ fn same(a: &str, b: &str) -> bool {
 
 fn word_ends(name: &str, word: &str) -> bool {
     !word.is_empty() && name.strip_suffix(word).is_some_and(|rest| rest.ends_with('_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insight::Text;
+    use crate::sql::{LexSettings, RawSql, Statement};
+
+    fn tied(child: &str, list: &str) -> bool {
+        let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
+        let described =
+            |sql: &str| Described::new(&Statement::default(), Text { sql: RawSql(sql.as_bytes()), lex });
+        is_tied(&described(child), &described(list))
+    }
+
+    #[test]
+    fn rows_hold_the_key_or_do_not() {
+        let author = r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 1 LIMIT 21"#;
+        let of_author = r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."author_id" = 1"#;
+        let class = r#"SELECT "shop_productclass"."id" FROM "shop_productclass" WHERE "shop_productclass"."id" = 1"#;
+        let mail = r#"SELECT "shop_reader"."id" FROM "shop_reader" WHERE "shop_reader"."email" = 'x' LIMIT 21"#;
+        let books = r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book""#;
+        let authors = r#"SELECT "shop_author"."id", "shop_author"."email" FROM "shop_author""#;
+        let tags = r#"SELECT "shop_tag"."id" FROM "shop_tag""#;
+        let fetched = r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book" WHERE "shop_book"."author_id" IN (1, 2)"#;
+        let products = r#"SELECT "shop_product"."id", "shop_product"."product_class_id" FROM "shop_product""#;
+        for (child, list, expected) in [
+            (author, books, true),
+            (author, authors, true),
+            (author, tags, false),
+            // A prefetch: its keys were known before.
+            (author, fetched, false),
+            (of_author, authors, true),
+            (of_author, books, true),
+            (of_author, tags, false),
+            (class, products, true),
+            (class, books, false),
+            (mail, authors, true),
+            (mail, books, false),
+        ] {
+            assert_eq!(tied(child, list), expected, "{child}\n{list}");
+        }
+    }
 }

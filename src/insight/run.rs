@@ -10,6 +10,8 @@ const PARENT_REACH: u32 = 32;
 const MULTIPLE: f32 = 0.05;
 /// A list that one lap of several over it explains: a match, but a loose one.
 const LAP_SCORE: f32 = 0.4;
+/// Things that a list may be looped over for, each with literals of its own.
+const LAP_KINDS: u64 = 4;
 /// Statements that may stand between two turns though there were none before.
 const LAP_SLACK: u32 = 8;
 /// A loop that began after a stray execution has at least so many turns.
@@ -308,14 +310,18 @@ impl Run {
             && self.n > LATE_LEAST
             && self.follows(list, self.second);
         let late = late.then(|| Self::distance(self.n - 1, list.rows)).filter(|score| *score <= MATCH);
-        let lap = (self.lap < self.n && u64::from(self.lap) == list.rows_max)
-            || (self.dup * 2 >= self.n && u64::from(self.distinct()) == list.rows_max);
+        let (rows, distinct) = (list.rows_max, u64::from(self.distinct()));
+        // Over the same rows again and again, for each of a few things or not: all of them, many an exact repeat.
+        let again = self.dup * 3 >= self.n
+            && u64::from(self.n) >= 2 * rows
+            && (rows * 3 <= distinct * 4 && distinct <= rows * LAP_KINDS);
+        let lap = again || (self.lap < self.n && u64::from(self.lap) == rows);
         let lap = (lap && self.follows(list, self.first)).then_some(LAP_SCORE);
         [plain, late, lap].into_iter().flatten().min_by(f32::total_cmp)
     }
 
     /// Whether it can be a list: rows of a SELECT, or of a cursor.
-    fn is_list(&self) -> bool {
+    pub(super) fn is_list(&self) -> bool {
         matches!(self.operation, Operation::Select | Operation::Cursor) && self.flags & flag::NO_FROM == 0 && self.rows >= 2
     }
 

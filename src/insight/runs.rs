@@ -13,6 +13,8 @@ use crate::sql::{Operation, flag};
 pub(crate) const SLOTS: usize = 48;
 /// Closed runs kept until the unit is judged.
 const MAX_CLOSED: usize = 64;
+/// Lists kept when their slots are taken.
+const MAX_GONE: usize = 16;
 /// Runs of three or more that are worth judging are kept when their slot is taken.
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
@@ -31,6 +33,9 @@ pub(crate) struct Runs {
     hints: [u8; 128],
     dup_tags: [u32; 128],
     closed: Vec<Run>,
+    /// Lists that had to make room, the latest ones: a loop may run over them yet.
+    gone: Vec<Run>,
+    next_gone: usize,
     /// Statements seen that are not transparent.
     count: u32,
     writes: u32,
@@ -54,6 +59,8 @@ impl Runs {
             hints: [0; 128],
             dup_tags: [0; 128],
             closed: Vec::new(),
+            gone: Vec::new(),
+            next_gone: 0,
             count: 0,
             writes: 0,
             claims: 0,
@@ -67,13 +74,15 @@ impl Runs {
 
     /// Bytes held by one unit's runs.
     pub(crate) const fn size() -> usize {
-        std::mem::size_of::<Self>() + SLOTS * std::mem::size_of::<Run>()
+        std::mem::size_of::<Self>() + (SLOTS + MAX_GONE) * std::mem::size_of::<Run>()
     }
 
     /// Ready for the next unit.
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
         self.closed.clear();
+        self.gone.clear();
+        self.next_gone = 0;
         self.dup_tags = [0; 128];
         (self.count, self.writes, self.claims) = (0, 0, 0);
         (self.pauses, self.segment, self.hesitations) = (0, 0, 0);
@@ -193,6 +202,7 @@ impl Runs {
                 self.link(oldest, None);
                 self.keep(oldest);
             }
+            self.remember(self.runs[oldest]);
             self.evictions += 1;
             self.runs[oldest] = run;
             oldest
@@ -200,6 +210,19 @@ impl Runs {
         self.fingerprints[slot] = event.fingerprint;
         self.hints[(event.fingerprint & 127) as usize] = slot as u8;
         slot
+    }
+
+    /// Keeps a list that makes room.
+    fn remember(&mut self, run: Run) {
+        if !run.is_list() {
+            return;
+        }
+        if self.gone.len() < MAX_GONE {
+            self.gone.push(run);
+        } else {
+            self.gone[self.next_gone] = run;
+        }
+        self.next_gone = (self.next_gone + 1) % MAX_GONE;
     }
 
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
@@ -234,7 +257,7 @@ impl Runs {
     /// The list whose rows hold what the run looks up, if there is one: rather than one that only has as many rows.
     fn tie(&self, child: &Run, best: Option<Parent>, tied: &Tied<'_>) -> Option<Parent> {
         let mut found: Option<Parent> = None;
-        for run in &self.runs {
+        for run in self.runs.iter().chain(&self.gone) {
             let Some(score) = child.explained_by_tied(run).filter(|score| *score <= LOOSE) else {
                 continue;
             };
