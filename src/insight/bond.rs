@@ -5,39 +5,62 @@ use super::advice::{bare, is_key};
 use super::describe::Described;
 use crate::sql::Column;
 
-/// The rows of `list` hold a key that `child` compares, as far as names tell.
-pub(crate) fn is_tied(child: &Described, list: &Described) -> bool {
+/// What names say about two statements.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Bond {
+    None,
+    /// A foreign key is called by its role (`owner_id`), which may be the table meant; or names cannot be read.
+    Maybe,
+    /// The rows hold the key that is looked up.
+    Tied,
+}
+
+/// Whether the rows of `list` hold a key that `child` compares, as far as names tell.
+/// `is_model` tells whether some table is called so.
+pub(crate) fn bond(child: &Described, list: &Described, is_model: impl Fn(&str) -> bool) -> Bond {
     let shape = &child.shape;
-    shape.equals.iter().chain(&shape.in_lists).any(|key| holds(list, key, child.table()))
+    let keys = shape.equals.iter().chain(&shape.in_lists);
+    keys.map(|key| holds(list, key, child.table(), &is_model)).max().unwrap_or(Bond::Maybe)
 }
 
 /// Whether the rows of `list` hold the value that is compared with `key`, a column of `table` where it does not say.
-fn holds(list: &Described, key: &Column, table: &str) -> bool {
+fn holds(list: &Described, key: &Column, table: &str, is_model: &impl Fn(&str) -> bool) -> Bond {
     let table = if key.table.is_empty() { table } else { &key.table };
     if is_key(&key.name) {
         // The row itself was read before (a list of ids, a deferred column), or a row that refers to it.
-        return list.table() == table || references(list).any(|stem| called(table, stem));
+        if list.table() == table || references(list).any(|stem| called(table, stem)) {
+            return Bond::Tied;
+        }
+        let role = |stem: &str| !list.tables.iter().any(|known| called(known, stem));
+        return if references(list).any(role) { Bond::Maybe } else { Bond::None };
     }
-    match key.name.strip_suffix("_id") {
+    let tied = match key.name.strip_suffix("_id") {
         // The rows that are referred to were read, or others with the same reference.
-        Some(stem) => called(list.table(), stem) || own_columns(list).any(|column| column.name == key.name),
+        Some(stem) => called(list.table(), stem) || columns(list).any(|column| column.name == key.name),
         // A value, looked up by name: `email`, `slug`. Both must call it so.
-        None => own_columns(list).any(|column| column.name == key.name),
+        None => columns(list).any(|column| column.name == key.name),
+    };
+    let role = key.name.strip_suffix("_id").is_some_and(|stem| !is_model(stem));
+    if tied {
+        Bond::Tied
+    } else if role || list.shape.star {
+        Bond::Maybe
+    } else {
+        Bond::None
     }
 }
 
-/// Columns of the rows themselves. Not those that the list was itself looked up by: every row has the same value there,
+/// Columns of the rows, and of the rows joined to them (select_related). Not those that the list was itself looked up by: every row has the same value there,
 /// or one of those that a list before it had (a prefetch).
-fn own_columns(list: &Described) -> impl Iterator<Item = &Column> {
-    let (own, shape) = (list.table(), &list.shape);
-    let here = move |column: &&Column| column.table.is_empty() || column.table == own;
+fn columns(list: &Described) -> impl Iterator<Item = &Column> {
+    let shape = &list.shape;
     let given = |column: &Column| shape.equals.iter().chain(&shape.in_lists).any(|key| key.name == column.name);
-    shape.columns.iter().filter(here).filter(move |column| !given(column))
+    shape.columns.iter().filter(move |column| !given(column))
 }
 
-/// Foreign keys among the rows' own columns, without `_id`.
+/// Foreign keys among the rows' columns, without `_id`.
 fn references(list: &Described) -> impl Iterator<Item = &str> {
-    own_columns(list).filter_map(|column| column.name.strip_suffix("_id"))
+    columns(list).filter_map(|column| column.name.strip_suffix("_id"))
 }
 
 /// Whether `table` is called as a foreign key to it probably is: `shop_book` by `book`, `home_address` by `address`.
@@ -61,11 +84,11 @@ mod tests {
     use crate::insight::Text;
     use crate::sql::{LexSettings, RawSql, Statement};
 
-    fn tied(child: &str, list: &str) -> bool {
+    fn of(child: &str, list: &str) -> Bond {
         let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
         let described =
             |sql: &str| Described::new(&Statement::default(), Text { sql: RawSql(sql.as_bytes()), lex });
-        is_tied(&described(child), &described(list))
+        bond(&described(child), &described(list), |name| name != "writer")
     }
 
     #[test]
@@ -93,7 +116,12 @@ mod tests {
             (mail, authors, true),
             (mail, books, false),
         ] {
-            assert_eq!(tied(child, list), expected, "{child}\n{list}");
+            assert_eq!(of(child, list) == Bond::Tied, expected, "{child}\n{list}");
         }
+        let posts = r#"SELECT "blog_post"."id", "blog_post"."owner_id" FROM "blog_post""#;
+        assert_eq!((of(author, posts), of(author, products)), (Bond::Maybe, Bond::Maybe));
+        assert_eq!(of(of_author, posts), Bond::None);
+        let of_writer = r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."writer_id" = 1"#;
+        assert_eq!((of(of_writer, posts), of(of_author, tags)), (Bond::Maybe, Bond::None));
     }
 }

@@ -67,7 +67,7 @@ impl Severity {
 }
 
 /// A distance of counts up to this is exact.
-const EXACT: f32 = 0.05;
+pub(super) const EXACT: f32 = 0.05;
 /// A distance of counts up to this is a match: a quarter more or less.
 pub(super) const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
@@ -250,7 +250,8 @@ fn is_scan(run: &Run) -> bool {
 
 fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     let config = context.config;
-    if run.n < config.min_count || run.dup + 1 < run.n {
+    // A write now and then in between is another table's, mostly: the rest are repeats all the same.
+    if run.dup + 1 < config.min_count || run.dup * 4 < (run.n - 1) * 3 {
         return None;
     }
     let turns = run.last - run.first;

@@ -17,7 +17,8 @@ pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>,
     let outer =
         parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", names::model(parent.table())));
     let word = bare(child.table()).replace('_', "");
-    let column = child.shape.equals.first().map_or("id", |column| field(&column.name));
+    let keys = child.shape.equals.first().or(child.shape.in_lists.first());
+    let column = keys.map_or("id", |column| field(&column.name));
     let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk");
     read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, back })
         .unwrap_or_else(|| write(relation, child, &model))

@@ -303,8 +303,10 @@ impl Run {
         if !list.is_list() || list.rows_max < 2 || list.fingerprint == self.fingerprint {
             return None;
         }
-        // A loop skips rows of its list; it does not turn more often.
-        let plain = self.explained_by(list).filter(|score| *score <= MATCH || u64::from(self.n) < list.rows);
+        // A loop may skip rows of its list; it turns more often only where it looks several keys of each row up.
+        let plain = self.explained_by(list).filter(|score| *score <= MATCH && self.is_multiple(list.rows));
+        let once = self.n > list.n && self.follows(list, self.first) && u64::from(self.n) == list.rows_max;
+        let once = once.then_some(0.0);
         let late = list.first > self.first
             && list.n * 2 <= self.n
             && self.n > LATE_LEAST
@@ -317,7 +319,13 @@ impl Run {
             && (rows * 3 <= distinct * 4 && distinct <= rows * LAP_KINDS);
         let lap = again || (self.lap < self.n && u64::from(self.lap) == rows);
         let lap = (lap && self.follows(list, self.first)).then_some(LAP_SCORE);
-        [plain, late, lap].into_iter().flatten().min_by(f32::total_cmp)
+        [plain, once, late, lap].into_iter().flatten().min_by(f32::total_cmp)
+    }
+
+    /// Whether it turned about as often as there are rows, or exactly several times as often.
+    pub(super) fn is_multiple(&self, rows: u64) -> bool {
+        let n = u64::from(self.n);
+        n * 4 <= rows * 5 || n.is_multiple_of(rows)
     }
 
     /// Whether it can be a list: rows of a SELECT, or of a cursor.

@@ -3,7 +3,8 @@
 //! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
 //! and remembers the SELECT whose row count explains it best.
 
-use super::judge::LOOSE;
+use super::bond::Bond;
+use super::judge::{EXACT, LOOSE, MATCH};
 use super::run::{Around, Event, Parent, Run, SPREAD};
 use super::stats;
 use super::watch::Marks;
@@ -21,7 +22,7 @@ const KEEP: u32 = 3;
 const LEAD: u32 = 3;
 
 /// Whether the rows of the second statement hold the key that the first looks up.
-pub(crate) type Tied<'a> = dyn Fn(u64, u64) -> bool + 'a;
+pub(crate) type Bonds<'a> = dyn Fn(u64, u64) -> Bond + 'a;
 
 /// The runs of one unit of work.
 pub(crate) struct Runs {
@@ -105,9 +106,9 @@ impl Runs {
 
     /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
     /// that a pause parts from it (rendering begins).
-    pub(crate) fn end_segment(&mut self, tied: &Tied<'_>) {
+    pub(crate) fn end_segment(&mut self, bonds: &Bonds<'_>) {
         let at = self.count;
-        self.link_all(tied);
+        self.link_all(bonds);
         for slot in (0..self.runs.len()).rev() {
             let run = &self.runs[slot];
             if run.n >= KEEP || run.last + LEAD < at {
@@ -226,7 +227,7 @@ impl Runs {
     }
 
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
-    fn link(&mut self, slot: usize, tied: Option<&Tied<'_>>) {
+    fn link(&mut self, slot: usize, bonds: Option<&Bonds<'_>>) {
         let child = self.runs[slot];
         let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
         let mut best_first = 0;
@@ -242,8 +243,8 @@ impl Runs {
                 best_first = run.first;
             }
         }
-        if let Some(tied) = tied {
-            best = self.tie(&child, best, tied);
+        if let Some(bonds) = bonds {
+            best = self.tie(&child, best, bonds);
         }
         if let Some(parent) = best.as_mut().filter(|parent| parent.n > 1) {
             parent.outermost = !self.find(parent.fingerprint).is_some_and(|at| {
@@ -255,35 +256,42 @@ impl Runs {
     }
 
     /// The list whose rows hold what the run looks up, if there is one: rather than one that only has as many rows.
-    fn tie(&self, child: &Run, best: Option<Parent>, tied: &Tied<'_>) -> Option<Parent> {
-        let mut found: Option<Parent> = None;
+    fn tie(&self, child: &Run, best: Option<Parent>, bonds: &Bonds<'_>) -> Option<Parent> {
+        let mut found: Option<(Bond, Parent)> = None;
         for run in self.runs.iter().chain(&self.gone) {
             let Some(score) = child.explained_by_tied(run).filter(|score| *score <= LOOSE) else {
                 continue;
             };
-            let nearer = found.is_none_or(|known| {
-                score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= known.first)
+            let bond = bonds(child.fingerprint, run.fingerprint);
+            let nearer = found.is_none_or(|(known_bond, known)| {
+                let near = score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= known.first);
+                bond > known_bond || (bond == known_bond && near)
             });
-            if nearer && tied(child.fingerprint, run.fingerprint) {
-                found = Some(parent_of(run, child, score));
+            if nearer && (bond == Bond::Tied || (bond == Bond::Maybe && score <= EXACT)) {
+                found = Some((bond, parent_of(run, child, score)));
             }
         }
         let least = best.map_or(f32::MAX, |best| best.score);
         match (found, best) {
-            (Some(found), _) => Some(Parent { score: found.score.min(least), named: true, ..found }),
+            (Some((_, found)), _) => Some(Parent { score: found.score.min(least), named: true, ..found }),
             (None, Some(best)) => {
                 let exact = best.rows.abs_diff(u64::from(child.n)) * 20 <= best.rows;
-                Some(Parent { named: exact || tied(child.fingerprint, best.fingerprint), ..best })
+                let named = match bonds(child.fingerprint, best.fingerprint) {
+                    Bond::Tied => best.score <= MATCH && child.is_multiple(best.rows),
+                    Bond::Maybe => exact,
+                    Bond::None => false,
+                };
+                Some(Parent { named, ..best })
             }
             (None, None) => None,
         }
     }
 
     /// Last look for parents, while all runs are still there.
-    fn link_all(&mut self, tied: &Tied<'_>) {
+    fn link_all(&mut self, bonds: &Bonds<'_>) {
         for slot in 0..self.runs.len() {
             if self.runs[slot].n >= KEEP {
-                self.link(slot, Some(tied));
+                self.link(slot, Some(bonds));
             }
         }
     }
@@ -295,8 +303,8 @@ impl Runs {
     }
 
     /// Ends all runs.
-    pub(crate) fn finish(&mut self, tied: &Tied<'_>) {
-        self.link_all(tied);
+    pub(crate) fn finish(&mut self, bonds: &Bonds<'_>) {
+        self.link_all(bonds);
         for slot in 0..self.runs.len() {
             self.keep(slot);
         }

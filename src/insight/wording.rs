@@ -65,7 +65,7 @@ impl<'a> Names<'a> {
             outer: query_of(parent),
             field: holder.and_then(|holder| foreign_key(holder, child)),
             holder: query_of(holder.or(parent)),
-            column: equals.first().map_or("id", |column| field(&column.name)),
+            column: equals.first().or(child.shape.in_lists.first()).map_or("id", |column| field(&column.name)),
             back: equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk"),
         }
     }

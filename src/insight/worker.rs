@@ -210,11 +210,11 @@ impl WorkerInsight {
         };
         // Locked only when there is a loop.
         let registry = std::cell::OnceCell::new();
-        let tied = |child, list| registry.get_or_init(|| lock(&shared.registry)).is_tied(child, list);
+        let bond = |child, list| registry.get_or_init(|| lock(&shared.registry)).bond(child, list);
         let runs = if segment {
-            unit.watch.end_segment(shared.config.max_period, &tied)
+            unit.watch.end_segment(shared.config.max_period, &bond)
         } else {
-            unit.watch.finish(shared.config.max_period, &tied)
+            unit.watch.finish(shared.config.max_period, &bond)
         };
         drop(registry);
         let origin = super::report::Origin { all: runs.all(), ..origin };
