@@ -104,7 +104,9 @@ pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&
         (Relation::GetPk, _) if along.iter().any(|other| other.table() == "django_content_type") => Relation::GenericFk,
         (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
         // A foreign key that is called by its role.
-        (Relation::GetPk, Some(parent)) if parent.table() != child.table() && bond(child, parent, |_| true) > Bond::None => {
+        (Relation::GetPk, Some(parent))
+            if parent.table() != child.table() && bond(child, parent, |_| true) > Bond::None =>
+        {
             Relation::Fk
         }
         _ => alone,

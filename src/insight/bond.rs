@@ -86,8 +86,7 @@ mod tests {
 
     fn of(child: &str, list: &str) -> Bond {
         let lex = LexSettings { standard_conforming_strings: Some(true), safe_encoding: true };
-        let described =
-            |sql: &str| Described::new(&Statement::default(), Text { sql: RawSql(sql.as_bytes()), lex });
+        let described = |sql: &str| Described::new(&Statement::default(), Text { sql: RawSql(sql.as_bytes()), lex });
         bond(&described(child), &described(list), |name| name != "writer")
     }
 

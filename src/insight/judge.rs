@@ -67,7 +67,7 @@ impl Severity {
 }
 
 /// A distance of counts up to this is exact.
-pub(super) const EXACT: f32 = 0.05;
+const EXACT: f32 = 0.05;
 /// A distance of counts up to this is a match: a quarter more or less.
 pub(super) const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.

@@ -104,6 +104,7 @@ mod tests {
         let books = described(r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book""#);
         let author = described(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 1 LIMIT 21"#);
         let of_author = described(r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."author_id" = 1"#);
+        let category = described(r#"SELECT "shop_category"."id" FROM "shop_category""#);
         let save = described(r#"UPDATE "shop_book" SET "title" = 'x', "author_id" = 2 WHERE "shop_book"."id" = 1"#);
         for (kind, relation, child, parent, code) in [
             (Kind::NPlusOne, Relation::Fk, &author, Some(&books), r#"Book.objects.select_related("author")"#),
@@ -122,6 +123,13 @@ mod tests {
                 &save,
                 None,
                 r#"Book.objects.bulk_update(objects, ["title", "author"], batch_size=1000)"#,
+            ),
+            (
+                Kind::NPlusOne,
+                Relation::ManyToMany,
+                &category,
+                Some(&books),
+                r#"Book.objects.prefetch_related("categories")"#,
             ),
             (Kind::WriteLoop, Relation::Other, &save, None, ""),
         ] {

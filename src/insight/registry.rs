@@ -28,7 +28,13 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(limit: usize) -> Self {
         // Number 0 means "no route".
-        Self { texts: HashMap::new(), limit: limit.max(1), routes: vec![Arc::from(""), Arc::from("other")], models: HashSet::new(), bytes: 0 }
+        Self {
+            texts: HashMap::new(),
+            limit: limit.max(1),
+            routes: vec![Arc::from(""), Arc::from("other")],
+            models: HashSet::new(),
+            bytes: 0,
+        }
     }
 
     /// Keeps what a new fingerprint looks like. `false`: no room, the sweep makes some.
@@ -74,7 +80,8 @@ impl Registry {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
             + self.models.iter().map(|name| name.len() + 24).sum::<usize>()
-            + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
+            + self.texts.len() * 64
+            + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
     }
 
     /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.

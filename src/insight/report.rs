@@ -101,9 +101,7 @@ impl Insight {
         let place = (&*database, route.as_deref());
         let relations: Vec<Relation> = texts
             .iter()
-            .map(|text| {
-                text.as_ref().map_or(relation, |text| advice::relation(text, parent_text.as_deref(), &along))
-            })
+            .map(|text| text.as_ref().map_or(relation, |text| advice::relation(text, parent_text.as_deref(), &along)))
             .collect();
         self.announce(&burst, group, (&texts, &relations), context.sure, origin, place);
         let new = || {

@@ -307,10 +307,8 @@ impl Run {
         let plain = self.explained_by(list).filter(|score| *score <= MATCH && self.is_multiple(list.rows));
         let once = self.n > list.n && self.follows(list, self.first) && u64::from(self.n) == list.rows_max;
         let once = once.then_some(0.0);
-        let late = list.first > self.first
-            && list.n * 2 <= self.n
-            && self.n > LATE_LEAST
-            && self.follows(list, self.second);
+        let late =
+            list.first > self.first && list.n * 2 <= self.n && self.n > LATE_LEAST && self.follows(list, self.second);
         let late = late.then(|| Self::distance(self.n - 1, list.rows)).filter(|score| *score <= MATCH);
         let (rows, distinct) = (list.rows_max, u64::from(self.distinct()));
         // Over the same rows again and again, for each of a few things or not: all of them, many an exact repeat.
@@ -328,9 +326,18 @@ impl Run {
         n * 4 <= rows * 5 || n.is_multiple_of(rows)
     }
 
+    /// Whether it turned as often as the list has rows, in all or each time; the first execution may have come before.
+    pub(super) fn is_as_often_as(&self, list: &Run) -> bool {
+        let n = u64::from(self.n);
+        let late = list.first > self.first && list.rows + 1 == n;
+        late || n == list.rows_max || n.abs_diff(list.rows) * 20 <= list.rows
+    }
+
     /// Whether it can be a list: rows of a SELECT, or of a cursor.
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.operation, Operation::Select | Operation::Cursor) && self.flags & flag::NO_FROM == 0 && self.rows >= 2
+        matches!(self.operation, Operation::Select | Operation::Cursor)
+            && self.flags & flag::NO_FROM == 0
+            && self.rows >= 2
     }
 
     /// Whether `list` was read shortly before the loop began at `start`, or goes on.

@@ -4,7 +4,7 @@
 //! and remembers the SELECT whose row count explains it best.
 
 use super::bond::Bond;
-use super::judge::{EXACT, LOOSE, MATCH};
+use super::judge::{LOOSE, MATCH};
 use super::run::{Around, Event, Parent, Run, SPREAD};
 use super::stats;
 use super::watch::Marks;
@@ -267,7 +267,7 @@ impl Runs {
                 let near = score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= known.first);
                 bond > known_bond || (bond == known_bond && near)
             });
-            if nearer && (bond == Bond::Tied || (bond == Bond::Maybe && score <= EXACT)) {
+            if nearer && (bond == Bond::Tied || (bond == Bond::Maybe && child.is_as_often_as(run))) {
                 found = Some((bond, parent_of(run, child, score)));
             }
         }
@@ -275,10 +275,9 @@ impl Runs {
         match (found, best) {
             (Some((_, found)), _) => Some(Parent { score: found.score.min(least), named: true, ..found }),
             (None, Some(best)) => {
-                let exact = best.rows.abs_diff(u64::from(child.n)) * 20 <= best.rows;
                 let named = match bonds(child.fingerprint, best.fingerprint) {
                     Bond::Tied => best.score <= MATCH && child.is_multiple(best.rows),
-                    Bond::Maybe => exact,
+                    Bond::Maybe => best.rows.abs_diff(u64::from(child.n)) * 20 <= best.rows,
                     Bond::None => false,
                 };
                 Some(Parent { named, ..best })

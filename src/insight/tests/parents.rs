@@ -17,9 +17,7 @@ fn stock(product: u64) -> String {
 }
 
 fn user(id: u64) -> String {
-    format!(
-        r#"SELECT "auth_user"."id", "auth_user"."email" FROM "auth_user" WHERE "auth_user"."id" = {id} LIMIT 21"#
-    )
+    format!(r#"SELECT "auth_user"."id", "auth_user"."email" FROM "auth_user" WHERE "auth_user"."id" = {id} LIMIT 21"#)
 }
 
 fn at_path(path: u64) -> String {
@@ -92,9 +90,8 @@ fn the_same_statement_once_before_the_list() {
 
 #[test]
 fn rows_that_a_cursor_returned() {
-    let declare = |name: u8| {
-        format!(r#"DECLARE "_django_curs_1_sync_{name}" NO SCROLL CURSOR WITH HOLD FOR {CATEGORIES}"#)
-    };
+    let declare =
+        |name: u8| format!(r#"DECLARE "_django_curs_1_sync_{name}" NO SCROLL CURSOR WITH HOLD FOR {CATEGORIES}"#);
     let fetch = r#"FETCH FORWARD 2000 FROM "_django_curs_1_sync_1""#;
     let mut client = in_a_request();
     client.query(&declare(1), 0);
