@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! replay_corpus OUT_DIR FILE.jsonl[.gz]... [--gap-ms 20] [--gap-us-in-unit 60] [--query-us 250]
-//!               [--strip-sessions] [--strip-transactions] [--tags] [--low] [--noise-percent 10] [--noise-ms 3]
+//!               [--strip-sessions] [--strip-transactions] [--own-jobs] [--tags] [--low] [--noise-percent 10] [--noise-ms 3]
 //! ```
 //!
 //! A file holds one unit (request or job) a line: `{unit_id, session, route, queries: [{sql, rows, in_tx, error}]}`.
@@ -10,7 +10,8 @@
 //! findings, `OUT_DIR/bursts.jsonl` everything with its evidence, `OUT_DIR/units.jsonl` when each unit ran,
 //! `OUT_DIR/advice.jsonl` the findings with their advice, `OUT_DIR/fingerprints.jsonl` one recorded text of each fingerprint (to join the log of a live run with).
 //! `--strip-sessions` leaves out session look-ups (an application that uses tokens), `--strip-transactions` BEGIN and
-//! COMMIT (one without ATOMIC_REQUESTS), `--tags` adds a route and a
+//! COMMIT (one without ATOMIC_REQUESTS), `--own-jobs` gives each job a connection of its own (a management command is a
+//! process), `--tags` adds a route and a
 //! trace to each statement, `--low` also writes low confidence. `--noise-percent` of the client's pauses are longer, by
 //! `--noise-ms` on average: a machine that is kept busy by other work.
 
@@ -36,6 +37,7 @@ struct Options {
     query_us: u64,
     strip: bool,
     autocommit: bool,
+    own_jobs: bool,
     tags: bool,
     low: bool,
     noise: f64,
@@ -51,6 +53,7 @@ fn options() -> Fallible<Options> {
         query_us: 250,
         strip: false,
         autocommit: false,
+        own_jobs: false,
         tags: false,
         low: false,
         noise: 0.0,
@@ -67,6 +70,7 @@ fn options() -> Fallible<Options> {
             "--noise-ms" => options.noise_us = number()?? * 1e3,
             "--strip-sessions" => options.strip = true,
             "--strip-transactions" => options.autocommit = true,
+            "--own-jobs" => options.own_jobs = true,
             "--tags" => options.tags = true,
             "--low" => options.low = true,
             _ if options.out.is_empty() => options.out = arg,
@@ -103,7 +107,7 @@ fn line(burst: &BurstEvent<'_>, texts: &Texts) -> String {
         "session": burst.application, "sql": recorded, "display": burst.sql, "fingerprint": burst.fingerprint.to_string(), "count": burst.n,
         "t_start": burst.span_us.0 as f64 / 1e6, "t_end": burst.span_us.1 as f64 / 1e6,
         "kind": burst.kind.name(), "confidence": burst.confidence.name(), "distinct": burst.distinct,
-        "parent_rows": burst.parent_rows, "parent": burst.parent.map(|fp| fp.to_string()),
+        "relation": burst.relation, "parent_rows": burst.parent_rows, "parent": burst.parent.map(|fp| fp.to_string()),
         "evidence": format!("{:?}", burst.evidence),
     })
     .to_string()
@@ -176,6 +180,11 @@ impl Player {
         }
         if open {
             session.ready(&mut self.worker, b'I', now);
+        }
+        if options.own_jobs && unit["kind"] == "job" {
+            session.end(&mut self.worker, now);
+            session = SessionInsight::new(database);
+            session.set_application(&name);
         }
         self.sessions.insert(name, (session, now));
         Ok((start, now))

@@ -3,6 +3,7 @@
 //! Names are guessed from tables and columns (`shop_book` is `Book`, `author_id` is `author`, the reverse of a foreign
 //! key is `book_set`): right under Django's defaults, and said to be probable where it is a guess.
 
+use super::bond::{Bond, bond};
 use super::describe::Described;
 use crate::sql::{Limit, OnConflict, Operation, Shape};
 
@@ -102,6 +103,12 @@ pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&
         (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => Relation::Deferred,
         (Relation::GetPk, _) if along.iter().any(|other| other.table() == "django_content_type") => Relation::GenericFk,
         (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
+        // A foreign key that is called by its role.
+        (Relation::GetPk, Some(parent))
+            if parent.table() != child.table() && bond(child, parent, |_| true) > Bond::None =>
+        {
+            Relation::Fk
+        }
         _ => alone,
     }
 }
@@ -146,7 +153,9 @@ fn read(child: &Described) -> Relation {
             _ => Relation::Get,
         }
     } else if shape.prefetch.is_some() || (!shape.in_lists.is_empty() && shape.equals.is_empty()) {
-        Relation::Prefetch
+        // A prefetch goes by keys; what is listed by `path` or `code` was looked up by hand.
+        let by_value = shape.prefetch.is_none() && !by_reference && !shape.in_lists.iter().any(|c| is_key(&c.name));
+        if by_value { Relation::Get } else { Relation::Prefetch }
     } else if shape.limit == Limit::One {
         Relation::First
     } else if joined && by_reference {
@@ -160,7 +169,7 @@ fn read(child: &Described) -> Relation {
     }
 }
 
-fn is_key(column: &str) -> bool {
+pub(super) fn is_key(column: &str) -> bool {
     matches!(column, "id" | "pk" | "uuid") || column.ends_with("_ptr_id")
 }
 

@@ -27,6 +27,8 @@ pub struct BurstEvent<'a> {
     pub parent_rows: Option<u64>,
     /// The repeated statement.
     pub fingerprint: Fingerprint,
+    /// What the repeated statement fetches (label value).
+    pub relation: &'static str,
     /// The SELECT that explains the loop.
     pub parent: Option<Fingerprint>,
     /// Literal-free text.
@@ -104,6 +106,8 @@ pub(crate) fn log_burst(event: &BurstEvent<'_>) {
         application = event.application.unwrap_or(""),
         n = event.n,
         parent_rows = event.parent_rows.unwrap_or(0),
+        parent = %event.parent.unwrap_or(Fingerprint(0)),
+        relation = event.relation,
         fingerprint = %event.fingerprint,
         finding = %format_args!("{:012x}", event.finding),
         t_start = event.span.0,

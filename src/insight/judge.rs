@@ -69,9 +69,9 @@ impl Severity {
 /// A distance of counts up to this is exact.
 const EXACT: f32 = 0.05;
 /// A distance of counts up to this is a match: a quarter more or less.
-const MATCH: f32 = 0.223;
+pub(super) const MATCH: f32 = 0.223;
 /// A distance up to this still links: the loop skips some rows.
-const LOOSE: f32 = 0.5;
+pub(super) const LOOSE: f32 = 0.5;
 /// So many turns are not by chance as many as a list has rows.
 const LONG_LIST: u32 = 20;
 /// A client that waits this long between two executions of the same statement polls: inside one request, and where
@@ -202,7 +202,7 @@ fn shares_rows(run: &Run, parent: &Parent, context: &Context<'_>) -> bool {
 
 /// Whether a parent explains a run well enough to be named.
 pub(crate) fn links(parent: &Parent, confidence: Confidence) -> bool {
-    confidence > Confidence::Low && parent.score <= LOOSE
+    confidence > Confidence::Low && parent.named && parent.score <= LOOSE
 }
 
 /// Whether a statement that began before the parent repeats along with the loop: then the turns are requests, not rows.
@@ -250,7 +250,8 @@ fn is_scan(run: &Run) -> bool {
 
 fn duplicate(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     let config = context.config;
-    if run.n < config.min_count || run.dup + 1 < run.n {
+    // A write now and then in between is another table's, mostly: the rest are repeats all the same.
+    if run.dup + 1 < config.min_count || run.dup * 4 < (run.n - 1) * 3 {
         return None;
     }
     let turns = run.last - run.first;

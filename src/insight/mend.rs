@@ -3,20 +3,22 @@
 use super::advice::{Relation, bare, foreign_key, only_key};
 use super::describe::Described;
 use super::judge::Kind;
+use super::names::{self, capital, field, plural};
 
 /// The code for a finding; empty when a sentence is all there is to say.
 pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>, parent: Option<&Described>) -> String {
     let Some(child) = child.filter(|child| !child.table().is_empty()) else {
         return String::new();
     };
-    let model = model(child.table());
+    let model = names::model(child.table());
     if kind == Kind::Duplicate {
         return format!("rows = list({model}.objects.filter(...))  # once, then shared");
     }
     let outer =
-        parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", self::model(parent.table())));
+        parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", names::model(parent.table())));
     let word = bare(child.table()).replace('_', "");
-    let column = child.shape.equals.first().map_or("id", |column| field(&column.name));
+    let keys = child.shape.equals.first().or(child.shape.in_lists.first());
+    let column = keys.map_or("id", |column| field(&column.name));
     let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk");
     read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, back })
         .unwrap_or_else(|| write(relation, child, &model))
@@ -43,8 +45,8 @@ fn read(relation: Relation, child: &Described, parent: Option<&Described>, words
         Relation::FilteredReverseFk => format!(
             "{outer}.prefetch_related(\n    Prefetch(\"{word}_set\", queryset={model}.objects.filter(...), to_attr=\"{word}_list\")\n)"
         ),
-        Relation::ManyToMany => format!("{outer}.prefetch_related(\"{word}s\")"),
-        Relation::GenericRelation => format!("{outer}.prefetch_related(\"{word}s\")"),
+        Relation::ManyToMany => format!("{outer}.prefetch_related(\"{}\")", plural(word)),
+        Relation::GenericRelation => format!("{outer}.prefetch_related(\"{}\")", plural(word)),
         Relation::GenericFk => format!("{outer}.prefetch_related(\"content_object\")"),
         Relation::Count => format!("{outer}.annotate(n=Count(\"{word}\", distinct=True))"),
         Relation::Exists => {
@@ -86,21 +88,6 @@ fn write(relation: Relation, child: &Described, model: &str) -> String {
     }
 }
 
-/// The model of a table: `shop_book` is `Book`.
-pub(crate) fn model(table: &str) -> String {
-    bare(table).split('_').map(capital).collect()
-}
-
-/// The field of a column: `customer_id` is `customer`.
-pub(crate) fn field(column: &str) -> &str {
-    column.strip_suffix("_id").filter(|stem| !stem.is_empty()).unwrap_or(column)
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +104,7 @@ mod tests {
         let books = described(r#"SELECT "shop_book"."id", "shop_book"."author_id" FROM "shop_book""#);
         let author = described(r#"SELECT "shop_author"."id" FROM "shop_author" WHERE "shop_author"."id" = 1 LIMIT 21"#);
         let of_author = described(r#"SELECT "shop_book"."id" FROM "shop_book" WHERE "shop_book"."author_id" = 1"#);
+        let category = described(r#"SELECT "shop_category"."id" FROM "shop_category""#);
         let save = described(r#"UPDATE "shop_book" SET "title" = 'x', "author_id" = 2 WHERE "shop_book"."id" = 1"#);
         for (kind, relation, child, parent, code) in [
             (Kind::NPlusOne, Relation::Fk, &author, Some(&books), r#"Book.objects.select_related("author")"#),
@@ -135,6 +123,13 @@ mod tests {
                 &save,
                 None,
                 r#"Book.objects.bulk_update(objects, ["title", "author"], batch_size=1000)"#,
+            ),
+            (
+                Kind::NPlusOne,
+                Relation::ManyToMany,
+                &category,
+                Some(&books),
+                r#"Book.objects.prefetch_related("categories")"#,
             ),
             (Kind::WriteLoop, Relation::Other, &save, None, ""),
         ] {

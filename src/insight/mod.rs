@@ -15,6 +15,7 @@
 //! detector only reads what passes by, so a fault in it costs an observation, never an answer.
 
 mod advice;
+mod bond;
 mod describe;
 mod event;
 mod facts;
@@ -23,6 +24,7 @@ mod history;
 mod judge;
 mod latency;
 mod mend;
+mod names;
 mod overview;
 mod page;
 mod paths;
@@ -58,7 +60,7 @@ pub use event::{BurstEvent, Evidence};
 pub(crate) use facts::{Facts, StatementFacts};
 pub use history::{FindingPart, Interval, IntervalTotals, MAX_INTERVALS, StatementPart};
 pub use judge::{Confidence, Kind, Severity};
-pub(crate) use mend::{field, model};
+pub(crate) use names::{field, model};
 pub use overview::{Health, RouteView, TableView};
 pub use queries::{FingerprintOrder, FingerprintView, Wanted};
 pub use sample::{Role, Sample, Step};

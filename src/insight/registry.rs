@@ -1,13 +1,17 @@
 //! Names behind numbers: literal-free texts of fingerprints, routes. Cold: locked only when something new appears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::advice::bare;
+use super::bond::{self, Bond};
 use super::describe::Described;
 use crate::sql::Fingerprint;
 
 /// Routes remembered; later ones share [`OTHER_ROUTE`].
 const MAX_ROUTES: usize = 1_024;
+/// Names of models remembered.
+const MAX_MODELS: usize = 1_024;
 /// Number of the route `other`.
 pub(crate) const OTHER_ROUTE: u32 = 1;
 
@@ -16,13 +20,21 @@ pub(crate) struct Registry {
     texts: HashMap<u64, Arc<Described>>,
     limit: usize,
     routes: Vec<Arc<str>>,
+    /// What the tables seen so far are called by foreign keys to them.
+    models: HashSet<Box<str>>,
     bytes: usize,
 }
 
 impl Registry {
     pub(crate) fn new(limit: usize) -> Self {
         // Number 0 means "no route".
-        Self { texts: HashMap::new(), limit: limit.max(1), routes: vec![Arc::from(""), Arc::from("other")], bytes: 0 }
+        Self {
+            texts: HashMap::new(),
+            limit: limit.max(1),
+            routes: vec![Arc::from(""), Arc::from("other")],
+            models: HashSet::new(),
+            bytes: 0,
+        }
     }
 
     /// Keeps what a new fingerprint looks like. `false`: no room, the sweep makes some.
@@ -31,6 +43,11 @@ impl Registry {
             return false;
         }
         self.bytes += described.bytes();
+        for table in &described.tables {
+            if self.models.len() < MAX_MODELS && !self.models.contains(bare(table)) {
+                self.models.insert(bare(table).into());
+            }
+        }
         if let Some(old) = self.texts.insert(fingerprint.0, Arc::new(described)) {
             self.bytes -= old.bytes();
         }
@@ -39,6 +56,14 @@ impl Registry {
 
     pub(crate) fn get(&self, fingerprint: u64) -> Option<Arc<Described>> {
         self.texts.get(&fingerprint).cloned()
+    }
+
+    /// Whether the rows of `list` hold the key that `child` looks up, as far as names tell.
+    pub(crate) fn bond(&self, child: u64, list: u64) -> Bond {
+        match (self.texts.get(&child), self.texts.get(&list)) {
+            (Some(child), Some(list)) => bond::bond(child, list, |name| self.models.contains(name)),
+            _ => Bond::None,
+        }
     }
 
     pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
@@ -53,7 +78,10 @@ impl Registry {
 
     /// Approximate memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.texts.len() * 64 + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
+        self.bytes
+            + self.models.iter().map(|name| name.len() + 24).sum::<usize>()
+            + self.texts.len() * 64
+            + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
     }
 
     /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.

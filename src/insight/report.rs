@@ -69,7 +69,7 @@ impl Insight {
     fn report_group(&self, group: &Group<'_>, context: &Context<'_>, origin: &Origin<'_>) {
         let database = self.database_name(origin.database);
         let Verdict { kind, confidence } = group.verdict;
-        let parent = group.runs.iter().find_map(|run| run.parent).filter(|parent| judge::links(parent, confidence));
+        let parent = group.runs.iter().filter_map(|run| run.parent).find(|parent| judge::links(parent, confidence));
         let (texts, parent_text, route) = self.look_up(&group.runs, parent, origin.route);
         let fingerprints: Vec<u64> = group.runs.iter().map(|run| run.fingerprint).collect();
         let key = finding_key(&database, route.as_deref(), parent.map_or(0, |p| p.fingerprint), &fingerprints, kind);
@@ -99,7 +99,11 @@ impl Insight {
             now: origin.now,
         };
         let place = (&*database, route.as_deref());
-        self.announce(&burst, group, &texts, context.sure, origin, place);
+        let relations: Vec<Relation> = texts
+            .iter()
+            .map(|text| text.as_ref().map_or(relation, |text| advice::relation(text, parent_text.as_deref(), &along)))
+            .collect();
+        self.announce(&burst, group, (&texts, &relations), context.sure, origin, place);
         let new = || {
             let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
             let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
@@ -109,18 +113,19 @@ impl Insight {
         self.record(&burst, origin, (&*database, route.as_deref()), &fingerprints, new, sample);
     }
 
-    /// Tells each burst of a group to the log and the sink. `place` is database and route.
+    /// Tells each burst of a group to the log and the sink. `known` is text and relation of each, `place` database and
+    /// route.
     fn announce(
         &self,
         burst: &Burst,
         group: &Group<'_>,
-        texts: &[Option<Arc<Described>>],
+        known: (&[Option<Arc<Described>>], &[Relation]),
         sure: bool,
         origin: &Origin<'_>,
         place: (&str, Option<&str>),
     ) {
         let at = |us: u64| burst.epoch - origin.now.saturating_sub(us) as f64 / 1e6;
-        for (run, text) in group.runs.iter().zip(texts) {
+        for ((run, text), relation) in group.runs.iter().zip(known.0).zip(known.1) {
             let event = BurstEvent {
                 kind: burst.kind,
                 confidence: burst.confidence,
@@ -132,6 +137,7 @@ impl Insight {
                 distinct: run.distinct(),
                 parent_rows: burst.parent.map(|p| p.rows),
                 fingerprint: Fingerprint(run.fingerprint),
+                relation: relation.name(),
                 parent: burst.parent.map(|p| Fingerprint(p.fingerprint)),
                 sql: text.as_ref().map_or("<unknown>", |text| &text.display),
                 avoidable_us: burst.avoidable_us,

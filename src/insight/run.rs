@@ -1,5 +1,6 @@
 //! One run: a statement's repeats inside a unit of work, and what its numbers say.
 
+use super::judge::MATCH;
 use super::watch::Marks;
 use crate::sql::{Operation, flag};
 
@@ -7,6 +8,14 @@ use crate::sql::{Operation, flag};
 const PARENT_REACH: u32 = 32;
 /// How exact a multiple of the parent's rows must be.
 const MULTIPLE: f32 = 0.05;
+/// A list that one lap of several over it explains: a match, but a loose one.
+const LAP_SCORE: f32 = 0.4;
+/// Things that a list may be looped over for, each with literals of its own.
+const LAP_KINDS: u64 = 4;
+/// Statements that may stand between two turns though there were none before.
+const LAP_SLACK: u32 = 8;
+/// A loop that began after a stray execution has at least so many turns.
+const LATE_LEAST: u32 = 4;
 /// Spreads the bits of a hash (2^64 divided by the golden ratio).
 pub(crate) const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -40,6 +49,8 @@ pub(crate) struct Parent {
     pub(crate) adjacent: bool,
     /// Distance of the counts on a logarithmic scale; 0 is a perfect match.
     pub(crate) score: f32,
+    /// It may be named: its rows hold the key that the loop looks up, or it has exactly as many as the loop turns.
+    pub(crate) named: bool,
 }
 
 /// Where an execution stands in its unit.
@@ -55,6 +66,8 @@ pub(super) struct Around {
     pub(super) lead: u32,
     /// The client hesitated, or paused, before it.
     pub(super) hesitant: bool,
+    /// It was read before with no write since.
+    pub(super) dup: bool,
 }
 
 /// One statement's repeats.
@@ -68,6 +81,14 @@ pub(crate) struct Run {
     pub(crate) first: u32,
     pub(crate) last: u32,
     pub(crate) rows: u64,
+    /// Most rows of one execution.
+    pub(crate) rows_max: u64,
+    /// Number of the second execution: the first may have nothing to do with the loop (`request.user`).
+    pub(crate) second: u32,
+    /// Executions until one was an exact repeat or stood far from the one before: one lap over a list that is looped
+    /// over more than once.
+    lap: u32,
+    lap_open: bool,
     /// Exact repeats with no write in between.
     pub(crate) dup: u32,
     /// Executions with a list longer than one.
@@ -123,6 +144,10 @@ impl Run {
             first: at,
             last: at,
             rows: 0,
+            rows_max: 0,
+            second: at,
+            lap: 0,
+            lap_open: true,
             dup: 0,
             lists: 0,
             piped: 0,
@@ -158,7 +183,8 @@ impl Run {
     /// Counts one execution.
     #[inline]
     pub(super) fn add(&mut self, event: &Event, around: &Around, max_period: u32) {
-        let Around { at, marks, writes, claims, hesitant, .. } = *around;
+        let Around { at, marks, writes, claims, hesitant, dup, .. } = *around;
+        self.lap_on(at, dup);
         self.near += u32::from(self.n > 0 && at - self.last <= max_period);
         if self.pause_seen != marks.pauses {
             self.paused += 1;
@@ -181,6 +207,8 @@ impl Run {
         self.n += 1;
         self.last = at;
         self.rows += event.rows;
+        self.rows_max = self.rows_max.max(event.rows);
+        self.dup += u32::from(dup);
         self.lists += u32::from(event.max_list > 1);
         self.piped += u32::from(event.pipelined);
         self.empty += u32::from(event.rows == 0);
@@ -236,6 +264,18 @@ impl Run {
             .map_or(1, |parent| parent.n)
     }
 
+    /// Notes where the first lap ends.
+    #[inline]
+    fn lap_on(&mut self, at: u32, dup: bool) {
+        if self.n == 1 {
+            self.second = at;
+        }
+        // Twice the usual distance and more: another loop, or the same once more.
+        let far = self.n > 1 && (at - self.last) > 2 * (self.last - self.first) / (self.n - 1) + LAP_SLACK;
+        self.lap_open &= !dup && !far;
+        self.lap += u32::from(self.lap_open);
+    }
+
     /// How far this run's count is from what the rows of `rows` would explain.
     pub(super) fn distance(n: u32, rows: u64) -> f32 {
         let ratio = n as f32 / rows as f32;
@@ -253,12 +293,55 @@ impl Run {
         let outside = parent.n * 2 <= self.n;
         // A nested loop: the outer run's rows, summed, are the inner run's count.
         let nested = parent.rows.abs_diff(u64::from(self.n)) * 32 <= parent.rows;
-        let apt = parent.operation == Operation::Select
-            && parent.flags & flag::NO_FROM == 0
-            && parent.rows >= 2
-            && parent.rows * 5 >= u64::from(parent.n) * 6
-            && parent.first < self.first
-            && (self.first - parent.first <= PARENT_REACH || parent.last + PARENT_REACH >= self.first);
+        let apt = parent.is_list() && parent.rows * 5 >= u64::from(parent.n) * 6 && self.follows(parent, self.first);
         (apt && (outside || nested)).then(|| Self::distance(self.n, parent.rows))
+    }
+
+    /// The same for a list whose rows are known to hold the key that the run looks up: the first execution may have
+    /// come before the list, and one lap of several may be what its rows explain.
+    pub(super) fn explained_by_tied(&self, list: &Run) -> Option<f32> {
+        if !list.is_list() || list.rows_max < 2 || list.fingerprint == self.fingerprint {
+            return None;
+        }
+        // A loop may skip rows of its list; it turns more often only where it looks several keys of each row up.
+        let plain = self.explained_by(list).filter(|score| *score <= MATCH && self.is_multiple(list.rows));
+        let once = self.n > list.n && self.follows(list, self.first) && u64::from(self.n) == list.rows_max;
+        let once = once.then_some(0.0);
+        let late =
+            list.first > self.first && list.n * 2 <= self.n && self.n > LATE_LEAST && self.follows(list, self.second);
+        let late = late.then(|| Self::distance(self.n - 1, list.rows)).filter(|score| *score <= MATCH);
+        let (rows, distinct) = (list.rows_max, u64::from(self.distinct()));
+        // Over the same rows again and again, for each of a few things or not: all of them, many an exact repeat.
+        let again = self.dup * 3 >= self.n
+            && u64::from(self.n) >= 2 * rows
+            && (rows * 3 <= distinct * 4 && distinct <= rows * LAP_KINDS);
+        let lap = again || (self.lap < self.n && u64::from(self.lap) == rows);
+        let lap = (lap && self.follows(list, self.first)).then_some(LAP_SCORE);
+        [plain, once, late, lap].into_iter().flatten().min_by(f32::total_cmp)
+    }
+
+    /// Whether it turned about as often as there are rows, or exactly several times as often.
+    pub(super) fn is_multiple(&self, rows: u64) -> bool {
+        let n = u64::from(self.n);
+        n * 4 <= rows * 5 || n.is_multiple_of(rows)
+    }
+
+    /// Whether it turned as often as the list has rows, in all or each time; the first execution may have come before.
+    pub(super) fn is_as_often_as(&self, list: &Run) -> bool {
+        let n = u64::from(self.n);
+        let late = list.first > self.first && list.rows + 1 == n;
+        late || n == list.rows_max || n.abs_diff(list.rows) * 20 <= list.rows
+    }
+
+    /// Whether it can be a list: rows of a SELECT, or of a cursor.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.operation, Operation::Select | Operation::Cursor)
+            && self.flags & flag::NO_FROM == 0
+            && self.rows >= 2
+    }
+
+    /// Whether `list` was read shortly before the loop began at `start`, or goes on.
+    fn follows(&self, list: &Run, start: u32) -> bool {
+        list.first < start && (start - list.first <= PARENT_REACH || list.last + PARENT_REACH >= start)
     }
 }

@@ -3,6 +3,8 @@
 //! A run survives other statements in between (a loop's body may have many), is closed when its slot is needed,
 //! and remembers the SELECT whose row count explains it best.
 
+use super::bond::Bond;
+use super::judge::{LOOSE, MATCH};
 use super::run::{Around, Event, Parent, Run, SPREAD};
 use super::stats;
 use super::watch::Marks;
@@ -12,10 +14,15 @@ use crate::sql::{Operation, flag};
 pub(crate) const SLOTS: usize = 48;
 /// Closed runs kept until the unit is judged.
 const MAX_CLOSED: usize = 64;
+/// Lists kept when their slots are taken.
+const MAX_GONE: usize = 16;
 /// Runs of three or more that are worth judging are kept when their slot is taken.
 const KEEP: u32 = 3;
 /// Statements before a pause that may be the parent of a loop after it.
 const LEAD: u32 = 3;
+
+/// Whether the rows of the second statement hold the key that the first looks up.
+pub(crate) type Bonds<'a> = dyn Fn(u64, u64) -> Bond + 'a;
 
 /// The runs of one unit of work.
 pub(crate) struct Runs {
@@ -27,6 +34,9 @@ pub(crate) struct Runs {
     hints: [u8; 128],
     dup_tags: [u32; 128],
     closed: Vec<Run>,
+    /// Lists that had to make room, the latest ones: a loop may run over them yet.
+    gone: Vec<Run>,
+    next_gone: usize,
     /// Statements seen that are not transparent.
     count: u32,
     writes: u32,
@@ -50,6 +60,8 @@ impl Runs {
             hints: [0; 128],
             dup_tags: [0; 128],
             closed: Vec::new(),
+            gone: Vec::new(),
+            next_gone: 0,
             count: 0,
             writes: 0,
             claims: 0,
@@ -63,13 +75,15 @@ impl Runs {
 
     /// Bytes held by one unit's runs.
     pub(crate) const fn size() -> usize {
-        std::mem::size_of::<Self>() + SLOTS * std::mem::size_of::<Run>()
+        std::mem::size_of::<Self>() + (SLOTS + MAX_GONE) * std::mem::size_of::<Run>()
     }
 
     /// Ready for the next unit.
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
         self.closed.clear();
+        self.gone.clear();
+        self.next_gone = 0;
         self.dup_tags = [0; 128];
         (self.count, self.writes, self.claims) = (0, 0, 0);
         (self.pauses, self.segment, self.hesitations) = (0, 0, 0);
@@ -92,9 +106,9 @@ impl Runs {
 
     /// Ends the runs of a request that is probably over. The last statements stay: one may be the parent of a loop
     /// that a pause parts from it (rendering begins).
-    pub(crate) fn end_segment(&mut self) {
+    pub(crate) fn end_segment(&mut self, bonds: &Bonds<'_>) {
         let at = self.count;
-        self.link_all();
+        self.link_all(bonds);
         for slot in (0..self.runs.len()).rev() {
             let run = &self.runs[slot];
             if run.n >= KEEP || run.last + LEAD < at {
@@ -139,17 +153,16 @@ impl Runs {
         let dup = self.repeated(event);
         let hesitant = std::mem::replace(&mut self.hesitations, marks.hesitations) != marks.hesitations;
         let lead = at - self.segment;
-        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead, hesitant };
+        let around = Around { at, marks, writes: self.writes, claims: self.claims, lead, hesitant, dup };
         let slot = match self.find(event.fingerprint) {
             Some(slot) => slot,
             None => self.open(event, &around),
         };
         let run = &mut self.runs[slot];
         run.add(event, &around, max_period);
-        run.dup += u32::from(dup);
         self.lasts[slot] = at;
         if run.n >= 4 && run.n.is_power_of_two() {
-            self.link(slot);
+            self.link(slot, None);
         }
     }
 
@@ -187,9 +200,10 @@ impl Runs {
         } else {
             let oldest = self.lasts.iter().enumerate().min_by_key(|(_, last)| **last).map_or(0, |(slot, _)| slot);
             if self.runs[oldest].n >= KEEP {
-                self.link(oldest);
+                self.link(oldest, None);
                 self.keep(oldest);
             }
+            self.remember(self.runs[oldest]);
             self.evictions += 1;
             self.runs[oldest] = run;
             oldest
@@ -199,8 +213,21 @@ impl Runs {
         slot
     }
 
+    /// Keeps a list that makes room.
+    fn remember(&mut self, run: Run) {
+        if !run.is_list() {
+            return;
+        }
+        if self.gone.len() < MAX_GONE {
+            self.gone.push(run);
+        } else {
+            self.gone[self.next_gone] = run;
+        }
+        self.next_gone = (self.next_gone + 1) % MAX_GONE;
+    }
+
     /// Looks for the parent of a run and keeps it if it explains the run better than the one known.
-    fn link(&mut self, slot: usize) {
+    fn link(&mut self, slot: usize, bonds: Option<&Bonds<'_>>) {
         let child = self.runs[slot];
         let mut best = child.parent.map(|known| Parent { score: Run::distance(child.n, known.rows), ..known });
         let mut best_first = 0;
@@ -212,20 +239,12 @@ impl Runs {
                 score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= best_first)
             });
             if nearer {
-                // Nothing but a pause may lie between a list and the loop over it (rendering begins).
-                let adjacent = run.pause_seen >= child.pause_first
-                    || (run.pause_seen + 1 >= child.pause_first && run.last + LEAD >= child.first);
-                best = Some(Parent {
-                    fingerprint: run.fingerprint,
-                    rows: run.rows,
-                    n: run.n,
-                    first: run.first,
-                    outermost: true,
-                    adjacent,
-                    score,
-                });
+                best = Some(parent_of(run, &child, score));
                 best_first = run.first;
             }
+        }
+        if let Some(bonds) = bonds {
+            best = self.tie(&child, best, bonds);
         }
         if let Some(parent) = best.as_mut().filter(|parent| parent.n > 1) {
             parent.outermost = !self.find(parent.fingerprint).is_some_and(|at| {
@@ -236,11 +255,42 @@ impl Runs {
         self.runs[slot].parent = best;
     }
 
+    /// The list whose rows hold what the run looks up, if there is one: rather than one that only has as many rows.
+    fn tie(&self, child: &Run, best: Option<Parent>, bonds: &Bonds<'_>) -> Option<Parent> {
+        let mut found: Option<(Bond, Parent)> = None;
+        for run in self.runs.iter().chain(&self.gone) {
+            let Some(score) = child.explained_by_tied(run).filter(|score| *score <= LOOSE) else {
+                continue;
+            };
+            let bond = bonds(child.fingerprint, run.fingerprint);
+            let nearer = found.is_none_or(|(known_bond, known)| {
+                let near = score < known.score - 0.05 || (score < known.score + 0.05 && run.first >= known.first);
+                bond > known_bond || (bond == known_bond && near)
+            });
+            if nearer && (bond == Bond::Tied || (bond == Bond::Maybe && child.is_as_often_as(run))) {
+                found = Some((bond, parent_of(run, child, score)));
+            }
+        }
+        let least = best.map_or(f32::MAX, |best| best.score);
+        match (found, best) {
+            (Some((_, found)), _) => Some(Parent { score: found.score.min(least), named: true, ..found }),
+            (None, Some(best)) => {
+                let named = match bonds(child.fingerprint, best.fingerprint) {
+                    Bond::Tied => best.score <= MATCH && child.is_multiple(best.rows),
+                    Bond::Maybe => best.rows.abs_diff(u64::from(child.n)) * 20 <= best.rows,
+                    Bond::None => false,
+                };
+                Some(Parent { named, ..best })
+            }
+            (None, None) => None,
+        }
+    }
+
     /// Last look for parents, while all runs are still there.
-    fn link_all(&mut self) {
+    fn link_all(&mut self, bonds: &Bonds<'_>) {
         for slot in 0..self.runs.len() {
             if self.runs[slot].n >= KEEP {
-                self.link(slot);
+                self.link(slot, Some(bonds));
             }
         }
     }
@@ -252,13 +302,22 @@ impl Runs {
     }
 
     /// Ends all runs.
-    pub(crate) fn finish(&mut self) {
-        self.link_all();
+    pub(crate) fn finish(&mut self, bonds: &Bonds<'_>) {
+        self.link_all(bonds);
         for slot in 0..self.runs.len() {
             self.keep(slot);
         }
         self.closed.sort_unstable_by_key(|run| run.first);
     }
+}
+
+/// `list` as the parent of `child`.
+fn parent_of(list: &Run, child: &Run, score: f32) -> Parent {
+    // Nothing but a pause may lie between a list and the loop over it (rendering begins).
+    let adjacent = list.pause_seen >= child.pause_first
+        || (list.pause_seen + 1 >= child.pause_first && list.last + LEAD >= child.first);
+    let Run { fingerprint, rows, n, first, .. } = *list;
+    Parent { fingerprint, rows, n, first, outermost: true, adjacent, score, named: false }
 }
 
 /// Whether an operation changes data.

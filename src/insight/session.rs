@@ -223,11 +223,15 @@ impl SessionInsight {
                 self.savepoints = self.savepoints.saturating_add(1);
             }
         }
+        let cursor = statement.operation == Operation::Cursor;
+        let step = cursor.then(|| worker.cursor_step(&statement, rows));
         let unit = &mut worker.units[at as usize];
         unit.server_us += duration;
-        if !is_transparent(statement.operation, statement.flags) {
+        // What a cursor returns counts as rows of its query; the rest about cursors takes no part in patterns.
+        let fetched = step.and_then(|step| unit.cursor.follow(step, statement.fingerprint.0)).filter(|_| rows > 0);
+        if fetched.is_some() || !is_transparent(statement.operation, statement.flags) {
             let event = Event {
-                fingerprint: statement.fingerprint.0,
+                fingerprint: fetched.unwrap_or(statement.fingerprint.0),
                 literals: statement.literals,
                 operation: statement.operation,
                 flags: statement.flags,
@@ -239,7 +243,9 @@ impl SessionInsight {
                 started: pending.received,
                 ended: now_us,
             };
-            unit.watch.arrive(event.fingerprint, &mut worker.paths);
+            if !cursor {
+                unit.watch.arrive(event.fingerprint, &mut worker.paths);
+            }
             if !unit.is_tagged() && unit.watch.breaks(event.fingerprint) {
                 worker.judge(at, now_us, true);
             }

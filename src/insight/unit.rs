@@ -101,6 +101,36 @@ impl InFlight {
     }
 }
 
+/// What a statement does to a cursor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CursorStep {
+    Declare,
+    Fetch,
+    Close,
+}
+
+/// The query behind the cursor that is open. With several open nobody knows which one a FETCH reads.
+#[derive(Default)]
+pub(crate) struct Cursor {
+    query: u64,
+    open: u32,
+}
+
+impl Cursor {
+    /// Follows one statement; the query whose rows it returned, if it is known.
+    pub(crate) fn follow(&mut self, step: CursorStep, fingerprint: u64) -> Option<u64> {
+        match step {
+            CursorStep::Declare => {
+                self.open += 1;
+                self.query = fingerprint;
+            }
+            CursorStep::Close => self.open = self.open.saturating_sub(1),
+            CursorStep::Fetch => return (self.open == 1).then_some(self.query),
+        }
+        None
+    }
+}
+
 /// What the detector holds for a session that is at work.
 pub(crate) struct Unit {
     /// Number of the loan; a session whose number differs has lost it.
@@ -122,6 +152,7 @@ pub(crate) struct Unit {
     pub(crate) shortest_gap: u64,
     pub(crate) in_flight: InFlight,
     pub(crate) watch: Watch,
+    pub(crate) cursor: Cursor,
     /// The client paused before it began.
     pub(crate) rested: bool,
     /// Pause that ends it.
@@ -146,6 +177,7 @@ impl Unit {
             shortest_gap: u64::MAX,
             in_flight: InFlight::default(),
             watch: Watch::new(),
+            cursor: Cursor::default(),
             rested: false,
             idle_gap: STALE_US,
         }
@@ -168,6 +200,7 @@ impl Unit {
     /// Gives everything back for the next session; with `lean`, the memory as well.
     pub(crate) fn release(&mut self, lean: bool) {
         self.in_use = false;
+        self.cursor = Cursor::default();
         self.caller = None;
         self.in_flight.clear();
         if lean {

@@ -3,7 +3,7 @@
 
 use super::paths::Paths;
 use super::run::Event;
-use super::runs::Runs;
+use super::runs::{Bonds, Runs};
 use crate::sql::Operation;
 
 /// Statements kept as they are; with one more, runs are made of them.
@@ -165,16 +165,16 @@ impl Watch {
     }
 
     /// Ends the runs of a request that is probably over.
-    pub(crate) fn end_segment(&mut self, max_period: u32) -> &mut Runs {
+    pub(crate) fn end_segment(&mut self, max_period: u32, bonds: &Bonds<'_>) -> &mut Runs {
         let runs = self.fill(max_period);
-        runs.end_segment();
+        runs.end_segment(bonds);
         runs
     }
 
     /// Ends all runs.
-    pub(crate) fn finish(&mut self, max_period: u32) -> &mut Runs {
+    pub(crate) fn finish(&mut self, max_period: u32, bonds: &Bonds<'_>) -> &mut Runs {
         let runs = self.fill(max_period);
-        runs.finish();
+        runs.finish(bonds);
         runs
     }
 

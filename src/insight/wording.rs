@@ -3,6 +3,7 @@
 use super::advice::{Relation, bare, foreign_key, owner_of, relation};
 use super::describe::Described;
 use super::judge::Kind;
+use super::names::{capital, field, plural};
 use crate::sql::Operation;
 
 /// Django's table of permissions, read by has_perm().
@@ -64,7 +65,7 @@ impl<'a> Names<'a> {
             outer: query_of(parent),
             field: holder.and_then(|holder| foreign_key(holder, child)),
             holder: query_of(holder.or(parent)),
-            column: equals.first().map_or("id", |column| field(&column.name)),
+            column: equals.first().or(child.shape.in_lists.first()).map_or("id", |column| field(&column.name)),
             back: equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk"),
         }
     }
@@ -76,11 +77,6 @@ fn query_of(statement: Option<&Described>) -> String {
         Some(table) if !table.is_empty() => format!("the query of {table}"),
         _ => "the query that the loop runs over".into(),
     }
-}
-
-/// The field of a column: `customer_id` is `customer`.
-fn field(column: &str) -> &str {
-    column.strip_suffix("_id").filter(|stem| !stem.is_empty()).unwrap_or(column)
 }
 
 /// Advice for a repeated SELECT; `None` for a write.
@@ -224,18 +220,4 @@ fn duplicate(child: &Described) -> String {
     } else {
         format!("the same query of {table} was evaluated again and again: evaluate it once with list() and share it")
     }
-}
-
-/// `category` as `categories`: how a many-to-many field is probably called.
-fn plural(word: &str) -> String {
-    match word.strip_suffix('y') {
-        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-        _ if word.ends_with('s') => format!("{word}es"),
-        _ => format!("{word}s"),
-    }
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -16,7 +16,7 @@ use super::paths::Paths;
 use super::routes::{Done, RouteIndex, RouteStats};
 use super::table::{Index, OTHER, WorkerTable, bump};
 use super::tags::{Caller, application};
-use super::unit::{Boundary, Unit};
+use super::unit::{Boundary, CursorStep, Unit};
 use super::{Insight, TagSet, Text, lock};
 use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
 
@@ -47,6 +47,9 @@ pub struct WorkerInsight {
     rollbacks: Vec<Fingerprint>,
     /// Fingerprint of SAVEPOINT.
     savepoint: Fingerprint,
+    /// Fingerprint of CLOSE, and those of FETCH, with the name that Django's cursors share.
+    close: Fingerprint,
+    fetches: Vec<Fingerprint>,
 }
 
 impl WorkerInsight {
@@ -64,6 +67,11 @@ impl WorkerInsight {
             paths: Paths::new(),
             calls: 0,
             rollbacks: fingerprints(&["ROLLBACK", "ROLLBACK WORK", "ROLLBACK TRANSACTION", "ABORT"]),
+            close: fingerprints(&[r#"CLOSE "_django_curs_1_sync_1""#]).first().copied().unwrap_or_default(),
+            fetches: fingerprints(&[
+                r#"FETCH FORWARD 1 FROM "_django_curs_1_sync_1""#,
+                r#"FETCH ALL FROM "_django_curs_1_sync_1""#,
+            ]),
             savepoint: fingerprints(&["SAVEPOINT x"]).first().copied().unwrap_or_default(),
         }
     }
@@ -200,11 +208,15 @@ impl WorkerInsight {
             now,
             all: &[],
         };
+        // Locked only when there is a loop.
+        let registry = std::cell::OnceCell::new();
+        let bond = |child, list| registry.get_or_init(|| lock(&shared.registry)).bond(child, list);
         let runs = if segment {
-            unit.watch.end_segment(shared.config.max_period)
+            unit.watch.end_segment(shared.config.max_period, &bond)
         } else {
-            unit.watch.finish(shared.config.max_period)
+            unit.watch.finish(shared.config.max_period, &bond)
         };
+        drop(registry);
         let origin = super::report::Origin { all: runs.all(), ..origin };
         shared.report(&Context { config: &shared.config, sure, rested, tagged, runs: runs.ended() }, &origin);
         runs.judged();
@@ -281,6 +293,17 @@ impl WorkerInsight {
     /// Whether a statement of transaction control is a SAVEPOINT.
     pub(crate) fn is_savepoint(&self, statement: &Statement) -> bool {
         self.savepoint == statement.fingerprint
+    }
+
+    /// What a statement did to a cursor. Only FETCH (and MOVE, which Django does not send) answers with rows.
+    pub(crate) fn cursor_step(&self, statement: &Statement, rows: u64) -> CursorStep {
+        if rows > 0 || self.fetches.contains(&statement.fingerprint) {
+            CursorStep::Fetch
+        } else if self.close == statement.fingerprint {
+            CursorStep::Close
+        } else {
+            CursorStep::Declare
+        }
     }
 
     /// The counters of a route.

@@ -74,6 +74,27 @@ fn polling_is_no_duplicate() {
     }
 }
 
+/// The same question in each of twelve turns of one request, with a write to another table in some of them.
+fn asked_with_writes(every: u64) -> Vec<Seen> {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    for turn in 0..12u64 {
+        client.query(r#"SELECT "shop_class"."id" FROM "shop_class" WHERE "shop_class"."id" = 2 LIMIT 21"#, 1);
+        if turn % every == 0 {
+            client.query(&format!(r#"INSERT INTO "shop_cache" ("key") VALUES ('{turn}')"#), 1);
+        }
+    }
+    client.finish()
+}
+
+#[test]
+fn a_write_now_and_then_makes_a_repeat_no_other_question() {
+    let seen = asked_with_writes(6);
+    assert!(seen.iter().any(|burst| burst.kind == Kind::Duplicate), "{seen:#?}");
+    let seen = asked_with_writes(1);
+    assert!(!seen.iter().any(|burst| burst.kind == Kind::Duplicate), "{seen:#?}");
+}
+
 #[test]
 fn the_same_question_in_a_loop_is_a_duplicate() {
     for pause in [300, 1_200, 6_000] {
