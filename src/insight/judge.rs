@@ -1,6 +1,7 @@
 //! What a run is: kind, confidence, cost and severity.
 
 use super::run::{Parent, Run};
+use super::runs::is_write;
 use crate::config::InsightConfig;
 use crate::sql::{Operation, flag};
 
@@ -281,7 +282,9 @@ fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
     let claimed = run.is_claimed_work(context.config.min_count);
     (single && enough && !claimed).then_some(Verdict {
         kind: Kind::WriteLoop,
-        confidence: if run.streak < context.config.min_count || (!linked && is_poll(run, context)) {
+        confidence: if run.streak < context.config.min_count
+            || (!linked && (is_poll(run, context) || is_item_by_item(run, context)))
+        {
             Confidence::Low
         } else if linked {
             Confidence::High
@@ -289,6 +292,16 @@ fn loop_of_writes(run: &Run, context: &Context<'_>) -> Option<Verdict> {
             Confidence::Medium
         },
     })
+}
+
+/// Whether every turn is a transaction of its own that writes something else as well: an import, a worker, a payment. Written
+/// in one batch they would succeed or fail together.
+fn is_item_by_item(run: &Run, context: &Context<'_>) -> bool {
+    let once = |run: &Run| run.held == 1;
+    let along = |other: &Run| {
+        other.fingerprint != run.fingerprint && is_write(other.operation) && once(other) && other.n * 5 >= run.n * 4
+    };
+    once(run) && context.runs.iter().any(along)
 }
 
 /// Time that batching would have saved, microseconds: the batch is charged twice the worst single statement.

@@ -324,3 +324,27 @@ fn a_purge_of_a_long_list_is_a_loop() {
     let seen = client.finish();
     assert!(sure(&seen).iter().any(|burst| burst.all.contains("shop_job") && burst.n == 40), "{seen:#?}");
 }
+
+/// Turns that write a balance and its history, `in_transaction` of their own or without one.
+fn payments(in_transaction: bool) -> Vec<Seen> {
+    let mut client = Client::new();
+    for id in 0..40 {
+        if in_transaction {
+            client.query("BEGIN", 0);
+        }
+        client.query(&format!(r#"UPDATE "shop_account" SET "balance" = 5 WHERE "shop_account"."id" = {id}"#), 1);
+        client.query(&format!(r#"INSERT INTO "shop_history" ("account_id", "delta") VALUES ({id}, 5)"#), 1);
+        if in_transaction {
+            client.query("COMMIT", 0);
+        }
+    }
+    client.finish()
+}
+
+#[test]
+fn items_that_are_written_in_transactions_of_their_own_are_not_to_be_batched() {
+    let apart = payments(true);
+    assert!(blamed(&apart).is_empty(), "{apart:#?}");
+    let loops = payments(false);
+    assert!(blamed(&loops).iter().any(|burst| burst.kind == Kind::WriteLoop), "{loops:#?}");
+}
