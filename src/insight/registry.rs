@@ -20,6 +20,8 @@ pub(crate) struct Registry {
     texts: HashMap<u64, Arc<Described>>,
     limit: usize,
     routes: Vec<Arc<str>>,
+    /// By name: with ever-new tags every statement asks.
+    numbers: HashMap<Arc<str>, u32>,
     /// What the tables seen so far are called by foreign keys to them.
     models: HashSet<Box<str>>,
     bytes: usize,
@@ -32,6 +34,7 @@ impl Registry {
             texts: HashMap::new(),
             limit: limit.max(1),
             routes: vec![Arc::from(""), Arc::from("other")],
+            numbers: HashMap::from([(Arc::from("other"), OTHER_ROUTE)]),
             models: HashSet::new(),
             bytes: 0,
         }
@@ -81,7 +84,7 @@ impl Registry {
         self.bytes
             + self.models.iter().map(|name| name.len() + 24).sum::<usize>()
             + self.texts.len() * 64
-            + self.routes.iter().map(|route| route.len() + 32).sum::<usize>()
+            + self.routes.iter().map(|route| route.len() + 72).sum::<usize>()
     }
 
     /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.
@@ -89,19 +92,21 @@ impl Registry {
         if clean.is_empty() {
             return 0;
         }
-        if let Some(at) = self.routes.iter().position(|known| **known == *clean) {
-            return at as u32;
+        if let Some(number) = self.numbers.get(clean) {
+            return *number;
         }
         if self.routes.len() >= MAX_ROUTES {
             return OTHER_ROUTE;
         }
-        self.routes.push(Arc::from(clean));
-        (self.routes.len() - 1) as u32
+        let (name, number): (Arc<str>, u32) = (Arc::from(clean), self.routes.len() as u32);
+        self.routes.push(Arc::clone(&name));
+        self.numbers.insert(name, number);
+        number
     }
 
     /// The number of a route that is known.
     pub(crate) fn route_number(&self, name: &str) -> Option<u32> {
-        self.routes.iter().skip(1).position(|known| **known == *name).map(|at| at as u32 + 1)
+        self.numbers.get(name).copied()
     }
 
     /// The route behind a number; `None` for 0.
