@@ -234,8 +234,7 @@ impl Session {
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
                 let portal = &data[range.start + HEADER..range.start + HEADER + end];
                 if let Some(naming) = self.names.as_ref().and_then(|n| n.naming(portal)) {
-                    self.execute_naming(naming, server);
-                    plan.keep(data, range);
+                    self.execute_naming(naming, data, range, server, plan);
                     return Ok(Taken::Yes);
                 }
                 Some(Request::Execute)

@@ -359,7 +359,7 @@ impl Session {
         if discard || body == b"DEALLOCATE ALL\0" {
             // What was pipelined behind it is not touched by it.
             let (mut statements, mut registrations) = (Vec::new(), Vec::new());
-            for e in server.tracker.behind_head().filter(|e| e.request == Request::Parse) {
+            for e in server.tracker.unanswered().filter(|e| e.request == Request::Parse) {
                 registrations.push(e.registration);
                 if e.action != Action::Fake {
                     statements.push(e.statement);
