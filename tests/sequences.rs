@@ -173,3 +173,109 @@ fn names_stay_when_an_executed_deallocate_all_fails_or_is_skipped() {
         }
     }
 }
+
+/// PostgreSQL drops the old unnamed statement when it meets a new Parse, a Close or a Query, not when it skips one.
+#[test]
+fn a_skipped_parse_leaves_the_unnamed_statement_before_it() {
+    let pooler = pool();
+    let prepared = |sql: &str| write(&[parse("", sql), sync()]);
+    let look = || write(&[describe(b'P', ""), bind("", "", &[]), describe(b'P', ""), execute("", 0), sync()]);
+    let run = || write(&[run(""), sync()]);
+    let named = || write(&[parse("n", "SELECT 'named'"), sync()]);
+    let sequences: [(&str, Vec<Write>); 14] = [
+        ("a Parse", vec![prepared("SELECT 1"), write(&[fails(), parse("", "SELECT 2"), sync()]), run(), look(), run()]),
+        (
+            "in one write",
+            vec![write(&[parse("", "SELECT 1"), sync(), fails(), parse("", "SELECT 2"), sync()]), run(), run()],
+        ),
+        ("a Close", vec![prepared("SELECT 1"), write(&[fails(), close(b'S', ""), sync()]), run(), run()]),
+        (
+            "two",
+            vec![
+                prepared("SELECT 1"),
+                write(&[fails(), parse("", "SELECT 2"), parse("", "SELECT 3"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+        ("a Parse that failed", vec![prepared("SELECT 1"), write(&[parse("", "SELEC"), sync()]), run(), run()]),
+        (
+            "a Parse behind it",
+            vec![
+                prepared("SELECT 1"),
+                write(&[fails(), parse("", "SELECT 2"), sync(), parse("", "SELECT 3"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+        (
+            "a Close, and a Parse behind it",
+            vec![
+                prepared("SELECT 1"),
+                write(&[fails(), close(b'S', ""), sync(), parse("", "SELECT 3"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+        (
+            "a Query, and a Parse behind it",
+            vec![
+                prepared("SELECT 1"),
+                skipping(&[fails(), query("SELECT 2"), sync(), parse("", "SELECT 3"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+        (
+            "a Query and a Parse",
+            vec![
+                prepared("SELECT 1"),
+                skipping(&[fails(), query("SELECT 2"), parse("", "SELECT 3"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+        (
+            "a Query, and a Query behind it",
+            vec![
+                prepared("SELECT 1"),
+                skipping(&[fails(), query("SELECT 2"), sync(), query("SELECT 3")]),
+                run(),
+                run(),
+            ],
+        ),
+        (
+            "what it leaves is seen",
+            vec![
+                prepared("SET work_mem = '7MB'"),
+                write(&[fails(), parse("", "SELECT 2"), sync()]),
+                run(),
+                write(&[query("SHOW work_mem")]),
+                write(&[query("SHOW work_mem")]),
+            ],
+        ),
+        (
+            "an EXECUTE",
+            vec![named(), prepared("EXECUTE n"), write(&[fails(), parse("", "SELECT 2"), sync()]), run(), run()],
+        ),
+        (
+            "a DEALLOCATE",
+            vec![named(), prepared("DEALLOCATE n"), write(&[fails(), parse("", "SELECT 2"), sync()]), run(), run()],
+        ),
+        (
+            "in a failed block",
+            vec![
+                prepared("SELECT 1"),
+                write(&[query("BEGIN")]),
+                write(&[fails(), parse("", "ROLLBACK"), sync()]),
+                run(),
+                write(&[parse("", "ROLLBACK"), sync()]),
+                run(),
+                run(),
+            ],
+        ),
+    ];
+    for (what, writes) in sequences {
+        same(&pooler, what, &writes);
+    }
+}

@@ -204,7 +204,7 @@ impl Session {
         if let Some(names) = &mut self.names {
             names.end_unnamed(server.tracker.last_place());
         }
-        self.unnamed.ended(server);
+        self.unnamed.ended(server.tracker.last_place(), server);
         self.stats().queries.add(1);
         events.push(Event::Query(text));
     }
