@@ -234,8 +234,7 @@ impl Session {
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
                 let portal = &data[range.start + HEADER..range.start + HEADER + end];
                 if let Some(naming) = self.names.as_ref().and_then(|n| n.naming(portal)) {
-                    self.execute_naming(naming, server);
-                    plan.keep(data, range);
+                    self.execute_naming(naming, data, range, server, plan);
                     return Ok(Taken::Yes);
                 }
                 Some(Request::Execute)
@@ -323,6 +322,8 @@ impl Session {
         if p.name.is_empty() || !self.shares_statements() {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
+            } else {
+                self.replace_unnamed(server);
             }
             server.tracker.push(Entry::new(Request::Parse, Action::Forward));
             self.stats().server_parses.add(1);
@@ -456,9 +457,13 @@ impl Session {
             self.ensure_unnamed(server, plan, data);
             statement = if self.follows_parameters() { UNNAMED } else { 0 };
         }
+        let ends = close && target == Target::Statement(b"");
+        if ends {
+            self.replace_unnamed(server);
+        }
         server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
-        if close && target == Target::Statement(b"") {
-            self.unnamed.ended(server);
+        if ends {
+            self.unnamed.ended(server.tracker.last_place(), server);
             if let Some(names) = &mut self.names {
                 names.end_unnamed(server.tracker.last_place());
             }

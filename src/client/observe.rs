@@ -110,7 +110,7 @@ impl Session {
         self.unread |= flags & flag::TRUNCATED != 0 || text.len() >= MAX_GATHERED;
     }
 
-    fn observe_parse(&mut self, name: &[u8], text: &[u8], now: u64) {
+    pub(super) fn observe_parse(&mut self, name: &[u8], text: &[u8], now: u64) {
         if !self.looks_at_sql() {
             return;
         }

@@ -296,6 +296,7 @@ impl Session {
     /// Requests the server skipped because of an error never happened.
     fn undo_dropped(&mut self, server: &mut Server) {
         let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
+        let last = dropped.last().map_or(0, Entry::place);
         // The last first: a Close and the Parse behind it.
         for e in dropped.into_iter().rev() {
             match (e.request, e.action) {
@@ -311,6 +312,7 @@ impl Session {
                     } else if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
+                    self.unnamed_not_ended(e.place(), last, server);
                 }
                 (Request::Close, Action::Skip) => {
                     server.statements.not_closed(e.statement);
@@ -320,7 +322,7 @@ impl Session {
                     self.names().close_dropped(e.registration);
                 }
                 (Request::Query | Request::Close, _) => {
-                    self.unnamed_not_ended(e.place(), server);
+                    self.unnamed_not_ended(e.place(), last, server);
                     if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
@@ -374,7 +376,7 @@ impl Session {
         if discard || body == b"DEALLOCATE ALL\0" {
             // What was pipelined behind it is not touched by it.
             let (mut statements, mut registrations) = (Vec::new(), Vec::new());
-            for e in server.tracker.behind_head().filter(|e| e.request == Request::Parse) {
+            for e in server.tracker.unanswered().filter(|e| e.request == Request::Parse) {
                 registrations.push(e.registration);
                 if e.action != Action::Fake {
                     statements.push(e.statement);

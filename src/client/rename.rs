@@ -11,6 +11,7 @@ use super::inbound::{Event, Taken};
 use super::plan::Plan;
 use super::session::Session;
 use super::statements::{Named, Naming, UnnamedCommand};
+use super::texts::forgets_statements;
 use crate::server::shared::Text;
 use crate::server::{self, Server};
 use crate::wire::names::{self, Parse};
@@ -203,7 +204,7 @@ impl Session {
         if let Some(names) = &mut self.names {
             names.end_unnamed(server.tracker.last_place());
         }
-        self.unnamed.ended(server);
+        self.unnamed.ended(server.tracker.last_place(), server);
         self.stats().queries.add(1);
         events.push(Event::Query(text));
     }
@@ -219,18 +220,21 @@ impl Session {
     pub(super) fn note_command(&mut self, p: &Parse<'_>, server: &Server) {
         let command = (may_name(p.sql) && self.shares_statements()).then(|| Command::read(p.sql)).flatten();
         let command = command.filter(|c| c.alone || !c.deallocate);
-        if command.is_none() && (self.names.is_none() || !p.name.is_empty()) {
+        let forgets = self.shares_statements() && forgets_statements(p.sql);
+        if command.is_none() && !forgets && (self.names.is_none() || !p.name.is_empty()) {
             return;
         }
         let names = self.names();
-        names.commands |= command.is_some();
+        names.commands |= command.is_some() || forgets;
         if p.name.is_empty() {
+            names.unnamed_forgets = forgets;
             let place = server.tracker.last_place();
             let made = |command| UnnamedCommand { command, rest: p.rest.into(), changed: false, place, end: None };
             names.unnamed_command = command.map(|c| Box::new(made(c)));
         } else if let Some(named) = names.get(p.name).filter(|n| n.place == server.tracker.last_place()) {
             // Not one that had the name before.
             named.command = command.map(Box::new);
+            named.forgets = forgets;
         }
     }
 
@@ -258,7 +262,8 @@ impl Session {
         }
         let Some(command) = self.names.as_mut().and_then(|n| n.command(statement)) else {
             if let (Some(portal), Some(names)) = (portal, &mut self.names) {
-                names.bind_naming(portal, None);
+                let all = names.naming_of_all(statement);
+                names.bind_naming(portal, all);
             }
             return true;
         };
@@ -269,7 +274,7 @@ impl Session {
         let named = names.get(&command.name).and_then(|n| Some((n.at_servers()?, n.registration)));
         if let Some(portal) = portal {
             let ends = command.deallocate;
-            names.bind_naming(portal, named.as_ref().map(|n| Naming { registration: n.1, ends }));
+            names.bind_naming(portal, named.as_ref().map(|n| Naming { registration: n.1, ends, all: false }));
         }
         let target = named.map(|n| n.0);
         if command.deallocate {
@@ -284,9 +289,26 @@ impl Session {
         true
     }
 
-    /// An Execute of a portal that is about another statement.
-    pub(super) fn execute_naming(&mut self, naming: Naming, server: &mut Server) {
-        let Naming { registration, ends } = naming;
+    /// An Execute of a portal that is about another statement, or all: what is said of names behind it waits for the answer,
+    /// and no Sync may be there to bring it.
+    pub(super) fn execute_naming(
+        &mut self,
+        naming: Naming,
+        data: &[u8],
+        range: Range<usize>,
+        server: &mut Server,
+        plan: &mut Plan<'_>,
+    ) {
+        plan.keep(data, range);
+        let Naming { registration, ends, all } = naming;
+        if all {
+            server.tracker.push(Entry::new(Request::Execute, Action::Forward));
+            frame::put(plan.inject(data), tag::FLUSH, |_| {});
+            server.statements.doubt();
+            self.names().close_all();
+            self.forgetting = Some(server.tracker.last_place());
+            return;
+        }
         let execute = Entry { named: registration, ..Entry::new(Request::Execute, Action::Forward) };
         server.tracker.push(Entry { registration: if ends { registration } else { 0 }, ..execute });
         if ends {

@@ -42,6 +42,8 @@ pub struct Named {
     pub closing: bool,
     /// It is a simple query's DEALLOCATE: its answer comes by itself.
     pub by_query: bool,
+    /// Executed, it ends all names (DEALLOCATE ALL, DISCARD ALL).
+    pub forgets: bool,
     /// It is a DEALLOCATE or EXECUTE of a name.
     pub command: Option<Box<Command>>,
     /// What is prepared in its place: the number of the statement that is named there, and the text with its name.
@@ -73,6 +75,7 @@ impl Named {
             registration,
             closing: false,
             by_query: false,
+            forgets: false,
             command: None,
             instead: None,
             place: 0,
@@ -103,6 +106,8 @@ pub struct Naming {
     pub registration: u32,
     /// It ends with it.
     pub ends: bool,
+    /// All end.
+    pub all: bool,
 }
 
 /// Names of one client. Boxed on first use.
@@ -127,6 +132,8 @@ pub struct Names {
     pub told: u64,
     /// The unnamed statement when it is a DEALLOCATE or EXECUTE.
     pub unnamed_command: Option<Box<UnnamedCommand>>,
+    /// Executed, the unnamed statement ends all names.
+    pub unnamed_forgets: bool,
     /// The unnamed statement, as it was before a Query that may be skipped.
     pub(super) saved: Option<Box<Saved>>,
     /// There has been such a statement.
@@ -219,6 +226,15 @@ impl Names {
             [] => self.unnamed_command.as_ref().map(|c| c.command.clone()),
             name => self.get(name).and_then(|n| n.command.as_deref().cloned()),
         }
+    }
+
+    /// What executing a statement that names none is about: all names, or nothing.
+    pub fn naming_of_all(&mut self, statement: &[u8]) -> Option<Naming> {
+        let forgets = match statement {
+            [] => self.unnamed_forgets,
+            name => self.get(name).is_some_and(|n| n.forgets),
+        };
+        forgets.then_some(Naming { registration: 0, ends: false, all: true })
     }
 
     /// What ends the unnamed statement has been sent.

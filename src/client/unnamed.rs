@@ -14,9 +14,10 @@ use super::fresh::{NO_STATEMENT, OUTDATED, described_next, shape};
 use super::inbound::Taken;
 use super::plan::Plan;
 use super::session::Session;
+use crate::net::clock::now_us;
 use crate::server::Server;
 use crate::server::shared::MAX_SHARED;
-use crate::wire::names::{self, Bind};
+use crate::wire::names::{self, Bind, Parse};
 use crate::wire::tag::{backend, frontend as tag};
 use crate::wire::tracker::{Action, Entry, Request};
 use crate::wire::{Frame, HEADER, frame};
@@ -36,6 +37,8 @@ pub(super) struct Unnamed {
     text: Option<Box<[u8]>>,
     /// Place of its last Parse among the server's requests.
     place: u32,
+    /// Place of that, or of what has ended it since.
+    touched: u32,
     /// A text that is not kept.
     long: Long,
     /// Counts its Parses and ends: a server may still have an earlier one.
@@ -47,9 +50,9 @@ pub(super) struct Unnamed {
     columns: Columns,
 }
 
-/// As it was before a Query that the server may skip, behind a sequence without Sync.
+/// As it was before a Query, Close or Parse that the server may skip, behind a sequence without Sync.
 pub(super) struct Saved {
-    /// Place of the Query.
+    /// Place of that.
     end: u32,
     /// Which the server had.
     unnamed_of: u64,
@@ -91,6 +94,7 @@ impl Unnamed {
         self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.long = if short { Long::No } else { Long::Unbound };
         self.place = server.tracker.last_place();
+        self.touched = self.place;
         self.version = self.version.wrapping_add(1);
         server.unnamed_of = self.token(client);
     }
@@ -129,10 +133,11 @@ impl Unnamed {
         }
     }
 
-    /// A simple Query, or a Close of it, was forwarded: it ends the statement.
+    /// A simple Query, or a Close of it, is forwarded as the request at `place`: it ends the statement.
     #[inline]
-    pub(super) fn ended(&mut self, server: &mut Server) {
+    pub(super) fn ended(&mut self, place: u32, server: &mut Server) {
         server.unnamed_of = 0;
+        self.touched = place;
         self.version = self.version.wrapping_add(1);
         self.forget();
     }
@@ -171,7 +176,15 @@ impl Session {
         if server.tracker.wants_sync() {
             self.save_unnamed(server);
         }
-        self.unnamed.ended(server);
+        self.unnamed.ended(server.tracker.last_place().wrapping_add(1), server);
+    }
+
+    /// A Parse or Close of it is about to be forwarded: skipped, it leaves the one that was prepared and synced before.
+    #[inline]
+    pub(super) fn replace_unnamed(&mut self, server: &Server) {
+        if self.unnamed.text.is_some() && server.tracker.wants_sync() {
+            self.save_unnamed(server);
+        }
     }
 
     #[cold]
@@ -193,14 +206,32 @@ impl Session {
         self.names().saved = Some(Box::new(saved));
     }
 
-    /// The Query at this place was skipped.
-    pub(super) fn unnamed_not_ended(&mut self, end: u32, server: &mut Server) {
-        if let Some(s) = self.names.as_mut().and_then(|n| n.saved.take_if(|s| s.end == end)) {
-            server.unnamed_of = s.unnamed_of;
-            let u = &mut self.unnamed;
-            (u.text, u.place, u.long, u.version) = (s.text, s.place, s.long, s.version);
-            (u.told, u.columns, u.unbound) = (s.told, s.columns, (0, 0));
+    /// What has the place `end` was skipped, with all up to `last`.
+    pub(super) fn unnamed_not_ended(&mut self, end: u32, last: u32, server: &mut Server) {
+        let Some(s) = self.names.as_mut().and_then(|n| n.saved.take_if(|s| s.end == end)) else { return };
+        if self.unnamed.touched.wrapping_sub(last).cast_signed() > 0 {
+            // Another has been sent behind the Sync.
+            return;
         }
+        server.unnamed_of = s.unnamed_of;
+        let u = &mut self.unnamed;
+        (u.text, u.place, u.long, u.version) = (s.text, s.place, s.long, s.version);
+        (u.told, u.columns, u.unbound) = (s.told, s.columns, (0, 0));
+        self.relearn_unnamed(server);
+    }
+
+    /// What is known of its text: that of a skipped one has been learnt since.
+    fn relearn_unnamed(&mut self, server: &Server) {
+        let Some(rest) = self.unnamed.text.take() else { return };
+        let sql = &rest[..memchr::memchr(0, &rest).unwrap_or(rest.len())];
+        self.observe_parse(b"", sql, now_us());
+        self.note_command(&Parse { name: b"", sql, rest: &rest }, server);
+        let place = self.unnamed.place;
+        if let Some(c) = &mut self.names().unnamed_command {
+            // The server may have it with another name in it.
+            (c.place, c.changed) = (place, true);
+        }
+        self.unnamed.text = Some(rest);
     }
 
     /// A ReadyForQuery: what was answered has not been skipped.

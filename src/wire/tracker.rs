@@ -270,6 +270,11 @@ impl Tracker {
         self.expected.iter().skip(1)
     }
 
+    /// All that is still to be answered. An Execute's own entry is gone with its last message, a Query's with ReadyForQuery.
+    pub fn unanswered(&self) -> impl Iterator<Item = &Entry> {
+        self.expected.iter()
+    }
+
     /// Which of pgsluice's own queries is answered now (what its entry has as `statement`), if one is.
     pub fn own_query(&self) -> Option<u32> {
         let head = self.expected.front()?;
