@@ -91,6 +91,7 @@ fn assemble(raw: &Raw) -> Config {
         key: given(&general.client_tls_key_file),
         ca: given(&general.client_tls_ca_file),
         min_version: filled(&general.client_tls_min_version),
+        ciphers: filled(&general.client_tls_ciphers),
     };
     Config {
         listen: filled(&general.listen),
@@ -163,6 +164,8 @@ fn pool_settings(pool: &raw::Pool) -> PoolSettings {
             ca: given(&pool.server_tls_ca_file),
             cert: given(&pool.server_tls_cert_file),
             key: given(&pool.server_tls_key_file),
+            min_version: filled(&pool.server_tls_min_version),
+            ciphers: filled(&pool.server_tls_ciphers),
             direct: filled(&pool.server_tls_direct),
             channel_binding: filled(&pool.server_channel_binding),
         },
@@ -445,6 +448,7 @@ fn database_of(url: &DatabaseUrl) -> raw::Database {
         server_tls_cert_file: url.tls_cert.clone().map(Read),
         server_tls_key_file: url.tls_key.clone().map(Read),
         server_tls_direct: url.tls_direct.map(Read),
+        server_tls_min_version: url.tls_min_version.map(Read),
         server_channel_binding: url.channel_binding.map(Read),
         ..raw::Database::default()
     }

@@ -10,13 +10,14 @@
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
 //! | `query` | `auth_query` |
 //! | `secret_files` | files with secrets, which may change, and commands that print them |
-//! | `tls` | TLS of both sides |
+//! | `tls`, `ciphers` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
 //! | `error` | errors that show the place and the mend |
 //! | `docs` | `docs/configuration.md` and `config/pgsluice.toml` from the table |
 
 mod build;
+mod ciphers;
 pub mod docs;
 mod error;
 mod hba;
@@ -32,6 +33,7 @@ mod userlist;
 mod value;
 mod warnings;
 
+pub use ciphers::Ciphers;
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
