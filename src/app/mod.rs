@@ -45,7 +45,7 @@ pub fn run(config: Arc<Config>) -> ExitCode {
 
 fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Error>> {
     let tls = Arc::new(TlsFiles::load(&config)?);
-    let auth = Arc::new(AuthContext::with_iterations(config.auth.scram_iterations)?);
+    let auth = Arc::new(AuthContext::with(config.auth.scram_iterations, config.auth.salts.clone())?);
     auth.learn_users(&config.auth.users);
     let users = Arc::new(ArcSwap::from_pointee(config.auth.users.clone()));
     let server_logins = Arc::new(Aside::new());

@@ -121,6 +121,10 @@ pub const KEYS: &[Key] = &[
     key(General, "scram_iterations", "4096", false, |c| c.auth.scram_iterations.to_string(),
         "Iterations of SCRAM for users of whom a plain password is known (a verifier has its own). Each login costs the \
          client that many: fewer make logins cheap where nobody listens, as in a pod. See docs/security.md."),
+    key(General, "scram_salt_file", "", false, |c| path(&c.auth.salt_file),
+        "A file with a secret that all pods have, at least 16 bytes of random text (a mounted secret). SCRAM's salts follow from \
+         it, of users who do not exist and of those whose plain password is known: they stay the same over restarts and pods, as a \
+         verifier's does. Without it they are others in each process. See docs/security.md."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),

@@ -122,7 +122,7 @@ impl HttpToken {
     pub fn read(&self) -> Result<String, String> {
         let text = match self {
             HttpToken::Given(text) => text.clone(),
-            HttpToken::File(path) => build::read_secret_file(path)?,
+            HttpToken::File(path) => secret_files::read_secret_file(path)?,
         };
         if text.len() < Self::MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(format!("a token has at least {} printable ASCII characters and no blanks", Self::MIN));
@@ -256,6 +256,10 @@ pub struct AuthConfig {
     pub method: AuthMethod,
     /// Iterations of the SCRAM verifiers that are made from plain passwords.
     pub scram_iterations: std::num::NonZeroU32,
+    /// The file that salts follow from, if any.
+    pub salt_file: Option<PathBuf>,
+    /// What was in it.
+    pub salts: Option<crate::auth::SaltKey>,
     /// The `userlist.txt` that was read, if any.
     pub file: Option<PathBuf>,
     /// Rules and maps, for [`AuthMethod::Hba`].

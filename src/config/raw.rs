@@ -51,6 +51,7 @@ section! {
         listen_backlog: Number<1, 65_535>,
         auth_type: AuthMethod,
         scram_iterations: Number<1, 1_000_000>,
+        scram_salt_file: PathBuf,
         auth_file: PathBuf,
         auth_hba_file: PathBuf,
         auth_ident_file: PathBuf,

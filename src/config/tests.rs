@@ -265,6 +265,7 @@ fn mistakes_of_newcomers_from_pgbouncer_are_mended() {
         ("client_tls13_ciphers = \"\"", "write them into `client_tls_ciphers`"),
         ("listen = []", "at least one address is needed"),
         ("auth_file = \"none.txt\"", "none.txt cannot be read"),
+        ("scram_salt_file = \"none.txt\"", "test.toml:1:1: the file cannot be read"),
         ("http_token = \"hunter2\"", "test.toml:1:1: a token has at least 16 printable ASCII characters"),
         ("http_token = \"0123456789abcdef\"\nhttp_token_file = \"x\"", "keep one of"),
     ] {
