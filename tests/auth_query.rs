@@ -173,6 +173,46 @@ fn an_unknown_user_is_told_what_a_wrong_password_is_told() {
     }
 }
 
+/// The salt that whoever wants to be `user` is told.
+fn salt(pooler: &Pooler, user: &str) -> String {
+    let mut client = raw::Client::connect(pooler.address()).unwrap();
+    client.send_startup(&[("user", user), ("database", "app")]).unwrap();
+    assert_eq!(client.read().unwrap().body[..4], 10u32.to_be_bytes());
+    let first = b"n,,n=,r=abcdefghijklmnop";
+    let length = (first.len() as u32).to_be_bytes();
+    client.send_frame(b'p', &[&b"SCRAM-SHA-256\0"[..], &length, first].concat()).unwrap();
+    let challenge = String::from_utf8_lossy(&client.read().unwrap().body[4..]).into_owned();
+    challenge.split(',').find_map(|part| part.strip_prefix("s=")).unwrap().to_owned()
+}
+
+#[test]
+fn salts_of_strangers_stay_like_those_of_users_with_a_file_of_their_own() {
+    let cluster = cluster();
+    let dir = support::TempDir::new("salts");
+    let file = dir.path().join("salts");
+    let start = || {
+        let top = format!("scram_salt_file = \"{}\"", file.display());
+        let more = "[users.plain]\npassword = \"secret\"\n";
+        Setup::toml(&format!("{}{more}", toml(cluster, &top, ""))).start()
+    };
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let (one, two) = (start(), start());
+    for user in ["jane", "plain", "nobody_at_all"] {
+        assert_eq!(salt(&one, user), salt(&two, user), "{user}");
+    }
+    assert!(!one.log().contains("0123456789abcdef"));
+    std::fs::write(&file, "another secret altogether").unwrap();
+    let three = start();
+    assert_eq!(salt(&one, "jane"), salt(&three, "jane"), "PostgreSQL's own");
+    for user in ["plain", "nobody_at_all"] {
+        assert_ne!(salt(&one, user), salt(&three, user), "{user}");
+    }
+    std::fs::write(&file, "short").unwrap();
+    let top = format!("scram_salt_file = \"{}\"", file.display());
+    let (_, said) = Setup::toml(&toml(cluster, &top, "")).fails();
+    assert!(said.contains("fewer than 16 bytes") && !said.contains("short"), "{said}");
+}
+
 #[test]
 fn answers_are_kept_and_questions_shared() {
     let cluster = cluster();

@@ -6,11 +6,13 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
-use support::{TempDir, wait_for};
+use support::{TempDir, raw, wait_for};
 
 struct Place {
     dir: TempDir,
@@ -125,6 +127,40 @@ fn passwords_of_databases_are_for_the_server_they_were_written_for() {
     fs::write(&file, toml("127.0.0.1", PASSWORD)).unwrap();
     place.hup();
     wait_for("the new password", || (place.code("app", PASSWORD) == "ok").then_some(()));
+}
+
+/// The file of the configuration is a pipe while the console's RELOAD reads it, and has been exchanged by the time it comes to
+/// its end: what SIGHUP reads meanwhile must not be undone by it.
+#[test]
+fn a_reading_that_began_earlier_does_not_win() {
+    let place = Place::new(cluster::shared());
+    let toml = place.pooler.dir().join("pgsluice.toml");
+    let older = fs::read_to_string(&toml).unwrap();
+    let mut session = place.pooler.client("app");
+    let mut console = place.pooler.try_client("app", PASSWORD, "pgsluice").unwrap();
+    fs::remove_file(&toml).unwrap();
+    assert!(Command::new("mkfifo").arg(&toml).status().unwrap().success());
+    console.send(&raw::query("RELOAD")).unwrap();
+    // Opens once there is a reader.
+    let mut pipe = fs::OpenOptions::new().write(true).open(&toml).unwrap();
+    let next = toml.with_extension("next");
+    fs::write(&next, format!("{older}\n[users.newer]\npassword = \"n\"\n")).unwrap();
+    fs::rename(&next, &toml).unwrap();
+    let read = |log: &str| log.matches("users were read again").count();
+    place.pooler.signal("HUP");
+    // SIGHUP's reading comes to its end only if it does not wait for the other.
+    let early = (0..50).any(|_| {
+        assert_eq!(session.value("SELECT 1"), "1", "clients go on");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        read(&place.pooler.log()) > 0
+    });
+    assert!(!early, "two readings at once");
+    pipe.write_all(older.as_bytes()).unwrap();
+    drop(pipe);
+    console.answer().unwrap();
+    wait_for("both readings", || (read(&place.pooler.log()) == 2).then_some(()));
+    let users = raw::text(&console.simple("SHOW USERS").unwrap());
+    assert!(users.contains("newer"), "{users}");
 }
 
 #[test]

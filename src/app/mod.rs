@@ -45,13 +45,21 @@ pub fn run(config: Arc<Config>) -> ExitCode {
 
 fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Error>> {
     let tls = Arc::new(TlsFiles::load(&config)?);
-    let auth = Arc::new(AuthContext::with_iterations(config.auth.scram_iterations)?);
+    let auth = Arc::new(AuthContext::with(config.auth.scram_iterations, config.auth.salts.clone())?);
     auth.learn_users(&config.auth.users);
     let users = Arc::new(ArcSwap::from_pointee(config.auth.users.clone()));
+    let server_logins = Arc::new(Aside::new());
     let shared = Shared {
         tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
-        directory: Directory::new(Arc::clone(&config), Arc::clone(&users), Arc::clone(&tls), Arc::clone(&auth)),
+        directory: Directory::new(
+            Arc::clone(&config),
+            Arc::clone(&users),
+            Arc::clone(&tls),
+            Arc::clone(&auth),
+            Arc::clone(&server_logins),
+        ),
+        aside: server_logins,
         users,
         params: Params::default(),
         statements: StatementCache::default(),
@@ -65,6 +73,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         auth,
         backoff: Backoff::new(config.timeouts.failed_login_delay),
         aside: Aside::new(),
+        reloading: Mutex::default(),
         tls,
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),

@@ -42,19 +42,26 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. Cancel safe.
+    /// Waits for the next one. Cancel safe: a reload that is under way goes on.
     pub(super) async fn end_asked(&mut self) -> Asked {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Asked::Drain,
                 _ = self.int.recv() => return Asked::Drain,
                 _ = self.quit.recv() => return Asked::End,
-                _ = self.hup.recv() => drop(self.process.reload()),
+                _ = self.hup.recv() => self.reload().await,
                 () = self.secrets.next_change() => {
                     tracing::info!("a file with secrets has changed");
-                    drop(self.process.reload());
+                    self.reload().await;
                 }
             }
         }
+    }
+
+    /// Beside the worker, which has queries to move. What came of it is in the log.
+    async fn reload(&self) {
+        let process = Arc::clone(&self.process);
+        // An error says that it panicked, which the log has.
+        drop(tokio::task::spawn_blocking(move || process.reload()).await);
     }
 }

@@ -12,8 +12,10 @@ const MAX_CACHED_KEYS: usize = 4096;
 
 /// Shared by all workers behind an `Arc`; one for the life of the process, kept over reloads.
 pub struct AuthContext {
-    /// Drawn at start: salts and cache keys follow from it, so neither says anything about a password.
+    /// Drawn at start: cache keys follow from it and say nothing about a password.
     process_key: [u8; 32],
+    /// Salts follow from it.
+    salts: SaltKey,
     /// What unknown users are made to look like.
     mock: Mutex<Mock>,
     /// The same, taken from users that were looked up in a database: it counts more.
@@ -22,6 +24,35 @@ pub struct AuthContext {
     cache: Mutex<Cache>,
     /// Iterations of verifiers made from plain passwords.
     iterations: NonZeroU32,
+}
+
+/// What salts are made with: of users who do not exist, and of those whose plain password is known.
+///
+/// Anybody is told salts, by asking to log in. So it must not follow from passwords: who has seen one salt could try
+/// passwords against it without asking again. It is a secret of its own, or random.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaltKey([u8; 32]);
+
+impl SaltKey {
+    /// The shortest secret, in bytes.
+    pub const SHORTEST: usize = 16;
+
+    /// From a secret that all pods have; `None`: it is too short.
+    pub fn of(secret: &str) -> Option<SaltKey> {
+        let enough = secret.len() >= SaltKey::SHORTEST;
+        enough.then(|| SaltKey(hmac_sha256(secret.as_bytes(), &[b"pgsluice: salts of SCRAM, 1"])))
+    }
+
+    /// Good until the process ends.
+    fn drawn() -> Result<SaltKey, AuthError> {
+        Ok(SaltKey(random()?))
+    }
+}
+
+impl std::fmt::Debug for SaltKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SaltKey(..)")
+    }
 }
 
 /// The look of an unknown user, taken from the known ones.
@@ -58,16 +89,18 @@ impl AuthContext {
     /// # Errors
     /// The operating system has no random numbers.
     pub fn new() -> Result<AuthContext, AuthError> {
-        AuthContext::with_iterations(default_iterations())
+        AuthContext::with(default_iterations(), None)
     }
 
-    /// The same with a number of iterations for verifiers made from plain passwords (`scram_iterations`).
+    /// The same with a number of iterations for verifiers made from plain passwords (`scram_iterations`), and a key for
+    /// salts (`scram_salt_file`).
     ///
     /// # Errors
     /// As of [`Self::new`].
-    pub fn with_iterations(iterations: NonZeroU32) -> Result<AuthContext, AuthError> {
+    pub fn with(iterations: NonZeroU32, salts: Option<SaltKey>) -> Result<AuthContext, AuthError> {
         Ok(AuthContext {
             process_key: random()?,
+            salts: salts.map_or_else(SaltKey::drawn, Ok)?,
             mock: Mutex::new(Mock { kind: MockKind::Plain, iterations }),
             looked_up: Mutex::new(None),
             cache: Mutex::default(),
@@ -128,7 +161,7 @@ impl AuthContext {
     /// The salt of a user whose password is kept in the clear, and of a user who does not exist: the same function,
     /// so that an attacker cannot tell one from the other (`scram_mock_salt` in `auth-scram.c`).
     pub(super) fn salt(&self, user: &str) -> [u8; SALT_LEN] {
-        let digest = hmac_sha256(&self.process_key, &[b"salt", user.as_bytes()]);
+        let digest = hmac_sha256(&self.salts.0, &[user.as_bytes()]);
         std::array::from_fn(|i| digest[i])
     }
 
@@ -249,10 +282,25 @@ mod tests {
 
     #[test]
     fn strangers_look_like_looked_up_users_with_plain_passwords() {
-        let context = AuthContext::with_iterations(NonZeroU32::new(256).unwrap()).unwrap();
+        let context = AuthContext::with(NonZeroU32::new(256).unwrap(), None).unwrap();
         context.expect_looked_up();
         context.learn_looked_up(&Secret::Plain("secret".into()));
         assert_eq!(context.mock_verifier("nobody").iterations, context.verifier("app", "secret").iterations);
+    }
+
+    #[test]
+    fn salts_outlive_the_process_with_a_secret_of_their_own() {
+        let process = |secret: Option<&str>| {
+            AuthContext::with(NonZeroU32::MIN, secret.map(|text| SaltKey::of(text).unwrap())).unwrap()
+        };
+        let (one, two) = (process(Some("0123456789abcdef")), process(Some("0123456789abcdef")));
+        assert_eq!(one.mock_verifier("nobody").salt, two.mock_verifier("nobody").salt);
+        assert_eq!(one.verifier("app", "old").salt, two.verifier("app", "new").salt, "whatever the password is");
+        assert_ne!(one.salt("app"), one.salt("nobody"));
+        assert!(one.mock_verifier("nobody").stored_key != two.mock_verifier("nobody").stored_key);
+        assert_ne!(one.salt("nobody"), process(Some("0123456789abcdeF")).salt("nobody"));
+        assert_ne!(process(None).salt("nobody"), process(None).salt("nobody"));
+        assert!(SaltKey::of("0123456789abcde").is_none());
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub mod secret;
 pub mod server;
 
 pub use client::{Ask, ClientAuth};
-pub use context::AuthContext;
+pub use context::{AuthContext, SaltKey};
 pub use error::AuthError;
 pub use scram::{ClientKey, Verifier};
 pub use secret::Secret;

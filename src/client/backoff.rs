@@ -215,12 +215,18 @@ mod tests {
     fn many_neighbours_wait_once_each() {
         let backoff = Backoff::new(Duration::from_secs(60));
         let from = peer("192.0.2.1:1000");
-        for i in 0..20 {
+        // As many as delay a right password by all that it can be.
+        let doublings = RIGHT.as_millis().div_ceil(FIRST.as_millis()).next_power_of_two().ilog2();
+        for i in 0..=u64::from(FREE + doublings) {
             let _ = backoff.failed(&from, "old", i);
         }
         let round = || (0..MAX_USERS).map(|n| backoff.succeeded(&from, &format!("tenant{n}"), 30)).collect::<Vec<_>>();
-        assert!(MAX_USERS > 40 && round().iter().all(|delay| *delay == RIGHT));
+        assert!(round().iter().all(|delay| *delay == RIGHT));
         assert!(round().iter().all(Duration::is_zero), "each has given a right one");
+        // One more pushes the first of them out, and no other.
+        assert_eq!(backoff.succeeded(&from, "newcomer", 30), RIGHT);
+        assert!((1..MAX_USERS).all(|n| backoff.succeeded(&from, &format!("tenant{n}"), 30).is_zero()));
+        assert_eq!(backoff.succeeded(&from, "tenant0", 30), RIGHT);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct Process {
     pub backoff: Backoff,
     /// Where logins compute what takes long.
     pub aside: Aside,
+    /// Held while files are read again: whoever reads later has the newer ones, and is in force later.
+    pub reloading: Mutex<()>,
     /// TLS of both sides, as read from its files.
     pub tls: Arc<TlsFiles>,
     /// Rules of `auth_hba_file` and maps of `auth_ident_file` in force: SIGHUP reads them again.

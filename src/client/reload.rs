@@ -1,17 +1,20 @@
 //! What is read again while clients go on, by SIGHUP or the console's RELOAD: certificates, keys and CAs, rules and maps,
 //! users and their secrets. New logins are judged by it; sessions stay. A part that cannot be used stays as it was, whole.
+//! One reading at a time, whoever asks: files are opened only when the reading before is in force.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Process;
 use crate::config::{AuthMethod, Config, Environment};
 
 impl Process {
-    /// Reads everything again and logs what came of it. Reads files, so it may take some milliseconds.
+    /// Reads everything again and logs what came of it. Reads files, and waits for who does so already: not for a worker's
+    /// thread.
     ///
     /// # Errors
     /// What could not be used and is as it was, in words without secrets.
     pub fn reload(&self) -> Result<(), String> {
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = Vec::new();
         let mut note = |what: &str, done: Result<String, String>| match done {
             Ok(said) => tracing::info!("reload: {said}"),

@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use super::keys::KEYS;
 use super::parse::{Located, read_environment, read_setting};
 use super::raw::{self, Raw};
+use super::secret_files::{read_limited, read_secret_file};
 use super::url::DatabaseUrl;
 use super::value::{Number, Read};
 use super::{
     AuthConfig, AuthMethod, ClientTls, Config, ConfigError, Database, Environment, HbaConfig, HttpToken, InsightConfig,
     ListenAddr, LogConfig, PasswordCommand, PoolSettings, Problem, QueryConfig, ServerTls, Timeouts, parse_userlist,
 };
-use crate::auth::Secret;
+use crate::auth::{SaltKey, Secret};
 
-/// Longest secret or URL in a file of its own.
-const MAX_SECRET: u64 = 64 << 10;
 /// Longest `userlist.txt`.
 const MAX_USERLIST: u64 = 16 << 20;
 
@@ -54,6 +53,7 @@ pub(super) fn build(
     let mut builder = Builder { located, environment, problems, warnings: Vec::new(), files: Vec::new() };
     builder.database_url(&mut raw, &mut config);
     builder.http_token(&raw, &mut config);
+    builder.salts(&mut config);
     builder.users(&raw, &mut config);
     builder.hba(&mut config);
     builder.databases(&raw, &mut config);
@@ -91,6 +91,7 @@ fn assemble(raw: &Raw) -> Config {
         key: given(&general.client_tls_key_file),
         ca: given(&general.client_tls_ca_file),
         min_version: filled(&general.client_tls_min_version),
+        ciphers: filled(&general.client_tls_ciphers),
     };
     Config {
         listen: filled(&general.listen),
@@ -105,6 +106,8 @@ fn assemble(raw: &Raw) -> Config {
         auth: AuthConfig {
             method: filled(&general.auth_type),
             scram_iterations: NonZeroU32::new(filled(&general.scram_iterations).get()).unwrap_or(NonZeroU32::MIN),
+            salt_file: given(&general.scram_salt_file),
+            salts: None,
             file: (!file.as_os_str().is_empty()).then_some(file),
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
             query: QueryConfig { default: super::query::of_all(general), ttl: filled(&general.auth_query_ttl) },
@@ -163,6 +166,8 @@ fn pool_settings(pool: &raw::Pool) -> PoolSettings {
             ca: given(&pool.server_tls_ca_file),
             cert: given(&pool.server_tls_cert_file),
             key: given(&pool.server_tls_key_file),
+            min_version: filled(&pool.server_tls_min_version),
+            ciphers: filled(&pool.server_tls_ciphers),
             direct: filled(&pool.server_tls_direct),
             channel_binding: filled(&pool.server_channel_binding),
         },
@@ -265,6 +270,16 @@ impl Builder<'_> {
         match token.read() {
             Ok(_) => config.http_token = Some(token),
             Err(message) => self.problem(&[key], message),
+        }
+    }
+
+    /// `scram_salt_file`.
+    fn salts(&mut self, config: &mut Config) {
+        let Some(path) = &config.auth.salt_file else { return };
+        let short = || format!("the secret in the file has fewer than {} bytes", SaltKey::SHORTEST);
+        match read_secret_file(path).and_then(|text| SaltKey::of(&text).ok_or_else(short)) {
+            Ok(key) => config.auth.salts = Some(key),
+            Err(message) => self.problem(&["scram_salt_file"], message),
         }
     }
 
@@ -445,6 +460,7 @@ fn database_of(url: &DatabaseUrl) -> raw::Database {
         server_tls_cert_file: url.tls_cert.clone().map(Read),
         server_tls_key_file: url.tls_key.clone().map(Read),
         server_tls_direct: url.tls_direct.map(Read),
+        server_tls_min_version: url.tls_min_version.map(Read),
         server_channel_binding: url.channel_binding.map(Read),
         ..raw::Database::default()
     }
@@ -463,30 +479,4 @@ fn points_to(url: &DatabaseUrl, listen: &[ListenAddr]) -> bool {
         ListenAddr::Tcp(address) => address.port() == port && (local || address.ip().to_string() == url.host),
         ListenAddr::Unix(path) => *path == Path::new(&url.host).join(format!(".s.PGSQL.{port}")),
     })
-}
-
-/// The text of a file of limited length.
-pub(super) fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("it is longer than {limit} bytes")));
-    }
-    Ok(text)
-}
-
-/// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
-/// write the secret itself there.
-pub(super) fn read_secret_file(path: &Path) -> Result<String, String> {
-    let text = read_limited(path, MAX_SECRET).map_err(|error| format!("the file cannot be read: {error}"))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err("the file is empty".to_owned());
-    }
-    if text.contains('\0') {
-        return Err("the file holds a NUL character".to_owned());
-    }
-    Ok(text.to_owned())
 }

@@ -34,7 +34,7 @@ This admits `user` with that password (SCRAM-SHA-256), and pools to the database
 only `HOST` and `PORT` change. Special characters in the URL are percent-encoded (`/` is `%2F`); a Unix socket is
 written as `postgres://user:password@/app?host=/run/postgresql`. Parameters of the URL: `host`, `port`, `user`,
 `password`, `dbname`, `connect_timeout`, and libpq's for TLS: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
-`sslnegotiation`, `channel_binding`. TLS for clients and servers: [security.md](security.md#tls).
+`sslnegotiation`, `ssl_min_protocol_version`, `channel_binding`. TLS for clients and servers: [security.md](security.md#tls).
 
 Where the application shares pgsluice's environment, its own `DATABASE_URL` names pgsluice: then give the database's
 address in `PGSLUICE_DATABASE_URL`, which counts more. `DATABASE_URL_FILE` and `PGSLUICE_DATABASE_URL_FILE` name a file

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::build::read_limited;
+use super::secret_files::read_limited;
 use super::{AuthMethod, ConfigError, Problem};
 use crate::auth::hba::{Connection, IdentMaps, Rules, Source};
 

@@ -121,6 +121,10 @@ pub const KEYS: &[Key] = &[
     key(General, "scram_iterations", "4096", false, |c| c.auth.scram_iterations.to_string(),
         "Iterations of SCRAM for users of whom a plain password is known (a verifier has its own). Each login costs the \
          client that many: fewer make logins cheap where nobody listens, as in a pod. See docs/security.md."),
+    key(General, "scram_salt_file", "", false, |c| path(&c.auth.salt_file),
+        "A file with a secret that all pods have, at least 16 bytes of random text (a mounted secret). SCRAM's salts follow from \
+         it, of users who do not exist and of those whose plain password is known: they stay the same over restarts and pods, as a \
+         verifier's does. Without it they are others in each process. See docs/security.md."),
     key(General, "auth_file", "", true, |c| c.auth.file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
         "A PgBouncer `userlist.txt`: lines of `\"user\" \"secret\"`, the secret a password, an MD5 hash or a SCRAM \
          verifier. Relative to the directory of the configuration file. `[users]` overrides it."),
@@ -168,6 +172,9 @@ pub const KEYS: &[Key] = &[
          handshake. Who must have one: everybody with `verify-ca` and `verify-full`, else as rules or `auth_type` say."),
     key(General, "client_tls_min_version", "tlsv1.2", false, |c| c.client_tls.min_version.to_string(),
         "Least TLS version for clients: `tlsv1.2` or `tlsv1.3`."),
+    key(General, "client_tls_ciphers", "default", false, |c| c.client_tls.ciphers.to_string(),
+        "Cipher suites for clients, of TLS 1.2 and 1.3 in one list, the preferred first, by IANA's or OpenSSL's names; `default` \
+         is all nine that there are. See docs/security.md."),
     key(General, "client_login_timeout", "15s", true, |c| format_duration(c.timeouts.client_login_timeout),
         "A client must have logged in within this time. The wait for a server connection is not counted: it has \
          `query_wait_timeout`."),
@@ -231,6 +238,10 @@ pub const KEYS: &[Key] = &[
         "PEM file of the certificate shown to servers that ask for one."),
     key(Pool, "server_tls_key_file", "", false, |c| path(&c.pool.tls.key),
         "PEM file of that certificate's key."),
+    key(Pool, "server_tls_min_version", "tlsv1.2", false, |c| c.pool.tls.min_version.to_string(),
+        "Least TLS version to the server: `tlsv1.2` or `tlsv1.3` (libpq's `ssl_min_protocol_version`)."),
+    key(Pool, "server_tls_ciphers", "default", false, |c| c.pool.tls.ciphers.to_string(),
+        "Cipher suites offered to the server, as in `client_tls_ciphers`."),
     key(Pool, "server_tls_direct", "false", false, |c| c.pool.tls.direct.to_string(),
         "TLS from the first byte (libpq's `sslnegotiation=direct`): a round trip less; PostgreSQL 17 and later."),
     key(Pool, "server_channel_binding", "prefer", false, |c| c.pool.tls.channel_binding.to_string(),
@@ -330,8 +341,8 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("client_tls_sslmode", "write `client_tls_mode`"),
     ("server_tls_sslmode", "write `server_tls_mode` in [pool] or in the database's section"),
     ("client_tls_protocols", "write `client_tls_min_version = \"tlsv1.2\"`"),
-    ("server_tls_protocols", "leave it out: TLS 1.2 and 1.3 are spoken"),
-    ("client_tls_ciphers", "leave it out: only ciphers without known weakness are spoken"),
-    ("server_tls_ciphers", "leave it out: only ciphers without known weakness are spoken"),
+    ("server_tls_protocols", "write `server_tls_min_version = \"tlsv1.2\"` in [pool] or in the database's section"),
+    ("client_tls13_ciphers", "write them into `client_tls_ciphers`, beside those of TLS 1.2"),
+    ("server_tls13_ciphers", "write them into `server_tls_ciphers`, beside those of TLS 1.2"),
     ("stats_period", "leave it out: metrics are computed when they are asked for"),
 ];

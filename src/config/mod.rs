@@ -10,13 +10,14 @@
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
 //! | `query` | `auth_query` |
 //! | `secret_files` | files with secrets, which may change, and commands that print them |
-//! | `tls` | TLS of both sides |
+//! | `tls`, `ciphers` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
 //! | `warnings` | what is possible but probably not meant |
 //! | `error` | errors that show the place and the mend |
 //! | `docs` | `docs/configuration.md` and `config/pgsluice.toml` from the table |
 
 mod build;
+mod ciphers;
 pub mod docs;
 mod error;
 mod hba;
@@ -32,6 +33,7 @@ mod userlist;
 mod value;
 mod warnings;
 
+pub use ciphers::Ciphers;
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
@@ -120,7 +122,7 @@ impl HttpToken {
     pub fn read(&self) -> Result<String, String> {
         let text = match self {
             HttpToken::Given(text) => text.clone(),
-            HttpToken::File(path) => build::read_secret_file(path)?,
+            HttpToken::File(path) => secret_files::read_secret_file(path)?,
         };
         if text.len() < Self::MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(format!("a token has at least {} printable ASCII characters and no blanks", Self::MIN));
@@ -254,6 +256,10 @@ pub struct AuthConfig {
     pub method: AuthMethod,
     /// Iterations of the SCRAM verifiers that are made from plain passwords.
     pub scram_iterations: std::num::NonZeroU32,
+    /// The file that salts follow from, if any.
+    pub salt_file: Option<PathBuf>,
+    /// What was in it.
+    pub salts: Option<crate::auth::SaltKey>,
     /// The `userlist.txt` that was read, if any.
     pub file: Option<PathBuf>,
     /// Rules and maps, for [`AuthMethod::Hba`].

@@ -267,6 +267,7 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
         }
     };
     resolve(&mut raw.general.auth_file);
+    resolve(&mut raw.general.scram_salt_file);
     resolve(&mut raw.insight.history_file);
     resolve(&mut raw.general.http_token_file);
     resolve(&mut raw.general.auth_hba_file);

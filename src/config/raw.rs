@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::{Argv, HttpListen, JsonLines, Number, Read};
-use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion};
+use super::{AuthMethod, ChannelBinding, Ciphers, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion};
 
 /// A section: a struct of optional settings, the list of their names, and "what the other says counts more".
 macro_rules! section {
@@ -51,6 +51,7 @@ section! {
         listen_backlog: Number<1, 65_535>,
         auth_type: AuthMethod,
         scram_iterations: Number<1, 1_000_000>,
+        scram_salt_file: PathBuf,
         auth_file: PathBuf,
         auth_hba_file: PathBuf,
         auth_ident_file: PathBuf,
@@ -65,6 +66,7 @@ section! {
         client_tls_key_file: PathBuf,
         client_tls_ca_file: PathBuf,
         client_tls_min_version: TlsVersion,
+        client_tls_ciphers: Ciphers,
         client_login_timeout: Duration,
         failed_login_delay: Duration,
         client_idle_timeout: Duration,
@@ -171,6 +173,8 @@ pool_settings! {
     server_tls_ca_file: PathBuf,
     server_tls_cert_file: PathBuf,
     server_tls_key_file: PathBuf,
+    server_tls_min_version: TlsVersion,
+    server_tls_ciphers: Ciphers,
     server_tls_direct: bool,
     server_channel_binding: ChannelBinding,
 }

@@ -1,7 +1,7 @@
-//! Files that secrets were read from: looked at once in a while, since mounted secrets are exchanged under way.
+//! Files that secrets are read from: looked at once in a while, since mounted secrets are exchanged under way.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Config, raw};
@@ -41,6 +41,8 @@ impl std::fmt::Debug for PasswordCommand {
     }
 }
 
+/// Longest secret or URL in a file of its own.
+const MAX_SECRET: u64 = 64 << 10;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,32 @@ impl SecretFiles {
 fn stamp(path: &PathBuf) -> Option<Stamp> {
     let m = std::fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len()))
+}
+
+/// The text of a file of limited length.
+pub(super) fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("it is longer than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+/// A secret in a file of its own; a line feed at the end is not part of it. Errors do not repeat the path: people
+/// write the secret itself there.
+pub(super) fn read_secret_file(path: &Path) -> Result<String, String> {
+    let text = read_limited(path, MAX_SECRET).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    if text.contains('\0') {
+        return Err("the file holds a NUL character".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

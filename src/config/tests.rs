@@ -252,8 +252,20 @@ fn mistakes_of_newcomers_from_pgbouncer_are_mended() {
         ("[users.x]\npassword_env = \"NOT_SET\"", "test.toml:2:1: the environment variable is not set"),
         ("[users.x]\npassword_file = \"/does/not/exist\"", "test.toml:2:1: the file cannot be read"),
         ("pool = 5", "test.toml:1:8: expected "),
+        (
+            "client_tls_ciphers = \"AES256-SHA\"",
+            "test.toml:1:22: `AES256-SHA` is not a cipher suite that there is here: TLS_AES_256",
+        ),
+        ("client_tls_ciphers = [\"AES256-SHA\"]", "test.toml:1:22: `AES256-SHA` is not"),
+        ("[pool]\nserver_tls_ciphers = []", "test.toml:2:22: an empty list leaves no cipher"),
+        (
+            "[databases.x]\nserver_tls_min_version = \"tlsv1.3\"\nserver_tls_ciphers = \"ECDHE-RSA-AES128-GCM-SHA256\"",
+            "test.toml:3:1: `server_tls_ciphers` has no cipher of TLS 1.3",
+        ),
+        ("client_tls13_ciphers = \"\"", "write them into `client_tls_ciphers`"),
         ("listen = []", "at least one address is needed"),
         ("auth_file = \"none.txt\"", "none.txt cannot be read"),
+        ("scram_salt_file = \"none.txt\"", "test.toml:1:1: the file cannot be read"),
         ("http_token = \"hunter2\"", "test.toml:1:1: a token has at least 16 printable ASCII characters"),
         ("http_token = \"0123456789abcdef\"\nhttp_token_file = \"x\"", "keep one of"),
     ] {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Ciphers;
+
 /// How much TLS is wanted: libpq's `sslmode`, and PgBouncer's `client_tls_sslmode` and `server_tls_sslmode`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TlsMode {
@@ -20,7 +22,7 @@ pub enum TlsMode {
 }
 
 /// Least protocol version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TlsVersion {
     /// TLS 1.2.
     V12,
@@ -52,6 +54,8 @@ pub struct ClientTls {
     pub ca: Option<PathBuf>,
     /// Least protocol version.
     pub min_version: TlsVersion,
+    /// Cipher suites.
+    pub ciphers: Ciphers,
 }
 
 impl ClientTls {
@@ -74,6 +78,10 @@ pub struct ServerTls {
     pub key: Option<PathBuf>,
     /// TLS from the first byte (libpq's `sslnegotiation=direct`, PostgreSQL 17).
     pub direct: bool,
+    /// Least protocol version.
+    pub min_version: TlsVersion,
+    /// Cipher suites.
+    pub ciphers: Ciphers,
     /// SCRAM's channel binding.
     pub channel_binding: ChannelBinding,
 }
@@ -111,6 +119,11 @@ impl ServerTls {
             let message = "`server_tls_direct` needs server_tls_mode = \"require\" or more";
             problems.push(("server_tls_direct", message.to_owned()));
         }
+        if self.ciphers.leave_nothing_for(self.min_version) {
+            let message =
+                "`server_tls_ciphers` has no cipher of TLS 1.3, and server_tls_min_version allows nothing else";
+            problems.push(("server_tls_ciphers", message.to_owned()));
+        }
         if self.channel_binding == ChannelBinding::Require && self.mode == TlsMode::Disable {
             let message = "server_channel_binding = \"require\" needs TLS";
             problems.push(("server_channel_binding", message.to_owned()));
@@ -134,6 +147,11 @@ impl ClientTls {
         if self.mode >= TlsMode::VerifyCa && self.ca.is_none() {
             let message = format!("client_tls_mode is {}, which needs `client_tls_ca_file`", self.mode);
             problems.push(("client_tls_ca_file", message));
+        }
+        if self.ciphers.leave_nothing_for(self.min_version) {
+            let message =
+                "`client_tls_ciphers` has no cipher of TLS 1.3, and client_tls_min_version allows nothing else";
+            problems.push(("client_tls_ciphers", message.to_owned()));
         }
         problems
     }

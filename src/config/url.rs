@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::Value;
-use super::{ChannelBinding, TlsMode, tls, units};
+use super::{ChannelBinding, TlsMode, TlsVersion, tls, units};
 
 /// What a URL says.
 #[derive(Default)]
@@ -21,6 +21,7 @@ pub(super) struct DatabaseUrl {
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_direct: Option<bool>,
+    pub(super) tls_min_version: Option<TlsVersion>,
     pub(super) channel_binding: Option<ChannelBinding>,
 }
 
@@ -114,6 +115,11 @@ impl DatabaseUrl {
                 "direct" => self.tls_direct = Some(true),
                 _ => return Err("sslnegotiation is postgres or direct".to_owned()),
             },
+            "ssl_min_protocol_version" => {
+                let read = TlsVersion::parse(&value);
+                self.tls_min_version =
+                    Some(read.map_err(|_| "ssl_min_protocol_version is TLSv1.2 or TLSv1.3".to_owned())?);
+            }
             "channel_binding" => {
                 let read = ChannelBinding::parse(&value);
                 self.channel_binding =
@@ -143,6 +149,7 @@ impl DatabaseUrl {
                     "sslcert",
                     "sslkey",
                     "sslnegotiation",
+                    "ssl_min_protocol_version",
                     "channel_binding",
                 ];
                 let mend = super::error::nearest(name, known)

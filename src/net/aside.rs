@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// The right to compute, for the whole process.
+/// The right to compute, for the whole process: one for clients' logins, one for those at servers.
 pub struct Aside {
     seats: Arc<Semaphore>,
 }

@@ -13,12 +13,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, CommonState, RootCertStore, ServerConfig, SignatureAlgorithm, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 
 use super::certificate;
 use super::subject::{Subject, subject};
 use super::tls_stream::Tls;
-use super::tls_verify::{ServerCheck, provider};
+use super::tls_verify::{ServerCheck, iana, provider, provider_with};
 use super::tls_words::fault;
 use crate::config::{ClientTls, Config, ServerTls, TlsMode, TlsVersion};
 
@@ -79,8 +82,8 @@ impl TlsInfo<'_> {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLS",
         };
-        let suite = self.state.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown");
-        format!("{version}/{}", suite.replacen("TLS13_", "TLS_", 1))
+        let suite = self.state.negotiated_cipher_suite().map_or_else(|| "unknown".to_owned(), |s| iana(&s));
+        format!("{version}/{suite}")
     }
 
     /// Whether both sides agreed on PostgreSQL's protocol (ALPN).
@@ -142,6 +145,21 @@ fn system_file() -> PathBuf {
     named.or_else(usual).unwrap_or_else(|| PathBuf::from(SYSTEM_FILES[0]))
 }
 
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+    match least {
+        TlsVersion::V12 => &BOTH,
+        TlsVersion::V13 => &BOTH[1..],
+    }
+}
+
+/// Whether a suite can be used with a key of this kind: those of TLS 1.3 with any, those of 1.2 say it in their names, where
+/// Ed25519 counts as ECDSA (RFC 8422).
+fn fits(suite: &SupportedCipherSuite, key: SignatureAlgorithm) -> bool {
+    let kind = if key == SignatureAlgorithm::RSA { "_RSA_" } else { "_ECDSA_" };
+    suite.tls13().is_some() || iana(suite).contains(kind)
+}
+
 /// What clients are offered.
 pub struct Acceptor {
     config: Arc<ServerConfig>,
@@ -161,12 +179,8 @@ impl Acceptor {
         }
         let chain = certificates(cert)?;
         let end_point = certificate::end_point(&chain[0]).map(Arc::from);
-        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
-            TlsVersion::V12 => &[&TLS12, &TLS13],
-            TlsVersion::V13 => &[&TLS13],
-        };
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
+        let builder = ServerConfig::builder_with_provider(provider_with(&settings.ciphers))
+            .with_protocol_versions(versions(settings.min_version))
             .map_err(|e| file_error(cert, e))?;
         let builder = match &settings.ca {
             Some(ca) => {
@@ -179,7 +193,15 @@ impl Acceptor {
             }
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key(key_file)?).map_err(|e| file_error(cert, fault(&e).0))?;
+        let key = key(key_file)?;
+        let signing = provider().key_provider.load_private_key(key.clone_key());
+        let algorithm = signing.map_err(|e| file_error(key_file, fault(&e).0))?.algorithm();
+        let mut config = builder.with_single_cert(chain, key).map_err(|e| file_error(cert, fault(&e).0))?;
+        if !config.crypto_provider().cipher_suites.iter().any(|suite| fits(suite, algorithm)) {
+            return Err(file_error(key_file, "the key is of a kind that no cipher of client_tls_ciphers is for"));
+        }
+        // Who wrote a list meant its order; else the client's counts, which knows whether its processor has AES.
+        config.ignore_client_order = !settings.ciphers.all();
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -269,8 +291,8 @@ fn client_config(settings: &ServerTls) -> Result<Option<ClientConfig>, FileError
     let ca = if settings.system() { Some(system_file()) } else { settings.ca.clone() };
     let trusted = ca.as_deref().map(roots).transpose()?;
     let check = ServerCheck::new(trusted, settings.mode == TlsMode::VerifyFull);
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS12, &TLS13])
+    let builder = ClientConfig::builder_with_provider(provider_with(&settings.ciphers))
+        .with_protocol_versions(versions(settings.min_version))
         .map_err(|e| file_error(Path::new("TLS"), e))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(check));

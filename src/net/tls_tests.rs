@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Str
 
 use super::tls_verify::{ServerCheck, provider};
 use super::{Acceptor, Connector, Socket};
-use crate::config::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
+use crate::config::{ChannelBinding, Ciphers, ClientTls, ServerTls, TlsMode, TlsVersion};
 
 type Stream = StreamOwned<ServerConnection, UnixStream>;
 
@@ -31,8 +31,14 @@ fn files() -> (PathBuf, PathBuf) {
 
 fn acceptor(min_version: TlsVersion) -> Acceptor {
     let (cert, key) = files();
-    let settings =
-        ClientTls { mode: TlsMode::Prefer, cert: Some(cert.clone()), key: Some(key.clone()), ca: None, min_version };
+    let settings = ClientTls {
+        mode: TlsMode::Prefer,
+        cert: Some(cert.clone()),
+        key: Some(key.clone()),
+        ca: None,
+        min_version,
+        ciphers: Ciphers::default(),
+    };
     let acceptor = Acceptor::load(&settings).unwrap().unwrap();
     std::fs::remove_file(cert).unwrap();
     std::fs::remove_file(key).unwrap();
@@ -45,6 +51,8 @@ fn connector() -> Arc<Connector> {
         ca: None,
         cert: None,
         key: None,
+        min_version: TlsVersion::V12,
+        ciphers: Ciphers::default(),
         direct: false,
         channel_binding: ChannelBinding::Prefer,
     };
@@ -406,4 +414,11 @@ fn noise_fails_and_never_panics() {
             assert!(socket.try_send(b"x").is_err(), "nothing goes out in the clear");
         }
     });
+}
+
+#[test]
+fn the_names_of_ciphers_are_those_that_ring_has() {
+    let ours: Vec<_> = Ciphers::default().names().collect();
+    let theirs: Vec<_> = provider().cipher_suites.iter().map(super::tls_verify::iana).collect();
+    assert_eq!(ours, theirs);
 }

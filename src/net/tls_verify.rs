@@ -7,14 +7,31 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedCipherSuite};
 
 use super::certificate;
+use crate::config::Ciphers;
 
 /// The one implementation of cryptography.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     Arc::clone(&PROVIDER)
+}
+
+/// The same with these suites alone, in this order.
+pub(super) fn provider_with(ciphers: &Ciphers) -> Arc<CryptoProvider> {
+    let all = provider();
+    if ciphers.all() {
+        return all;
+    }
+    let named = |name: &str| all.cipher_suites.iter().find(|s| iana(s) == name).copied();
+    let cipher_suites = ciphers.names().filter_map(named).collect();
+    Arc::new(CryptoProvider { cipher_suites, ..(*all).clone() })
+}
+
+/// The name at IANA: rustls writes the version into those of TLS 1.3.
+pub(super) fn iana(suite: &SupportedCipherSuite) -> String {
+    suite.suite().as_str().unwrap_or_default().replacen("TLS13_", "TLS_", 1)
 }
 
 /// Checks what the mode asks for; that the server has the certificate's key is always checked.

@@ -23,11 +23,12 @@ pub(super) fn fault(error: &Error) -> (String, &'static str) {
             | PeerIncompatible::SupportedVersionsExtensionRequired,
         ) => (
             "both sides have no TLS version in common",
-            "TLS 1.2 or 1.3 is needed: see client_tls_min_version here, ssl_min_protocol_version at PostgreSQL, and the age of the driver",
+            "TLS 1.2 or 1.3 is needed: see client_tls_min_version and server_tls_min_version here, ssl_min_protocol_version at PostgreSQL, and the age of the driver",
         ),
-        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon) => {
-            ("both sides have no cipher in common", "allow an ECDHE cipher with AES-GCM or ChaCha20 at the other side")
-        }
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon) => (
+            "both sides have no cipher in common",
+            "allow an ECDHE cipher with AES-GCM or ChaCha20 at the other side; client_tls_ciphers and server_tls_ciphers may leave some out here",
+        ),
         Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => (
             "both sides have no signature algorithm in common",
             "use a certificate with an ECDSA P-256 or an RSA key of 2048 bits or more",
@@ -91,14 +92,15 @@ fn refused(alert: AlertDescription) -> (String, &'static str) {
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
             ("the peer does not accept our certificate", "check its names and its CA at the peer")
         }
-        AlertDescription::ProtocolVersion => {
-            ("the peer speaks no TLS version that we do", "TLS 1.2 or 1.3 is needed at the peer")
-        }
+        AlertDescription::ProtocolVersion => (
+            "the peer speaks no TLS version that we do",
+            "TLS 1.2 or 1.3 is needed at the peer; see server_tls_min_version here",
+        ),
         AlertDescription::NoApplicationProtocol => {
             ("the peer does not speak PostgreSQL's protocol by ALPN", "direct TLS needs PostgreSQL 17 or later")
         }
         AlertDescription::HandshakeFailure => {
-            ("the peer found no cipher in common", "allow AES-GCM or ChaCha20 at the peer")
+            ("the peer found no cipher in common", "allow AES-GCM or ChaCha20 at the peer; see server_tls_ciphers here")
         }
         other => return (format!("the peer broke the TLS handshake off ({other:?})"), "look into the peer's log"),
     };

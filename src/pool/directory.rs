@@ -14,8 +14,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::auth::{AuthContext, Secret};
 use crate::config::{AuthQuery, Config};
-use crate::net::TlsFiles;
 use crate::net::clock::now_us;
+use crate::net::{Aside, TlsFiles};
 use crate::server::{Asker, ConnectError, LookupError, Params, Target, lookup};
 
 /// Answers kept for one place.
@@ -52,6 +52,7 @@ pub struct Directory {
     users: Arc<ArcSwap<BTreeMap<String, Secret>>>,
     tls: Arc<TlsFiles>,
     auth: Arc<AuthContext>,
+    aside: Arc<Aside>,
     sources: Mutex<HashMap<Key, Arc<Source>>>,
     connecting: Arc<Semaphore>,
     /// Questions by place in [`QUERY_RESULTS`].
@@ -114,12 +115,13 @@ impl Directory {
         users: Arc<ArcSwap<BTreeMap<String, Secret>>>,
         tls: Arc<TlsFiles>,
         auth: Arc<AuthContext>,
+        aside: Arc<Aside>,
     ) -> Directory {
         if config.asks() {
             auth.expect_looked_up();
         }
         let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
-        Directory { config, users, tls, auth, sources: Mutex::default(), connecting, asked: Arc::default() }
+        Directory { config, users, tls, auth, aside, sources: Mutex::default(), connecting, asked: Arc::default() }
     }
 
     /// Secrets were read again, perhaps those of who asks: everything is asked anew, with the new ones.
@@ -171,6 +173,7 @@ impl Directory {
                 learnt: None,
                 printed: None,
                 tls: self.tls.connector(&at.pool.tls),
+                aside: Arc::clone(&self.aside),
                 timeout: at.pool.server_connect_timeout,
             },
             query: query.query.clone(),
@@ -415,7 +418,7 @@ mod tests {
         let toml = "auth_user = \"asking\"\n[databases.app]\nhost = \"h\"\n[databases.\"*\"]\nhost = \"h\"\n";
         let config = Arc::new(Config::from_toml(toml, std::path::Path::new("x.toml")).unwrap());
         let (tls, auth) = (TlsFiles::load(&config).unwrap(), AuthContext::new().unwrap());
-        let directory = Directory::new(config, Arc::default(), Arc::new(tls), Arc::new(auth));
+        let directory = Directory::new(config, Arc::default(), Arc::new(tls), Arc::new(auth), Arc::default());
         let source = |name: &str| directory.source(Some(name));
         for n in 0..MAX_SOURCES {
             let busy = source(&format!("nowhere{n}")).unwrap().unwrap();

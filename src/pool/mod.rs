@@ -33,8 +33,8 @@ pub use stats::{Histogram, Stats};
 
 use crate::auth::{AuthContext, Secret};
 use crate::config::{PoolMode, PoolSettings};
-use crate::net::TlsFiles;
 use crate::net::clock::now_us;
+use crate::net::{Aside, TlsFiles};
 use crate::server::{ConnectError, ParamSet, Params, Proof, Schema, Server, ServerInfo, StatementCache, Target};
 
 /// What pools share.
@@ -43,6 +43,8 @@ pub struct Shared {
     pub tls: Arc<TlsFiles>,
     /// Keys of the process and derived secrets.
     pub auth: Arc<AuthContext>,
+    /// Where logins at servers derive keys: not where clients' do, so that neither waits for a crowd of the other.
+    pub aside: Arc<Aside>,
     /// Users that are known, and their secrets: a reload brings others.
     pub users: Arc<ArcSwap<BTreeMap<String, Secret>>>,
     /// Users that are looked up in databases.

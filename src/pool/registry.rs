@@ -92,6 +92,7 @@ impl Pools {
             learnt: own.then(Arc::default),
             printed: self.printed(rule, database, server_user),
             tls: self.shared.tls.connector(&rule.pool.tls),
+            aside: Arc::clone(&self.shared.aside),
             timeout: rule.pool.server_connect_timeout,
         }
     }

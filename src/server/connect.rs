@@ -11,7 +11,7 @@ use super::encrypt::{self, Begun, Progress, Way};
 use super::{InMessage, Learnt, ParamSet, Printed, Replay, Server, ServerInfo, ServerKey, ServerStatements};
 use crate::auth::{AuthContext, AuthError, ClientKey, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::dial::{Reached, dial};
-use crate::net::{Connector, Socket};
+use crate::net::{Aside, Connector, Socket};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
 use crate::wire::tag::{backend, frontend};
 use crate::wire::{Frame, Tracker, control, frame};
@@ -44,6 +44,8 @@ pub struct Target {
     pub printed: Option<Arc<Printed>>,
     /// How it is asked for TLS.
     pub tls: Arc<Connector>,
+    /// Where keys are derived for logins at servers: how many iterations there are, servers say.
+    pub aside: Arc<Aside>,
     /// Time allowed for all of it.
     pub timeout: Duration,
 }
@@ -270,12 +272,11 @@ async fn authenticate(
             .map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
         let reply = if auth.is_expensive(code, data) {
             let data = data.to_vec();
-            let (back, reply) = tokio::task::spawn_blocking(move || {
+            let derived = target.aside.run(move || {
                 let reply = auth.on_request(code, &data);
                 (auth, reply)
-            })
-            .await
-            .map_err(|_| ConnectError::Protocol("authentication was interrupted"))?;
+            });
+            let (back, reply) = derived.await.ok_or(ConnectError::Protocol("authentication was interrupted"))?;
             auth = back;
             reply?
         } else {

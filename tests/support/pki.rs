@@ -180,6 +180,20 @@ pub fn client_config(ca: Option<&Path>, own: Option<&Pair>, alpn: &[&[u8]]) -> A
     Arc::new(config)
 }
 
+/// One that trusts anybody and offers these cipher suites alone, by rustls' names.
+pub fn client_with_ciphers(names: &[&str]) -> Arc<ClientConfig> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain(|suite| names.contains(&suite.suite().as_str().unwrap_or_default()));
+    assert_eq!(provider.cipher_suites.len(), names.len(), "{names:?}");
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 #[derive(Debug)]
 struct Anybody;
 
