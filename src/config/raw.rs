@@ -91,6 +91,10 @@ section! {
         id_tags: Vec<String>,
         history_interval: Duration,
         history_file: PathBuf,
+        catalog: bool,
+        catalog_interval: Duration,
+        explain: bool,
+        explain_per_minute: Number<1, 600>,
     }
 }
 
@@ -136,6 +140,7 @@ macro_rules! pool_settings {
                 auth_user: String,
                 auth_query: String,
                 auth_dbname: String,
+                insight_user: String,
                 $($field: $type,)*
             }
         }

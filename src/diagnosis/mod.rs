@@ -4,14 +4,18 @@
 //! |---|---|
 //! | [`window`] | growth of all counters within the last half to whole hour |
 //! | [`statements`] | causes seen in one statement: slow, without an index, too much read, idle after it |
+//! | `indexes` | indexes that are missing by a plan |
+//! | [`inspection`] | the catalogue and plans, asked of databases where that is configured |
 //! | [`requests`] | causes seen in a route: loops, too many queries, savepoints |
 //! | [`connections`] | logins, pool sizes, what replicas could take |
 //! | `words` | the mends, in Django's words |
 //!
-//! Invariants: made when asked for, from copies of counters; nothing here is on the way of a query. No literal is in any
+//! Invariants: made when asked for, from copies of counters (and of what [`inspection`] learnt); nothing here is on the way of a query. No literal is in any
 //! of it: texts are the literal-free ones of insight, numbers are counts and times.
 
 pub mod connections;
+mod indexes;
+pub mod inspection;
 pub mod requests;
 pub mod statements;
 pub mod window;

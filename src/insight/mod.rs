@@ -17,6 +17,7 @@
 mod advice;
 mod describe;
 mod event;
+mod exact;
 mod facts;
 mod findings;
 mod history;
@@ -53,6 +54,7 @@ use crate::config::InsightConfig;
 use crate::sql::{LexSettings, RawSql};
 
 pub use advice::Relation;
+pub(crate) use advice::bare;
 pub(crate) use describe::Described;
 pub use event::{BurstEvent, Evidence};
 pub(crate) use facts::{Facts, StatementFacts};
@@ -108,6 +110,7 @@ pub struct Insight {
     publisher: Mutex<publish::Publisher>,
     pub(crate) history: Mutex<history::History>,
     sink: RwLock<Option<BurstSink>>,
+    catalogs: exact::Catalogs,
 }
 
 /// Locks without poisoning: a panic in one session must not silence insight for the others.
@@ -128,6 +131,7 @@ impl Insight {
             publisher: Mutex::new(publish::Publisher::new(config)),
             history: Mutex::default(),
             sink: RwLock::new(None),
+            catalogs: exact::Catalogs::default(),
         })
     }
 
