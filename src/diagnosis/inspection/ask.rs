@@ -49,20 +49,17 @@ pub(super) async fn explain(
     order: Option<&str>,
 ) -> Result<Explained, InspectError> {
     server.begin().await?;
-    let mut hypopg = None;
-    let explained = judge(server, catalog, text, order, &mut hypopg).await;
+    let mut undo = Undo::default();
+    let explained = judge(server, catalog, text, order, &mut undo).await;
     server.end().await?;
-    if let Some(schema) = hypopg {
-        // Hypothetical indexes belong to the session, not to the transaction.
+    if let Some(schema) = undo.hypopg {
         server.run(&format!("SELECT {schema}.hypopg_reset()")).await?;
+    }
+    if undo.prepared {
+        server.run("DEALLOCATE pgsluice_plan").await?;
     }
     match explained {
         Err(InspectError::Refused(fields)) => {
-            // Prepared statements likewise. Not there: refused again, and no matter.
-            match server.run("DEALLOCATE pgsluice_plan").await {
-                Err(InspectError::Connect(e)) => return Err(e.into()),
-                Ok(_) | Err(InspectError::Refused(_)) => {}
-            }
             tracing::debug!(target: "pgsluice::insight", sqlstate = %fields.code, "no plan for a statement");
             Ok(Explained::new(None, catalog))
         }
@@ -70,12 +67,21 @@ pub(super) async fn explain(
     }
 }
 
+/// What belongs to the session and not to the transaction.
+#[derive(Default)]
+struct Undo {
+    /// Where HypoPG is, when there is a hypothetical index.
+    hypopg: Option<String>,
+    /// There is a prepared statement.
+    prepared: bool,
+}
+
 async fn judge(
     server: &mut Inspector,
     catalog: &Catalog,
     text: &Text,
     order: Option<&str>,
-    hypopg: &mut Option<String>,
+    undo: &mut Undo,
 ) -> Result<Explained, InspectError> {
     let none = || Explained::new(None, catalog);
     if server.version < LEAST_VERSION {
@@ -85,7 +91,7 @@ async fn judge(
     if first(&server.ask(CALLS, &[&array(&text.calls)]).await?) != Some("0") {
         return Ok(none());
     }
-    let Some(plan) = plan(server, text).await? else { return Ok(none()) };
+    let Some(plan) = plan(server, text, undo).await? else { return Ok(none()) };
     let mut lack = None;
     let mut scans: Vec<usize> = (0..plan.scans.len()).collect();
     scans.sort_by(|a, b| plan.scans[*b].share.total_cmp(&plan.scans[*a].share));
@@ -100,7 +106,7 @@ async fn judge(
         // Rows come sorted from an index only when nothing else is joined to them.
         let order = order.filter(|_| plan.scans.len() + plan.indexes.len() == 1);
         let Some(index) = candidate(catalog, scan, &distinct, order) else { continue };
-        let hypothetical = hypothetical(server, text, &index, hypopg).await?;
+        let hypothetical = hypothetical(server, text, &index, undo).await?;
         lack = Some(Lack { scan: at, index, hypothetical });
         break;
     }
@@ -108,10 +114,11 @@ async fn judge(
 }
 
 /// The generic plan. `None`: its JSON is not as expected.
-async fn plan(server: &mut Inspector, text: &Text) -> Result<Option<Plan>, InspectError> {
+async fn plan(server: &mut Inspector, text: &Text, undo: &mut Undo) -> Result<Option<Plan>, InspectError> {
     const OPTIONS: &str = "FORMAT JSON, VERBOSE";
     // Apart from any other statement: the server takes one only, and only one that can be planned.
     server.ask(&format!("PREPARE pgsluice_plan AS {}", text.sql), &[]).await?;
+    undo.prepared = true;
     let shown = if server.version >= GENERIC_PLAN {
         server.run(&format!("EXPLAIN ({OPTIONS}, GENERIC_PLAN) {}", text.sql)).await?
     } else {
@@ -124,23 +131,32 @@ async fn plan(server: &mut Inspector, text: &Text) -> Result<Option<Plan>, Inspe
         server.run(&format!("EXPLAIN ({OPTIONS}) EXECUTE pgsluice_plan{list}")).await?
     };
     server.run("DEALLOCATE pgsluice_plan").await?;
+    undo.prepared = false;
     Ok(first(&shown).and_then(Plan::read))
 }
 
-/// With HypoPG: the cost with this index, and whether it is used. `schema` is set when there is something to undo.
+/// With HypoPG: the cost with this index, and whether it is used.
 async fn hypothetical(
     server: &mut Inspector,
     text: &Text,
     index: &Candidate,
-    schema: &mut Option<String>,
+    undo: &mut Undo,
 ) -> Result<Option<(f64, bool)>, InspectError> {
     let installed = server.run(HYPOPG).await?;
     let Some(place) = first(&installed) else { return Ok(None) };
     let create = format!("SELECT indexname FROM {place}.hypopg_create_index($1::pg_catalog.text)");
-    *schema = Some(place.to_owned());
-    let created = server.ask(&create, &[&index.sql()]).await?;
+    server.run("SAVEPOINT hypothetical").await?;
+    let created = match server.ask(&create, &[&index.sql()]).await {
+        Err(InspectError::Refused(_)) => {
+            // Not for this user: the plan stands without it.
+            server.run("ROLLBACK TO SAVEPOINT hypothetical").await?;
+            return Ok(None);
+        }
+        created => created?,
+    };
+    undo.hypopg = Some(place.to_owned());
     let Some(name) = first(&created) else { return Ok(None) };
-    let with = plan(server, text).await?;
+    let with = plan(server, text, undo).await?;
     Ok(with.map(|with| (with.cost, with.indexes.iter().any(|used| **used == *name))))
 }
 
