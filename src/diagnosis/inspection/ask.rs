@@ -117,10 +117,10 @@ async fn judge(
 async fn plan(server: &mut Inspector, text: &Text, undo: &mut Undo) -> Result<Option<Plan>, InspectError> {
     const OPTIONS: &str = "FORMAT JSON, VERBOSE";
     // Apart from any other statement: the server takes one only, and only one that can be planned.
-    server.ask(&format!("PREPARE pgsluice_plan AS {}", text.sql), &[]).await?;
+    server.ask(&format!("PREPARE pgsluice_plan AS {}", text.display), &[]).await?;
     undo.prepared = true;
     let shown = if server.version >= GENERIC_PLAN {
-        server.run(&format!("EXPLAIN ({OPTIONS}, GENERIC_PLAN) {}", text.sql)).await?
+        server.run(&format!("EXPLAIN ({OPTIONS}, GENERIC_PLAN) {}", text.display)).await?
     } else {
         let count = "SELECT pg_catalog.cardinality(parameter_types) FROM pg_catalog.pg_prepared_statements \
              WHERE name OPERATOR(pg_catalog.=) 'pgsluice_plan'";
