@@ -329,3 +329,28 @@ fn a_user_of_its_own_needs_no_right_but_to_read() {
         }
     }
 }
+
+#[test]
+fn a_database_in_use_can_be_dropped() {
+    let cluster = Cluster::start(&[]);
+    cluster.psql("ALTER ROLE app CREATEDB");
+    let toml = format!(
+        "[databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}\n[users.app]\npassword = \"secret\"\n\
+         [insight]\nexplain = true\ncatalog_interval = \"1s\"\nexplain_per_minute = 1\n",
+        cluster.port()
+    );
+    let pooler = Setup::toml(&toml).start();
+    let mut client = pooler.client("app");
+    for name in ["drop_a", "drop_b"] {
+        client.simple(&format!("CREATE DATABASE {name}")).unwrap();
+        let mut other = pooler.try_client("app", cluster::PASSWORD, name).unwrap();
+        fill(&mut other, "dr_t", 20_000);
+        // More to ask than may be asked.
+        for column in ["email", "city", "active"] {
+            times(&mut other, 25, |_| slow("dr_t", format!(r#""dr_t"."{column}"::text = '7@example.org'"#)));
+        }
+        pooler.wait_for_log(&format!("the catalogue was read database={name}"));
+        other.terminate();
+        client.simple(&format!("DROP DATABASE {name}")).unwrap();
+    }
+}

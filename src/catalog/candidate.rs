@@ -5,8 +5,8 @@ use super::{Catalog, Table};
 
 /// Rows from which a table is big: below it reading all of it is as quick.
 pub const BIG_TABLE: u64 = 10_000;
-/// Part of the rows that a condition may leave: more are quicker read from end to end.
-const SELECTIVE: f64 = 0.05;
+/// Part of the rows that a condition may leave: more are in nearly every page, and as quickly read from end to end.
+const SELECTIVE: f64 = 0.02;
 /// Rows at which further columns make no difference (PgHero).
 const FEW_ROWS: f64 = 50.0;
 /// Columns of an index at most.

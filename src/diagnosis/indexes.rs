@@ -22,7 +22,7 @@ pub(super) fn wishes(window: &Window<'_>) -> Vec<Wish> {
         .map(|one| (window.statement(one.key), one))
         .filter(|(grown, _)| is_worth_it(grown))
         .collect();
-    costly.sort_by(|a, b| b.0.time_us.cmp(&a.0.time_us));
+    costly.sort_by_key(|(grown, _)| std::cmp::Reverse(grown.time_us));
     costly.into_iter().filter_map(|(_, one)| wish(one)).take(MAX_WISHES).collect()
 }
 

@@ -6,7 +6,7 @@
 //! | [`task`] | the one task: which database is due, back-off, the budget |
 //! | `ask` | a snapshot; a plan, and whether a hypothetical index mends it |
 //!
-//! Invariants: a connection of its own for each database, open only while there is something to ask; read only, with time
+//! Invariants: a connection of its own for each database, open only while it is asked; read only, with time
 //! limits, rolled back; texts without literals, never executed; nothing waits for any of it. What fails is told once.
 
 mod ask;
@@ -101,12 +101,15 @@ fn indexes(plan: &Plan, catalog: &Catalog) -> u64 {
     plan.scans.iter().map(of).fold(0, |sum, hash| sum.rotate_left(1) ^ hash)
 }
 
-/// What is known of plans, by database and fingerprint.
+/// By database and fingerprint.
+type Book = HashMap<(Arc<str>, u64), Arc<Explained>>;
+
+/// What is known of plans.
 #[derive(Default)]
-pub struct Plans(Mutex<HashMap<(Arc<str>, u64), Arc<Explained>>>);
+pub struct Plans(Mutex<Book>);
 
 impl Plans {
-    fn book(&self) -> MutexGuard<'_, HashMap<(Arc<str>, u64), Arc<Explained>>> {
+    fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

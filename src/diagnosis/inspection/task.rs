@@ -14,7 +14,10 @@ use crate::server::{InspectError, Inspector};
 /// How often it looks what is due.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often the costliest statements are looked for, which copies all counters.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(5);
+/// A connection is closed after this long even while there is more to ask: whoever is connected keeps a database from
+/// being dropped, for which PostgreSQL waits five seconds (CountOtherDBBackends, procarray.c).
+const STAY: Duration = Duration::from_secs(1);
 /// After a failure the database is left alone, twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
@@ -68,10 +71,14 @@ impl Budget {
         Self { per_minute, left: per_minute, counted: Instant::now() }
     }
 
-    fn take(&mut self) -> bool {
+    fn is_left(&mut self) -> bool {
         let gone = std::mem::replace(&mut self.counted, Instant::now()).elapsed();
         self.refill(gone);
-        let enough = self.left >= 1.0;
+        self.left >= 1.0
+    }
+
+    fn take(&mut self) -> bool {
+        let enough = self.is_left();
         self.left -= if enough { 1.0 } else { 0.0 };
         enough
     }
@@ -95,7 +102,7 @@ pub async fn run(watch: &Watch<'_>) {
         if watch.insight.enabled() {
             task.round().await;
         }
-        task.close_idle().await;
+        task.leave().await;
     }
 }
 
@@ -130,6 +137,10 @@ impl Task<'_> {
     }
 
     async fn explain(&mut self) {
+        let began = Instant::now();
+        if !self.budget.is_left() {
+            return;
+        }
         if self.queue.is_empty() && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
             self.queue = (self.watch.wishes)().into();
@@ -140,7 +151,7 @@ impl Task<'_> {
             if !self.watch.plans.is_due(&wish.database, wish.fingerprint, &catalog) {
                 continue;
             }
-            if !self.budget.take() {
+            if began.elapsed() >= STAY || !self.budget.take() {
                 self.queue.push_front(wish);
                 return;
             }
@@ -158,12 +169,10 @@ impl Task<'_> {
         }
     }
 
-    /// A connection is kept while there is something to ask.
-    async fn close_idle(&mut self) {
-        for (name, place) in &mut self.places {
-            if !self.queue.iter().any(|wish| wish.database == *name)
-                && let Some(server) = place.server.take()
-            {
+    /// Closes every connection.
+    async fn leave(&mut self) {
+        for place in self.places.values_mut() {
+            if let Some(server) = place.server.take() {
                 server.close().await;
             }
         }
