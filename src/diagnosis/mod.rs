@@ -51,7 +51,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("duplicate", "the same SELECT with the same values again"),
     ("write_loop", "writes one row at a time"),
     ("slow_query", "a statement that takes long"),
-    ("missing_index", "a slow look-up that returns few rows: probably without an index"),
+    ("missing_index", "a look-up without an index: by its plan, or probably, when it is slow and returns few rows"),
     ("unbounded_read", "very many rows without LIMIT"),
     ("over_fetch", "many wide columns for each row"),
     ("deep_offset", "pages that are slow because they are far behind"),
