@@ -102,7 +102,6 @@ pub async fn run(watch: &Watch<'_>) {
         if watch.insight.enabled() {
             task.round().await;
         }
-        task.leave().await;
     }
 }
 
@@ -129,6 +128,7 @@ impl Task<'_> {
             if place.is_due(used, self.watch.config.catalog_interval) {
                 place.used = used;
                 place.refresh(&name, self.watch).await;
+                place.leave().await;
             }
         }
         if self.watch.config.explain {
@@ -146,15 +146,17 @@ impl Task<'_> {
             self.queue = (self.watch.wishes)().into();
         }
         while let Some(wish) = self.queue.pop_front() {
-            let Some(place) = self.places.get_mut(&wish.database).filter(|place| !place.is_paused()) else { continue };
+            let Some(place) = self.places.get(&wish.database).filter(|place| !place.is_paused()) else { continue };
             let Some(catalog) = place.catalog.clone() else { continue };
             if !self.watch.plans.is_due(&wish.database, wish.fingerprint, &catalog) {
                 continue;
             }
             if began.elapsed() >= STAY || !self.budget.take() {
                 self.queue.push_front(wish);
-                return;
+                break;
             }
+            self.leave_all_but(Some(&wish.database)).await;
+            let Some(place) = self.places.get_mut(&wish.database) else { continue };
             let asked = match place.server(&wish.database, self.watch).await {
                 Ok(server) => ask::explain(server, &catalog, &wish.text, wish.order.as_deref()).await,
                 Err(e) => Err(e),
@@ -167,19 +169,25 @@ impl Task<'_> {
                 Err(e) => place.fails(&wish.database, &e),
             }
         }
+        self.leave_all_but(None).await;
     }
 
-    /// Closes every connection.
-    async fn leave(&mut self) {
-        for place in self.places.values_mut() {
-            if let Some(server) = place.server.take() {
-                server.close().await;
-            }
+    /// One connection at a time.
+    async fn leave_all_but(&mut self, name: Option<&Arc<str>>) {
+        for (_, place) in self.places.iter_mut().filter(|(other, _)| Some(*other) != name) {
+            place.leave().await;
         }
     }
 }
 
 impl Place {
+    /// Closes the connection.
+    async fn leave(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.close().await;
+        }
+    }
+
     fn is_paused(&self) -> bool {
         self.paused.is_some_and(|until| Instant::now() < until)
     }
