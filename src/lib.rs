@@ -11,11 +11,12 @@
 //! | 3 | [`pool`], [`cancel`], [`diagnosis`] | checkout, waiting, keeper; cancel keys; one list of causes |
 //! | 2 | [`server`] | one PostgreSQL connection |
 //! | 1 | [`net`], [`auth`], [`insight`], [`config`] | sockets and buffers; secrets; detectors; typed configuration |
-//! | 0 | [`wire`], [`sql`] | pure: frames and messages; lexer and fingerprints |
+//! | 0 | [`wire`], [`sql`], [`catalog`] | pure: frames and messages; lexer and fingerprints; what a database says of itself |
 pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod cancel;
+pub mod catalog;
 pub mod cli;
 pub mod client;
 pub mod config;

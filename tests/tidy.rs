@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("wire", 0),
     ("sql", 0),
+    ("catalog", 0),
     ("net", 1),
     ("auth", 1),
     ("insight", 1),

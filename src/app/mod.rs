@@ -1,6 +1,7 @@
 //! Wires everything: listeners, workers, the HTTP thread, signals, drain.
 
 mod history;
+mod inspector;
 mod keeper;
 mod signals;
 mod worker;
@@ -17,6 +18,7 @@ use crate::cancel::Cancels;
 use crate::client::{Backoff, Clients, Process, Strangers};
 use crate::config::Config;
 use crate::diagnosis::Diagnosis;
+use crate::diagnosis::inspection::Plans;
 use crate::insight::Insight;
 use crate::net::{Aside, TlsFiles};
 use crate::pool::{Directory, Pools, Shared};
@@ -78,6 +80,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),
         insight: Insight::new(&config.insight),
         diagnosis: Diagnosis::default(),
+        plans: Plans::default(),
         draining: AtomicBool::new(false),
         listening: Mutex::default(),
         started_unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),

@@ -29,7 +29,7 @@ struct Accepted {
     local: ListenAddr,
 }
 
-fn runtime() -> io::Result<LocalRuntime> {
+pub(super) fn runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
@@ -59,6 +59,9 @@ pub(super) fn run_all(process: &Arc<Process>) -> ExitCode {
         return failed(&format!("cannot listen for HTTP at {addr}: {e}"));
     }
     if let Err(e) = super::keeper::start(process) {
+        return failed(&format!("cannot start a thread: {e}"));
+    }
+    if let Err(e) = super::inspector::start(process) {
         return failed(&format!("cannot start a thread: {e}"));
     }
     match runtime() {

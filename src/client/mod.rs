@@ -77,6 +77,7 @@ use arc_swap::ArcSwap;
 use crate::auth::AuthContext;
 use crate::cancel::Cancels;
 use crate::config::{Config, HbaConfig, ListenAddr};
+use crate::diagnosis::inspection::Plans;
 use crate::diagnosis::{Diagnosis, Sources};
 use crate::insight::{Insight, WorkerInsight};
 use crate::net::{Aside, BufPool, TlsFiles};
@@ -117,6 +118,8 @@ pub struct Process {
     pub insight: Arc<Insight>,
     /// Old readings of all counters, for the list of causes.
     pub diagnosis: Diagnosis,
+    /// What databases told of plans.
+    pub plans: Plans,
     /// SIGTERM was seen: not ready, sessions end between transactions.
     pub draining: AtomicBool,
     /// Addresses that are really listened at (ports the kernel chose filled in).
@@ -139,7 +142,7 @@ impl Process {
         let pools: Vec<Arc<Pool>> = self.pools.all();
         let time = self.clients.login_time.totals();
         let logins = (self.clients.logins[0].load(Relaxed), time.sum_us);
-        with(&Sources { insight: &self.insight, pools: &pools, logins })
+        with(&Sources { insight: &self.insight, pools: &pools, logins, plans: &self.plans })
     }
 }
 

@@ -139,6 +139,10 @@ fn assemble(raw: &Raw) -> Config {
             id_tags: filled(&insight.id_tags),
             history_interval: filled(&insight.history_interval),
             history_file: given(&insight.history_file),
+            catalog: filled(&insight.catalog),
+            catalog_interval: filled(&insight.catalog_interval),
+            explain: filled(&insight.explain),
+            explain_per_minute: filled(&insight.explain_per_minute).get(),
         },
         log: LogConfig { json: filled(&raw.log.format).0, level: filled(&raw.log.level) },
         secret_files: Vec::new(),
@@ -421,6 +425,7 @@ impl Builder<'_> {
                 password: password.filter(|secret| !secret.is_empty()),
                 password_command: command,
                 auth_query: super::query::of_database(&whole, &raw.general),
+                insight_user: text(&whole.insight_user),
                 pool,
             };
             config.databases.insert(name.clone(), database);

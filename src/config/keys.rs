@@ -281,6 +281,18 @@ pub const KEYS: &[Key] = &[
         "A file that the history survives a restart in: numbers, ids and names of databases, no statement text. Bounded (some \
          MB), readable by its owner only. The interval that is open at the end is lost; when the file cannot be written \
          the history goes on in memory. Empty: none."),
+    key(Insight, "catalog", "false", false, |c| c.insight.catalog.to_string(),
+        "Reads, on a connection of pgsluice's own, what tables, columns, foreign keys and indexes each database in use has: then \
+         advice that would be probable is exact. Read only; see \"What pgsluice itself asks a database\" in docs/security.md. \
+         Logs in as `insight_user` of the database's section, else as the busiest pool does."),
+    key(Insight, "catalog_interval", "10min", false, |c| format_duration(c.insight.catalog_interval),
+        "It is read again after this long, a second at least, while the database is in use."),
+    key(Insight, "explain", "false", false, |c| c.insight.explain.to_string(),
+        "Has PostgreSQL (12 or later) show the plans of the costliest SELECTs, on the same connection: generic plans of the \
+         literal-free texts, never executed. Proves or refutes missing indexes, with HypoPG where that is installed. Reads the \
+         catalogue as well."),
+    key(Insight, "explain_per_minute", "6", false, |c| c.insight.explain_per_minute.to_string(),
+        "Plans asked for at most, over all databases; each statement's once a day, or when indexes of its tables have changed."),
 
     key(Log, "format", "text", false, |c| if c.log.json { "json" } else { "text" }.into(),
         "`text` for people, `json` for log collectors. Both go to standard error."),
@@ -312,6 +324,11 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
     ("auth_user", "As `auth_user` above all sections, for clients of this database; empty: nobody is asked."),
     ("auth_query", "As `auth_query` above all sections."),
     ("auth_dbname", "As `auth_dbname` above all sections."),
+    (
+        "insight_user",
+        "Who looks at the catalogue and at plans (`catalog`, `explain` in `[insight]`), with the password that `[users]` or \
+         `auth_file` know. Default: whoever the busiest pool of the database logs in as.",
+    ),
 ];
 
 /// Settings of `[users.NAME]`.

@@ -288,6 +288,8 @@ pub struct Database {
     pub password_command: Option<PasswordCommand>,
     /// Whom to ask for users that the configuration does not know; `None`: nobody.
     pub auth_query: Option<AuthQuery>,
+    /// Who looks at the catalogue and at plans; `None`: whoever the busiest pool logs in as.
+    pub insight_user: Option<String>,
     /// Settings that differ from `[pool]`.
     pub pool: PoolSettings,
 }
@@ -378,6 +380,14 @@ pub struct InsightConfig {
     pub history_interval: Duration,
     /// The file that the history survives a restart in.
     pub history_file: Option<PathBuf>,
+    /// Tables, keys and indexes are read from databases.
+    pub catalog: bool,
+    /// And read again after this long.
+    pub catalog_interval: Duration,
+    /// Plans of the costliest SELECTs are asked for, and the catalogue is read.
+    pub explain: bool,
+    /// Plans asked for at most.
+    pub explain_per_minute: u32,
 }
 
 /// As of a configuration that says nothing.

@@ -93,6 +93,10 @@ section! {
         id_tags: Vec<String>,
         history_interval: Duration,
         history_file: PathBuf,
+        catalog: bool,
+        catalog_interval: Duration,
+        explain: bool,
+        explain_per_minute: Number<1, 600>,
     }
 }
 
@@ -138,6 +142,7 @@ macro_rules! pool_settings {
                 auth_user: String,
                 auth_query: String,
                 auth_dbname: String,
+                insight_user: String,
                 $($field: $type,)*
             }
         }

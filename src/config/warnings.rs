@@ -60,6 +60,17 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             DEFAULT_ITERATIONS / iterations
         ));
     }
+    let insight = &config.insight;
+    let looked = config.databases.iter().filter(|_| insight.catalog || insight.explain);
+    for (name, database) in looked {
+        let Some(user) = &database.insight_user else { continue };
+        if database.user.as_ref() != Some(user) && !config.auth.users.contains_key(user) {
+            warnings.push(format!(
+                "no password is known of insight_user \"{user}\" of the database \"{name}\": add [users.{user}], unless \
+                 PostgreSQL asks her for none"
+            ));
+        }
+    }
     config.auth.hba.warnings(config.auth.method, exposed, config.client_tls.offered(), warnings);
     if exposed && config.auth.method == AuthMethod::Plain && config.client_tls.mode < TlsMode::Require {
         warnings.push(

@@ -4,14 +4,18 @@
 //! |---|---|
 //! | [`window`] | growth of all counters within the last half to whole hour |
 //! | [`statements`] | causes seen in one statement: slow, without an index, too much read, idle after it |
+//! | `indexes` | indexes that are missing by a plan |
+//! | [`inspection`] | the catalogue and plans, asked of databases where that is configured |
 //! | [`requests`] | causes seen in a route: loops, too many queries, savepoints |
 //! | [`connections`] | logins, pool sizes, what replicas could take |
 //! | `words` | the mends, in Django's words |
 //!
-//! Invariants: made when asked for, from copies of counters; nothing here is on the way of a query. No literal is in any
+//! Invariants: made when asked for, from copies of counters (and of what [`inspection`] learnt); nothing here is on the way of a query. No literal is in any
 //! of it: texts are the literal-free ones of insight, numbers are counts and times.
 
 pub mod connections;
+mod indexes;
+pub mod inspection;
 pub mod requests;
 pub mod statements;
 pub mod window;
@@ -47,7 +51,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("duplicate", "the same SELECT with the same values again"),
     ("write_loop", "writes one row at a time"),
     ("slow_query", "a statement that takes long"),
-    ("missing_index", "a slow look-up that returns few rows: probably without an index"),
+    ("missing_index", "a look-up without an index: by its plan, or probably, when it is slow and returns few rows"),
     ("unbounded_read", "very many rows without LIMIT"),
     ("over_fetch", "many wide columns for each row"),
     ("deep_offset", "pages that are slow because they are far behind"),

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 
 use super::window::{StatementSums, Window};
-use super::{Basis, Cause, words};
+use super::{Basis, Cause, indexes, words};
 use crate::insight::{Confidence, Described, StatementFacts};
 use crate::sql::{Column, Fingerprint, Limit, Operation, Shape};
 
 /// Executions in the window that a judgement needs (PgHero asks for 100 since its statistics began).
-const MIN_CALLS: u64 = 20;
+pub(super) const MIN_CALLS: u64 = 20;
 /// A mean from which a statement is slow (PgHero), microseconds; and what an indexed look-up takes.
 const SLOW_US: f64 = 20_000.0;
-const INDEXED_US: f64 = 2_000.0;
+pub(super) const INDEXED_US: f64 = 2_000.0;
 /// A mean that is slow however seldom, microseconds.
 const VERY_SLOW_US: f64 = 500_000.0;
 const MIN_VERY_SLOW: u64 = 3;
@@ -96,7 +96,7 @@ fn locks_rows(shape: &Shape) -> bool {
     matches!(shape.operation, Operation::Update | Operation::Delete) || shape.for_update
 }
 
-fn cause(kind: &'static str, one: &StatementFacts) -> Cause {
+pub(super) fn cause(kind: &'static str, one: &StatementFacts) -> Cause {
     Cause {
         fingerprint: Some(Fingerprint(one.key.1)),
         text: one.described.display.to_string(),
@@ -106,8 +106,8 @@ fn cause(kind: &'static str, one: &StatementFacts) -> Cause {
 }
 
 /// What one statement's executions of the window were like.
-struct Load {
-    mean_us: f64,
+pub(super) struct Load {
+    pub(super) mean_us: f64,
     p50_us: f64,
     p95_us: f64,
     rows: f64,
@@ -144,9 +144,11 @@ fn slowness(window: &Window<'_>, one: &StatementFacts, grown: &StatementSums) ->
     if let Some(cause) = waited(window, one, grown, &load) {
         return Some(cause);
     }
-    let mut found = read_too_much(one, grown, &load, |share| window.hourly(grown.time_us) * share);
+    let mut found = read_too_much(one, grown, &load, |share| window.hourly(grown.time_us) * share)
+        .or_else(|| indexes::proved(window, one, grown, &load));
     if found.is_none() && load.is_slow(grown.calls) {
-        found = Some(too_slow(one, &load, shape));
+        let refuted = indexes::known(window, one).and_then(|(explained, catalog)| explained.refutes(&catalog));
+        found = Some(too_slow(one, &load, shape, refuted.as_deref()));
         if let Some(cause) = &mut found {
             cause.recoverable = saved(INDEXED_US);
         }
@@ -190,8 +192,8 @@ fn waited(window: &Window<'_>, one: &StatementFacts, grown: &StatementSums, load
     })
 }
 
-/// A slow statement that reads no more than it should.
-fn too_slow(one: &StatementFacts, load: &Load, shape: &Shape) -> Cause {
+/// A slow statement that reads no more than it should. `refuted` says why its plan needs no index.
+fn too_slow(one: &StatementFacts, load: &Load, shape: &Shape, refuted: Option<&str>) -> Cause {
     let table = one.described.table();
     let ms = |us: f64| format!("{:.0} ms", us / 1e3);
     let (mean, p95) = (ms(load.mean_us), ms(load.p95_us));
@@ -211,7 +213,7 @@ fn too_slow(one: &StatementFacts, load: &Load, shape: &Shape) -> Cause {
             ..cause("slow_count", one)
         };
     }
-    if let Some(columns) = candidate(shape, load, table) {
+    if let Some(columns) = candidate(shape, load, table).filter(|_| refuted.is_none()) {
         return Cause {
             probable: true,
             evidence: format!(
@@ -225,8 +227,9 @@ fn too_slow(one: &StatementFacts, load: &Load, shape: &Shape) -> Cause {
             ..cause("missing_index", one)
         };
     }
+    let refuted = refuted.map(|why| format!("; {why}")).unwrap_or_default();
     Cause {
-        evidence: format!("{mean} on average, {p95} at the 95th percentile"),
+        evidence: format!("{mean} on average, {p95} at the 95th percentile{refuted}"),
         mend: words::SLOW.to_owned(),
         ..cause("slow_query", one)
     }

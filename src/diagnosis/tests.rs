@@ -13,6 +13,7 @@ struct Rig {
     session: SessionInsight,
     analyzer: Analyzer,
     diagnosis: Diagnosis,
+    plans: inspection::Plans,
     now: u64,
 }
 
@@ -24,6 +25,7 @@ impl Rig {
             session: SessionInsight::new(insight.database("shop")),
             analyzer: Analyzer::new([1, 2]),
             diagnosis: Diagnosis::default(),
+            plans: inspection::Plans::default(),
             now: 1_000_000,
             insight,
         }
@@ -46,7 +48,8 @@ impl Rig {
     }
 
     fn with<T>(&self, with: impl FnOnce(&Diagnosis, &Sources<'_>) -> T) -> T {
-        with(&self.diagnosis, &Sources { insight: &self.insight, pools: &[], logins: (0, 0) })
+        let plans = &self.plans;
+        with(&self.diagnosis, &Sources { insight: &self.insight, pools: &[], logins: (0, 0), plans })
     }
 
     fn kinds(&self) -> Vec<&'static str> {

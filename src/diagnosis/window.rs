@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Cause, connections, rank, requests, statements};
+use super::inspection::{Plans, Wish};
+use super::{Cause, connections, indexes, rank, requests, statements};
 use crate::insight::{Facts, Insight};
 use crate::pool::Pool;
 
@@ -22,6 +23,8 @@ pub struct Sources<'a> {
     pub pools: &'a [Arc<Pool>],
     /// Logins that succeeded, and their time in microseconds.
     pub logins: (u64, u64),
+    /// What is known of plans.
+    pub plans: &'a Plans,
 }
 
 /// Counters of one statement that are compared.
@@ -77,6 +80,8 @@ pub(crate) struct Moment {
 /// What is known now, and what was known then.
 pub(crate) struct Window<'a> {
     pub(crate) facts: &'a Facts,
+    pub(crate) insight: &'a Insight,
+    pub(crate) plans: &'a Plans,
     pub(crate) pools: &'a [Arc<Pool>],
     pub(crate) now: Moment,
     pub(crate) then: &'a Moment,
@@ -183,18 +188,29 @@ impl Diagnosis {
 
     /// All causes, ranked, and the length of the window they were seen in.
     pub fn causes(&self, sources: &Sources<'_>) -> (Duration, Vec<Cause>) {
+        self.with_window(sources, |window, length| {
+            let mut causes = requests::causes(window);
+            causes.extend(statements::causes(window));
+            causes.extend(connections::causes(window));
+            rank(&mut causes);
+            (length, causes)
+        })
+    }
+
+    /// The costliest reads, whose plans are worth asking for.
+    pub fn wishes(&self, sources: &Sources<'_>) -> Vec<Wish> {
+        self.with_window(sources, |window, _| indexes::wishes(window))
+    }
+
+    fn with_window<T>(&self, sources: &Sources<'_>, with: impl FnOnce(&Window<'_>, Duration) -> T) -> T {
         let facts = sources.insight.facts();
         let now = moment(sources, &facts);
         let kept = self.kept();
         let then = &kept[0];
         let length = then.at.map_or(LEAST, |at| at.elapsed());
         let hours = length.max(LEAST).as_secs_f64() / 3_600.0;
-        let window = Window { facts: &facts, pools: sources.pools, now, then, hours };
-        let mut causes = requests::causes(&window);
-        causes.extend(statements::causes(&window));
-        causes.extend(connections::causes(&window));
-        rank(&mut causes);
-        (length, causes)
+        let (pools, insight, plans) = (sources.pools, sources.insight, sources.plans);
+        with(&Window { facts: &facts, insight, plans, pools, now, then, hours }, length)
     }
 }
 

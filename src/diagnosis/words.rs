@@ -1,5 +1,6 @@
 //! The mends, in Django's words. Models and fields are guessed from tables and columns by Django's defaults.
 
+use crate::catalog::Table;
 use crate::insight::{field, model};
 
 pub(super) const SLOW: &str =
@@ -86,6 +87,43 @@ pub(super) fn index_code(table: &str, columns: &[String], wildcard: bool) -> Str
         format!("models.Index(fields=[{fields}], name=\"{name}\")")
     };
     format!("class {}(models.Model):\n    class Meta:\n        indexes = [{index}]", model(table))
+}
+
+pub(super) fn proved_index(table: &str, columns: &[String]) -> String {
+    format!(
+        "an index on {table} ({}): in the model's Meta, and in its migration AddIndexConcurrently with atomic = False, so that \
+         writers need not wait",
+        columns.join(", ")
+    )
+}
+
+/// Model and migration. Of a column `x_id` the field is `x` where it is a foreign key.
+pub(super) fn proved_index_code(table: &Table, columns: &[String]) -> String {
+    let named = |column: &String| {
+        let key = table.foreign_key(column).is_some();
+        format!("\"{}\"", if key { field(column) } else { column })
+    };
+    let fields: Vec<_> = columns.iter().map(named).collect();
+    let model = model(&table.name);
+    let index = format!("models.Index(fields=[{}], name=\"{}\")", fields.join(", "), index_name(&table.name, columns));
+    format!(
+        "class {model}(models.Model):\n    class Meta:\n        indexes = [{index}]\n\n\
+         # its migration, as makemigrations writes it, but for these:\n\
+         from django.contrib.postgres.operations import AddIndexConcurrently\n\n\
+         class Migration(migrations.Migration):\n    atomic = False\n    operations = [\n        \
+         AddIndexConcurrently(\n            model_name=\"{}\",\n            index={index},\n        ),\n    ]",
+        model.to_lowercase()
+    )
+}
+
+/// At most 30 characters, as Django demands, and not beginning with an underscore or a digit.
+fn index_name(table: &str, columns: &[String]) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let words = [crate::insight::bare(table)].into_iter().chain(columns.iter().map(String::as_str));
+    let name: String = words.collect::<Vec<_>>().join("_").chars().map(plain).take(26).collect();
+    let name = name.trim_matches('_');
+    let begins = name.starts_with(|c: char| c.is_ascii_digit());
+    format!("{}{name}_idx", if begins { "i" } else { "" }).chars().take(30).collect()
 }
 
 pub(super) fn cache(table: &str) -> String {

@@ -230,6 +230,6 @@ pub(super) fn owner_of<'a>(
 }
 
 /// `shop_book` without the application: `book`.
-pub(super) fn bare(table: &str) -> &str {
+pub(crate) fn bare(table: &str) -> &str {
     table.split_once('_').map_or(table, |(_, model)| model)
 }

@@ -18,6 +18,7 @@ mod advice;
 mod bond;
 mod describe;
 mod event;
+mod exact;
 mod facts;
 mod findings;
 mod history;
@@ -55,6 +56,7 @@ use crate::config::InsightConfig;
 use crate::sql::{LexSettings, RawSql};
 
 pub use advice::Relation;
+pub(crate) use advice::bare;
 pub(crate) use describe::Described;
 pub use event::{BurstEvent, Evidence};
 pub(crate) use facts::{Facts, StatementFacts};
@@ -110,6 +112,7 @@ pub struct Insight {
     publisher: Mutex<publish::Publisher>,
     pub(crate) history: Mutex<history::History>,
     sink: RwLock<Option<BurstSink>>,
+    catalogs: exact::Catalogs,
 }
 
 /// Locks without poisoning: a panic in one session must not silence insight for the others.
@@ -130,6 +133,7 @@ impl Insight {
             publisher: Mutex::new(publish::Publisher::new(config)),
             history: Mutex::default(),
             sink: RwLock::new(None),
+            catalogs: exact::Catalogs::default(),
         })
     }
 

@@ -12,7 +12,7 @@ use super::publish::MAX_FINDING_SERIES;
 use super::run::{Parent, Run};
 use super::sample::Sample;
 use super::tags::Caller;
-use super::{Insight, lock, wording};
+use super::{Insight, exact, lock, wording};
 use crate::sql::Fingerprint;
 
 /// Statements of a chain that are named; the rest is counted.
@@ -105,9 +105,16 @@ impl Insight {
             .collect();
         self.announce(&burst, group, (&texts, &relations), context.sure, origin, place);
         let new = || {
+            let known: Vec<_> = texts.iter().flatten().cloned().collect();
+            let certain = self.catalog(&database).and_then(|catalog| {
+                exact::exact(kind, relation, &known, parent_text.as_deref(), &catalog).map(|exact| exact.advice)
+            });
             let texts: Vec<&Described> = texts.iter().flatten().map(|text| &**text).collect();
             let tables = texts.iter().filter_map(|text| text.tables.first().cloned()).take(MAX_CHAIN).collect();
-            (tables, Arc::from(wording::advice(kind, relation, &texts, parent_text.as_deref())))
+            (
+                tables,
+                Arc::from(certain.unwrap_or_else(|| wording::advice(kind, relation, &texts, parent_text.as_deref()))),
+            )
         };
         let sample = || Sample::new(&burst, &group.runs, context, origin);
         self.record(&burst, origin, (&*database, route.as_deref()), &fingerprints, new, sample);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::describe::Described;
+use super::exact::{Exact, exact};
 use super::findings::Finding;
 use super::judge::{Confidence, Kind, Severity};
 use super::sample::Sample;
@@ -74,7 +75,16 @@ impl Insight {
         let mut views: Vec<_> = findings
             .into_iter()
             .zip(known)
-            .map(|(finding, known)| view(name(finding.database), finding, known))
+            .map(|(finding, known)| {
+                let database = name(finding.database);
+                let exact = self.exact(&database, &finding, &known);
+                let mut view = view(database, finding, known);
+                if let Some(exact) = exact {
+                    view.relation = exact.relation.name();
+                    (view.advice, view.mend) = (exact.advice.into(), exact.mend);
+                }
+                view
+            })
             .collect();
         views.sort_by(|a, b| {
             b.severity
@@ -83,6 +93,15 @@ impl Insight {
                 .then_with(|| a.id.cmp(&b.id))
         });
         views
+    }
+}
+
+impl Insight {
+    /// Advice that the database's catalogue makes certain.
+    fn exact(&self, database: &str, finding: &Finding, known: &Known) -> Option<Exact> {
+        let catalog = self.catalog(database)?;
+        let texts: Vec<_> = known.texts.iter().flatten().cloned().collect();
+        exact(finding.kind, finding.relation, &texts, known.parent.as_deref(), &catalog)
     }
 }
 

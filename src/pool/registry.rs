@@ -97,6 +97,28 @@ impl Pools {
         }
     }
 
+    /// As whom the pooler itself looks at `database`: its `insight_user`, else as the busiest pool's servers do.
+    pub fn own_target(&self, database: &str) -> Option<Target> {
+        let rule = self.rule(database)?;
+        let Some(user) = &rule.insight_user else {
+            let pools = self.all().into_iter().filter(|pool| *pool.database == *database);
+            return pools.max_by_key(|pool| pool.totals().assignments).map(|pool| pool.target.clone());
+        };
+        let as_rule = self.target(rule, database, user);
+        if rule.user.as_ref() == Some(user) {
+            return Some(as_rule);
+        }
+        // The section's password is that of another user.
+        let secret = self.shared.users.load().get(user).cloned().map(Arc::new);
+        Some(Target {
+            user: user.clone(),
+            secret: Arc::new(ArcSwapOption::from(secret)),
+            learnt: None,
+            printed: None,
+            ..as_rule
+        })
+    }
+
     /// With what to log in at the server of `database`.
     fn secret(&self, database: &str, server_user: &str) -> Option<Secret> {
         let passwords = self.passwords.load();

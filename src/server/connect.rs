@@ -234,7 +234,7 @@ async fn log_in(
     let (mut socket, reached) = dial(&target.host, target.port).await?;
     let begun = encrypt::encrypt(&mut socket, &target.tls, &target.host, way).await?;
     progress.tls = socket.tls().is_some();
-    let mut io = Messages { socket, buf: Vec::new(), at: 0 };
+    let mut io = Messages::new(socket, &[]);
     if begun == Begun::Error {
         return Err(io.rest_of_error().await);
     }
@@ -387,11 +387,18 @@ pub(super) struct Messages {
     pub(super) socket: Socket,
     buf: Vec<u8>,
     at: usize,
+    /// Longest message taken.
+    limit: usize,
 }
 
 impl Messages {
     pub(super) fn new(socket: Socket, rest: &[u8]) -> Self {
-        Messages { socket, buf: rest.to_vec(), at: 0 }
+        Messages { socket, buf: rest.to_vec(), at: 0, limit: MAX_LOGIN_MESSAGE }
+    }
+
+    /// Takes messages of this length, too.
+    pub(super) fn up_to(self, limit: usize) -> Self {
+        Messages { limit, ..self }
     }
 
     /// Whether bytes beyond the last message have come.
@@ -405,7 +412,7 @@ impl Messages {
             let rest = &self.buf[self.at..];
             let head = Frame::peek(rest).map_err(|_| ConnectError::Protocol("impossible message length"))?;
             if let Some(f) = head {
-                if f.len > MAX_LOGIN_MESSAGE {
+                if f.len > self.limit {
                     return Err(ConnectError::Protocol("message too long for a login"));
                 }
                 if rest.len() >= f.len {

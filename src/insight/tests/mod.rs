@@ -2,6 +2,7 @@
 
 mod advice;
 mod bounds;
+mod exact;
 mod parents;
 mod requests;
 mod scenarios;
