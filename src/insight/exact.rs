@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::advice::{Relation, bare};
 use super::describe::Described;
 use super::judge::Kind;
-use super::mend::{field, model};
+use super::names::{field, model};
 use super::{Insight, MAX_DATABASES, wording};
 use crate::catalog::{Catalog, ForeignKey, Table};
 use crate::sql::Limit;
