@@ -304,7 +304,6 @@ impl Session {
         if all {
             server.tracker.push(Entry::new(Request::Execute, Action::Forward));
             frame::put(plan.inject(data), tag::FLUSH, |_| {});
-            server.statements.doubt();
             self.names().close_all();
             self.forgetting = Some(server.tracker.last_place());
             return;
