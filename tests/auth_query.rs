@@ -395,13 +395,13 @@ fn names_that_do_not_exist_are_tried_slowly_and_delay_nobody_who_is_known() {
         // A question of its own, at a place that has answered.
         assert_eq!(pooler.client("joe").value("SELECT session_user"), "joe");
         assert!(left.load(Relaxed) > 0, "it came after all of them");
-        while left.load(Relaxed) > 0 {
+        wait_for("the last of them", || {
             let dialled = proxy.accepted() - before;
             // Four at once, each for a quarter of a second, and what joe needs.
             let allowed = 12 + (began.elapsed().as_millis() / 60) as usize;
             assert!(dialled <= allowed, "{dialled} connections after {:?}", began.elapsed());
-            thread::sleep(Duration::from_millis(5));
-        }
+            (left.load(Relaxed) == 0).then_some(())
+        });
     });
 }
 

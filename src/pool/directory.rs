@@ -468,7 +468,8 @@ mod tests {
         let old = source("nowhere0").unwrap().unwrap();
         old.wild.as_ref().unwrap().made(Contact::free(), true);
         lock(&old.book).users.clear();
-        assert!(source("one_more").unwrap().is_some());
+        let one_more = source("one_more").unwrap().unwrap();
+        lock(&one_more.book).users.insert("someone".into(), entry(None, 0));
         assert!(matches!(source("and_more"), Err(LookupError::Busy)));
         assert!(Arc::ptr_eq(&old, &source("nowhere0").unwrap().unwrap()));
     }
