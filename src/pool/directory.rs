@@ -366,7 +366,7 @@ impl Source {
             let _permit = self.connecting.acquire().await;
             Asker::connect(&self.target, &self.params, &self.auth).await
         };
-        let held = contact.and_then(|(wild, contact)| wild.made(contact, opened.is_ok()));
+        let held = contact.and_then(|(wild, contact)| wild.made(contact, opened.as_ref().err()));
         Ok(Open { asker: opened?, _held: held })
     }
 
@@ -466,7 +466,7 @@ mod tests {
         assert!(source("nowhere0").unwrap().is_some() && source("app").unwrap().is_some());
         // One that has answered leaves its place to the next, and keeps its own however long it is not used.
         let old = source("nowhere0").unwrap().unwrap();
-        old.wild.as_ref().unwrap().made(Contact::free(), true);
+        old.wild.as_ref().unwrap().made(Contact::free(), None);
         lock(&old.book).users.clear();
         let one_more = source("one_more").unwrap().unwrap();
         lock(&one_more.book).users.insert("someone".into(), entry(None, 0));

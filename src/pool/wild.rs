@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::server::{ConnectError, LookupError};
+use crate::wire::error::sqlstate;
+
 /// First contacts under way at once.
 const FIRST: usize = 4;
 /// How long one that failed keeps its place: 16 of them a second at most, over all names.
@@ -29,7 +32,7 @@ pub(super) struct Limits {
 /// A place under these limits; one that a section names has none.
 pub(super) struct Wild {
     limits: Limits,
-    /// It has answered, and has not been refused since.
+    /// It has answered, and the server has not said since that there is no such database.
     proven: AtomicBool,
 }
 
@@ -37,6 +40,10 @@ pub(super) struct Wild {
 pub(super) struct Contact {
     first: Option<OwnedSemaphorePermit>,
     open: Option<OwnedSemaphorePermit>,
+}
+
+fn says_there_is_none(error: &LookupError) -> bool {
+    matches!(error, LookupError::Connect(ConnectError::Refused(fields)) if fields.code == sqlstate::NO_SUCH_DATABASE)
 }
 
 impl Limits {
@@ -64,9 +71,13 @@ impl Wild {
         Contact { first, open: Arc::clone(&self.limits.open).acquire_owned().await.ok() }
     }
 
-    /// How a contact went: what is to be held as long as the connection is open. Call it on a worker.
-    pub(super) fn made(&self, contact: Contact, well: bool) -> Option<OwnedSemaphorePermit> {
-        self.proven.store(well, Relaxed);
+    /// How a contact went: what is to be held as long as the connection is open. A server that is away says nothing of the
+    /// name. Call it on a worker.
+    pub(super) fn made(&self, contact: Contact, failed: Option<&LookupError>) -> Option<OwnedSemaphorePermit> {
+        let well = failed.is_none();
+        if well || failed.is_some_and(says_there_is_none) {
+            self.proven.store(well, Relaxed);
+        }
         if let Some(first) = contact.first.filter(|_| !well) {
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(PENALTY).await;
