@@ -4,11 +4,15 @@
 mod support;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use support::cluster::{Cluster, PASSWORD, shared};
 use support::pooler::{Pooler, Setup};
+use support::proxy::Proxy;
 use support::secured::{secured, tls_mode};
-use support::{raw, wait_for};
+use support::{raw, seed, wait_for};
 
 /// Secret of the user who asks.
 const ASKING: &str = "hush-hush-42";
@@ -366,6 +370,64 @@ fn strangers_do_not_learn_which_databases_there_are() {
         refusal(&pooler, "jane", PASSWORD, &format!("nowhere{n}"));
     }
     assert_eq!(pooler.try_client("joe", PASSWORD, "app").unwrap().value("SELECT session_user"), "joe");
+}
+
+/// Each name costs PostgreSQL a process before any password is proved.
+#[test]
+fn names_that_do_not_exist_are_tried_slowly_and_delay_nobody_who_is_known() {
+    const STRANGERS: usize = 64;
+    let cluster = cluster();
+    let proxy = Proxy::start(cluster.address(), seed());
+    let port = proxy.address().port();
+    let text = toml(cluster, "", "").replace("[databases.app]", "[databases.\"*\"]");
+    let pooler = Setup::toml(&text.replace(&format!("port = {}", cluster.port()), &format!("port = {port}"))).start();
+    assert_eq!(pooler.client("jane").value("SELECT session_user"), "jane");
+    let (began, before, left) = (Instant::now(), proxy.accepted(), AtomicUsize::new(STRANGERS));
+    thread::scope(|scope| {
+        for n in 0..STRANGERS {
+            let (pooler, left) = (&pooler, &left);
+            scope.spawn(move || {
+                refusal(pooler, "jane", PASSWORD, &format!("strange{n}"));
+                left.fetch_sub(1, Relaxed);
+            });
+        }
+        wait_for("the first of them", || (left.load(Relaxed) < STRANGERS).then_some(()));
+        // A question of its own, at a place that has answered.
+        assert_eq!(pooler.client("joe").value("SELECT session_user"), "joe");
+        assert!(left.load(Relaxed) > 0, "it came after all of them");
+        wait_for("the last of them", || {
+            let dialled = proxy.accepted() - before;
+            // Four at once, each for a quarter of a second, and what joe needs.
+            let allowed = 12 + (began.elapsed().as_millis() / 60) as usize;
+            assert!(dialled <= allowed, "{dialled} connections after {:?}", began.elapsed());
+            (left.load(Relaxed) == 0).then_some(())
+        });
+    });
+}
+
+#[test]
+fn few_connections_stay_open_for_databases_that_strangers_name() {
+    let cluster = prepared(Box::new(Cluster::start(&[])));
+    let text = format!(
+        "failed_login_delay = 0\nauth_user = \"postgres\"\n[databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}\n",
+        cluster.port()
+    );
+    let pooler = Setup::toml(&text).start();
+    for n in 0..24 {
+        cluster.psql(&format!("CREATE DATABASE real{n}"));
+        assert!(refusal(&pooler, "jane", "wrong", &format!("real{n}")).contains("28P01"));
+    }
+    let open = || -> usize {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgsluice auth_query'";
+        cluster.psql(sql).parse().unwrap()
+    };
+    assert!(open() >= 8, "they are kept as far as they may be");
+    // Well before they would be closed because nobody asks.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while open() > 16 {
+        assert!(Instant::now() < deadline, "{} connections stay open", open());
+    }
+    assert_eq!(pooler.try_client("jane", PASSWORD, "real0").unwrap().value("SELECT current_database()"), "real0");
 }
 
 #[test]

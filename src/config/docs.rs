@@ -137,7 +137,8 @@ host = \"db.internal\"
   no such user. Another name than the one asked for, a second row or a third column is an error.
 - It runs in the database that the client names, or in `auth_dbname` for all; the console looks in `auth_dbname` only. Whoever owns the
   database decides who gets in: with a wildcard and databases of several owners set `auth_dbname`. A database that does not
-  exist is told to nobody: the log has it, the client a wrong password.
+  exist is told to nobody: the log has it, the client a wrong password. With `auth_dbname` strangers cannot have pgsluice
+  try names of databases either, which is bounded otherwise ([security.md](security.md#who-may-connect)).
 - One connection of pgsluice's own for each database that is asked, one question at a time; it is closed when it was idle for half a minute. Answers count for
   `auth_query_ttl`, that there is no such user included. Logins of one user that come together share one question.
 - After a wrong password the user is asked for anew, once a second at most. So a changed password works at once with `plain` and `md5`; with

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::wild::{Limits, Wild};
 use crate::auth::{AuthContext, Secret};
 use crate::config::{AuthQuery, Config};
 use crate::net::clock::now_us;
@@ -22,8 +23,10 @@ use crate::server::{Asker, ConnectError, LookupError, Params, Target, lookup};
 const MAX_KNOWN: usize = 8192;
 /// Questions that may wait at one place.
 const MAX_WAITING: usize = 1024;
-/// Places asked by way of a wildcard, where the names of databases come from clients.
+/// Places asked by way of a wildcard that have not answered yet: the names of databases come from clients.
 const MAX_SOURCES: usize = 256;
+/// Places in all; beyond it those that have answered are forgotten like the others.
+const MAX_PLACES: usize = 2048;
 /// Connections opened at once, over all places: each costs PostgreSQL a process, and strangers may name databases.
 const MAX_CONNECTING: usize = 8;
 /// The connection is closed when nothing was asked for so long.
@@ -55,6 +58,8 @@ pub struct Directory {
     aside: Arc<Aside>,
     sources: Mutex<HashMap<Key, Arc<Source>>>,
     connecting: Arc<Semaphore>,
+    /// Of places whose names clients give.
+    wild: Limits,
     /// Questions by place in [`QUERY_RESULTS`].
     pub asked: Arc<[AtomicU64; 3]>,
 }
@@ -72,6 +77,8 @@ pub struct Source {
     auth: Arc<AuthContext>,
     params: Params,
     connecting: Arc<Semaphore>,
+    /// A client gave its name.
+    wild: Option<Wild>,
     asked: Arc<[AtomicU64; 3]>,
     book: Mutex<Book>,
 }
@@ -94,6 +101,12 @@ struct Entry {
     found: Option<Arc<Found>>,
     /// A question under way.
     pending: Option<watch::Receiver<Option<Answer>>>,
+}
+
+/// A connection, and its place among those that are open.
+struct Open {
+    asker: Asker,
+    _held: Option<OwnedSemaphorePermit>,
 }
 
 type Answer = Result<Arc<Found>, LookupError>;
@@ -121,7 +134,8 @@ impl Directory {
             auth.expect_looked_up();
         }
         let connecting = Arc::new(Semaphore::new(MAX_CONNECTING));
-        Directory { config, users, tls, auth, aside, sources: Mutex::default(), connecting, asked: Arc::default() }
+        let (sources, asked) = Default::default();
+        Directory { config, users, tls, auth, aside, sources, connecting, wild: Limits::new(), asked }
     }
 
     /// Secrets were read again, perhaps those of who asks: everything is asked anew, with the new ones.
@@ -149,20 +163,26 @@ impl Directory {
         if let Some(source) = sources.get(&key) {
             return Ok(Some(Arc::clone(source)));
         }
-        // Sections are as many as they are; a stranger who names very many databases must not shut them out.
+        // Sections are as many as they are; a stranger who names very many databases must shut out neither them nor those
+        // that exist.
         if section == "*" && sources.len() >= MAX_SOURCES {
             let now = now_us();
-            sources.retain(|_, source| !source.is_stale(now));
-            if sources.len() >= MAX_SOURCES {
+            sources.retain(|_, source| source.proven() || !source.is_stale(now));
+            if sources.len() >= MAX_PLACES {
+                sources.retain(|_, source| !source.is_stale(now));
+            }
+            let strange = sources.values().filter(|source| !source.proven()).count();
+            if strange >= MAX_SOURCES || sources.len() >= MAX_PLACES {
                 return Err(LookupError::Busy);
             }
         }
-        let source = Arc::new(self.open(at, dbname, query));
+        let wild = (section == "*").then(|| self.wild.place());
+        let source = Arc::new(self.open(at, dbname, query, wild));
         sources.insert(key, Arc::clone(&source));
         Ok(Some(source))
     }
 
-    fn open(&self, at: &crate::config::Database, dbname: &str, query: &AuthQuery) -> Source {
+    fn open(&self, at: &crate::config::Database, dbname: &str, query: &AuthQuery, wild: Option<Wild>) -> Source {
         Source {
             target: Target {
                 host: at.host.clone(),
@@ -182,6 +202,7 @@ impl Directory {
             auth: Arc::clone(&self.auth),
             params: Params::default(),
             connecting: Arc::clone(&self.connecting),
+            wild,
             asked: Arc::clone(&self.asked),
             book: Mutex::new(Book { used_us: now_us(), ..Book::default() }),
         }
@@ -285,7 +306,8 @@ impl Source {
         let mut asker = None;
         loop {
             // Without a connection there is nothing to stay for.
-            let idle = if asker.is_some() { IDLE } else { Duration::ZERO };
+            let stay = asker.is_some() && self.wild.as_ref().is_none_or(Wild::may_idle);
+            let idle = if stay { IDLE } else { Duration::ZERO };
             let next = tokio::time::timeout(idle, questions.recv()).await;
             let Ok(Some(question)) = next else {
                 let mut book = lock(&self.book);
@@ -310,19 +332,15 @@ impl Source {
     }
 
     /// One question to the server. A connection that has died since the last one is replaced.
-    async fn ask_server(&self, asker: &mut Option<Asker>, user: &str) -> Answer {
+    async fn ask_server(&self, asker: &mut Option<Open>, user: &str) -> Answer {
         let mut reused = asker.is_some();
         loop {
             let mut open = match asker.take() {
                 Some(open) => open,
-                None => {
-                    // Never closed.
-                    let _permit = self.connecting.acquire().await;
-                    Asker::connect(&self.target, &self.params, &self.auth).await?
-                }
+                None => self.connect().await?,
             };
             let asked_us = now_us();
-            let answer = tokio::time::timeout(self.target.timeout, open.ask(&self.query, user)).await;
+            let answer = tokio::time::timeout(self.target.timeout, open.asker.ask(&self.query, user)).await;
             match answer.unwrap_or(Err(LookupError::Connect(ConnectError::Timeout))) {
                 Ok(secret) => {
                     *asker = Some(open);
@@ -336,6 +354,25 @@ impl Source {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn connect(&self) -> Result<Open, LookupError> {
+        let contact = match &self.wild {
+            Some(wild) => Some((wild, wild.contact().await)),
+            None => None,
+        };
+        let opened = {
+            // Never closed.
+            let _permit = self.connecting.acquire().await;
+            Asker::connect(&self.target, &self.params, &self.auth).await
+        };
+        let held = contact.and_then(|(wild, contact)| wild.made(contact, opened.as_ref().err()));
+        Ok(Open { asker: opened?, _held: held })
+    }
+
+    /// Whether it is known to exist.
+    fn proven(&self) -> bool {
+        self.wild.as_ref().is_none_or(Wild::proven)
     }
 
     /// Notes the answer and tells who waits.
@@ -406,6 +443,7 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wild::Contact;
     use super::*;
 
     fn entry(secret: Option<&str>, asked_us: u64) -> Entry {
@@ -426,6 +464,14 @@ mod tests {
         }
         assert!(matches!(source("one_more"), Err(LookupError::Busy)));
         assert!(source("nowhere0").unwrap().is_some() && source("app").unwrap().is_some());
+        // One that has answered leaves its place to the next, and keeps its own however long it is not used.
+        let old = source("nowhere0").unwrap().unwrap();
+        old.wild.as_ref().unwrap().made(Contact::free(), None);
+        lock(&old.book).users.clear();
+        let one_more = source("one_more").unwrap().unwrap();
+        lock(&one_more.book).users.insert("someone".into(), entry(None, 0));
+        assert!(matches!(source("and_more"), Err(LookupError::Busy)));
+        assert!(Arc::ptr_eq(&old, &source("nowhere0").unwrap().unwrap()));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod replication;
 mod session;
 pub mod stats;
 pub mod welcome;
+mod wild;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
