@@ -17,7 +17,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from run import DEMO, PAIRS, REPEATS, SETTLE, Shop, Sluice, filled, paths_of, routes, say
+from run import DEMO, PAIRS, REPEATS, SETTLE, Shop, Sluice, filled, paths_of, say
 
 from private import Servers
 from python_env import python_env, requirements
