@@ -50,7 +50,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
     let auth = Arc::new(AuthContext::with(config.auth.scram_iterations, config.auth.salts.clone())?);
     auth.learn_users(&config.auth.users);
     let users = Arc::new(ArcSwap::from_pointee(config.auth.users.clone()));
-    let server_logins = Arc::new(Aside::new());
+    let server_logins = Arc::new(Aside::new()?);
     let shared = Shared {
         tls: Arc::clone(&tls),
         auth: Arc::clone(&auth),
@@ -74,7 +74,7 @@ fn process(config: Arc<Config>) -> Result<Arc<Process>, Box<dyn std::error::Erro
         strangers: Arc::new(Strangers::new(config.max_unauthenticated_conn)),
         auth,
         backoff: Backoff::new(config.timeouts.failed_login_delay),
-        aside: Aside::new(),
+        aside: Aside::new()?,
         reloading: Mutex::default(),
         tls,
         hba: ArcSwap::from_pointee(config.auth.hba.clone()),

@@ -456,7 +456,8 @@ mod tests {
         let toml = "auth_user = \"asking\"\n[databases.app]\nhost = \"h\"\n[databases.\"*\"]\nhost = \"h\"\n";
         let config = Arc::new(Config::from_toml(toml, std::path::Path::new("x.toml")).unwrap());
         let (tls, auth) = (TlsFiles::load(&config).unwrap(), AuthContext::new().unwrap());
-        let directory = Directory::new(config, Arc::default(), Arc::new(tls), Arc::new(auth), Arc::default());
+        let directory =
+            Directory::new(config, Arc::default(), Arc::new(tls), Arc::new(auth), Arc::new(Aside::new().unwrap()));
         let source = |name: &str| directory.source(Some(name));
         for n in 0..MAX_SOURCES {
             let busy = source(&format!("nowhere{n}")).unwrap().unwrap();
