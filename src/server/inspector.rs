@@ -10,7 +10,7 @@ use crate::auth::AuthContext;
 use crate::wire::cursor::{Cursor, Truncated};
 use crate::wire::error::Severity;
 use crate::wire::tag::{backend, frontend};
-use crate::wire::{ErrorFields, frame};
+use crate::wire::{ErrorFields, control, frame};
 
 /// Longest message of an answer, and of all messages of one (a plan comes in one row).
 const MAX_MESSAGE: usize = 1 << 20;
@@ -120,23 +120,7 @@ impl Inspector {
     /// See [`InspectError`].
     pub async fn ask(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Row>, InspectError> {
         let mut out = Vec::with_capacity(sql.len() + 64);
-        frame::put(&mut out, frontend::PARSE, |b| {
-            b.push(0);
-            b.extend_from_slice(sql.as_bytes());
-            b.extend_from_slice(&[0, 0, 0]);
-        });
-        frame::put(&mut out, frontend::BIND, |b| {
-            // No names; all is text.
-            b.extend_from_slice(&[0, 0, 0, 0]);
-            b.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
-            for parameter in parameters {
-                b.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
-                b.extend_from_slice(parameter.as_bytes());
-            }
-            b.extend_from_slice(&[0, 0]);
-        });
-        frame::put(&mut out, frontend::EXECUTE, |b| b.extend_from_slice(&[0; 5]));
-        frame::put(&mut out, frontend::SYNC, |_| {});
+        control::one_statement(&mut out, sql, parameters);
         self.answer(&out).await
     }
 

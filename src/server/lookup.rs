@@ -7,8 +7,8 @@ use super::{ParamSet, Params};
 use crate::auth::{AuthContext, Secret};
 use crate::wire::cursor::{Cursor, Truncated};
 use crate::wire::error::Severity;
-use crate::wire::tag::{backend, frontend};
-use crate::wire::{ErrorFields, frame};
+use crate::wire::tag::backend;
+use crate::wire::{ErrorFields, control};
 
 /// Longest name of a user that PostgreSQL has (NAMEDATALEN - 1): longer ones are not asked for.
 pub const MAX_USER: usize = 63;
@@ -62,7 +62,9 @@ impl Asker {
     /// See [`LookupError`].
     pub async fn ask(&mut self, query: &str, user: &str) -> Result<Option<Secret>, LookupError> {
         let lost = |e: std::io::Error| LookupError::Connect(e.into());
-        self.io.socket.send_all(&question(query, user)).await.map_err(lost)?;
+        let mut question = Vec::with_capacity(query.len() + user.len() + 64);
+        control::one_statement(&mut question, query, &[user]);
+        self.io.socket.send_all(&question).await.map_err(lost)?;
         let (mut found, mut rows, mut failed) = (Ok(None), 0, None);
         loop {
             let (tag, body) = self.io.next().await.map_err(LookupError::Connect)?;
@@ -89,26 +91,6 @@ impl Asker {
             None => found.map_err(LookupError::Answer),
         }
     }
-}
-
-/// Parse, Bind, Execute and Sync of the unnamed statement, with the user as the one parameter.
-fn question(query: &str, user: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(query.len() + user.len() + 64);
-    frame::put(&mut out, frontend::PARSE, |b| {
-        b.push(0);
-        b.extend_from_slice(query.as_bytes());
-        b.extend_from_slice(&[0, 0, 0]);
-    });
-    frame::put(&mut out, frontend::BIND, |b| {
-        // No names; no formats; one parameter; no formats of results: all is text.
-        b.extend_from_slice(&[0, 0, 0, 0, 0, 1]);
-        b.extend_from_slice(&(user.len() as u32).to_be_bytes());
-        b.extend_from_slice(user.as_bytes());
-        b.extend_from_slice(&[0, 0]);
-    });
-    frame::put(&mut out, frontend::EXECUTE, |b| b.extend_from_slice(&[0; 5]));
-    frame::put(&mut out, frontend::SYNC, |_| {});
-    out
 }
 
 /// A row of name and secret. Functions with OUT parameters answer for a stranger with a row of two NULLs.

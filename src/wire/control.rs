@@ -94,6 +94,30 @@ pub fn authentication(out: &mut Vec<u8>, ask: &Ask<'_>) {
     );
 }
 
+/// Parse, Bind, Execute and Sync of the unnamed statement: one statement of the pooler's own, its parameters apart from its
+/// text, results as text.
+pub fn one_statement(out: &mut Vec<u8>, sql: &str, parameters: &[&str]) {
+    use super::frame::put;
+    use super::tag::frontend;
+    put(out, frontend::PARSE, |b| {
+        b.push(0);
+        b.extend_from_slice(sql.as_bytes());
+        b.extend_from_slice(&[0, 0, 0]);
+    });
+    put(out, frontend::BIND, |b| {
+        // No names, no formats.
+        b.extend_from_slice(&[0; 4]);
+        b.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+        for parameter in parameters {
+            b.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
+            b.extend_from_slice(parameter.as_bytes());
+        }
+        b.extend_from_slice(&[0; 2]);
+    });
+    put(out, frontend::EXECUTE, |b| b.extend_from_slice(&[0; 5]));
+    put(out, frontend::SYNC, |_| {});
+}
+
 /// ParameterStatus, from bytes as the server sent them.
 pub fn parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     super::frame::put(out, super::tag::backend::PARAMETER_STATUS, |b| {
