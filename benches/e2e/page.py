@@ -29,32 +29,15 @@ def with_playwright():
 
 
 def fill(postgres, port, count):
-    """`count` statements that differ in more than literals. Of one client many new ones are counted together: several bring them."""
+    """An N+1, and `count` statements that differ in more than literals. Of one client many new ones are counted together: several
+    bring them."""
     env = {**os.environ, "PGPASSWORD": PASSWORD, "PGSSLMODE": "disable"}
-    for begin in range(0, count, 150):
-        sql = "".join(f"SELECT 1 AS page_{i};\n" for i in range(begin, min(begin + 150, count)))
+    look_ups = "".join(f"SELECT id, name FROM shop_author WHERE id = {i};\n" for i in range(1, 41))
+    parts = [f"SELECT id, author_id FROM shop_book ORDER BY id LIMIT 40;\n{look_ups}" * 3]
+    parts += ["".join(f"SELECT 1 AS page_{i};\n" for i in range(begin, min(begin + 150, count))) for begin in range(0, count, 150)]
+    for number, sql in enumerate(parts):
         subprocess.run([postgres.bin / "psql", "-Xq", "-h", "127.0.0.1", "-p", str(port), "-U", "app", "app"], input=sql, text=True,
-                       env={**env, "PGAPPNAME": f"filler-{begin}"}, check=True, stdout=subprocess.DEVNULL)
-
-
-def paints(browser, url):
-    from page_driver import PAINTS, WATCH
-    for place in ("findings", "queries"):
-        seen = []
-        for _ in range(9):
-            context = browser.new_context(viewport={"width": 1280, "height": 900})
-            page = context.new_page()
-            page.add_init_script(WATCH)
-            page.goto(f"{url}/#/{place}")
-            if place == "queries":
-                page.wait_for_function("() => window.firstRow")
-            else:
-                page.wait_for_load_state("networkidle")
-            seen.append(page.evaluate(PAINTS))
-            context.close()
-        first = statistics.median(paint for paint, _ in seen)
-        rows = [row for _, row in seen if row]
-        say(f"{place:<10} first paint {first:.0f} ms" + (f", first row {statistics.median(rows):.0f} ms" if rows else ""))
+                       env={**env, "PGAPPNAME": f"filler-{number}"}, check=True, stdout=subprocess.DEVNULL)
 
 
 def traffic(browser, postgres, pooler, options):
@@ -87,6 +70,7 @@ def main():
     options = arguments.parse_args()
     if "PAGE_BENCH" not in os.environ:
         with_playwright()
+    import page_driver
     from playwright.sync_api import sync_playwright
     chromium = subprocess.run([ROOT / "tools/browser.sh", "--fetch"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     with Servers() as servers:
@@ -97,7 +81,7 @@ def main():
         say(machine())
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            paints(browser, f"http://127.0.0.1:{pooler.http}")
+            page_driver.paints(browser, {"url": f"http://127.0.0.1:{pooler.http}"})
             traffic(browser, postgres, pooler, options)
             browser.close()
 
