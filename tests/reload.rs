@@ -109,6 +109,14 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     wait_for("the new password", || (place.code("app", "half") == "ok").then_some(()));
 }
 
+/// It used to end the process, as SIGHUP does where nobody listens for it, when it came within a moment of the first listener.
+#[test]
+fn a_signal_right_after_the_start_is_heard() {
+    for _ in 0..10 {
+        Place::new(cluster::shared()).hup();
+    }
+}
+
 /// A section whose password changes, and one that leads elsewhere now.
 #[test]
 fn passwords_of_databases_are_for_the_server_they_were_written_for() {

@@ -77,6 +77,11 @@ fn failed(why: &str) -> ExitCode {
 
 /// Worker 0: accepts, waits for signals, drains.
 async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Sender<Accepted>>) -> ExitCode {
+    // Before anybody can see that it is there: a SIGHUP that nobody listens for ends a process.
+    let mut signals = match signals::Signals::new(Arc::clone(&process)) {
+        Ok(s) => s,
+        Err(e) => return failed(&format!("cannot listen for signals: {e}")),
+    };
     let worker = Worker::new(0, Arc::clone(&process), literal_key);
     tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     let dealer = Rc::new(Dealer { worker, others, next: Cell::new(0) });
@@ -94,10 +99,6 @@ async fn lead(process: Arc<Process>, literal_key: [u64; 2], others: Vec<mpsc::Se
         }
     }
     process.pools.warm();
-    let mut signals = match signals::Signals::new(Arc::clone(&process)) {
-        Ok(s) => s,
-        Err(e) => return failed(&format!("cannot listen for signals: {e}")),
-    };
     if signals.end_asked().await == signals::Asked::End {
         return ExitCode::from(if process.clients.count() == 0 { EXIT_OK } else { EXIT_CUT_OFF });
     }
