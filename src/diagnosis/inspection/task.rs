@@ -221,13 +221,15 @@ impl Place {
 
     /// The connection, opened when there is none.
     async fn server(&mut self, name: &str, watch: &Watch<'_>) -> Result<&mut Inspector, InspectError> {
-        if self.server.is_none() {
-            let shared = watch.pools.shared();
-            let target =
-                watch.pools.own_target(name).ok_or(crate::server::ConnectError::Protocol("the pool is gone"))?;
-            self.server = Some(Inspector::connect(&target, &shared.params, &shared.auth).await?);
-        }
-        Ok(self.server.as_mut().expect("opened above"))
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => {
+                let shared = watch.pools.shared();
+                let gone = crate::server::ConnectError::Protocol("the pool is gone");
+                Inspector::connect(&watch.pools.own_target(name).ok_or(gone)?, &shared.params, &shared.auth).await?
+            }
+        };
+        Ok(self.server.insert(server))
     }
 
     fn works(&mut self) {
