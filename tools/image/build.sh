@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the release binary: build.sh OUTPUT. The image's first step; needs Rust and a C compiler (for ring).
-# GUIDED=no leaves out the profile that guides it: one build instead of two, no PostgreSQL, a tenth more CPU.
+# GUIDED=no leaves out the profile that guides it: one build instead of two, no PostgreSQL, more CPU a transaction.
 set -eu
 output=$1
 if ! command -v cc >/dev/null; then
