@@ -481,43 +481,60 @@ fn reset_returns_to_the_startup_value_in_both_modes() {
     }
 }
 
+/// Session state: what makes it, what asks for it, the answer with it and the answer without.
+type State = (&'static str, &'static str, &'static str, &'static str);
+
+/// What ties a client to its server.
+const PINNING: [State; 5] = [
+    (
+        "CREATE TEMP TABLE pin_temp AS SELECT 5 AS n",
+        "SELECT count(*) FROM pg_class WHERE relname = 'pin_temp'",
+        "1",
+        "0",
+    ),
+    ("LISTEN pin_ch", "SELECT count(*) FROM pg_listening_channels()", "1", "0"),
+    (
+        "SELECT pg_advisory_lock(4711)",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711",
+        "1",
+        "0",
+    ),
+    ("DECLARE pin_c CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors WHERE name = 'pin_c'", "1", "0"),
+    ("PREPARE pin_q AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE name = 'pin_q'", "1", "0"),
+];
+
+/// What goes from server to server with its client, though PostgreSQL does not report it.
+const FOLLOWING: [State; 2] = [
+    ("SET work_mem = '7MB'", "SHOW work_mem", "7MB", "4MB"),
+    ("SELECT set_config('pin.x', 'set', false)", "SELECT current_setting('pin.x', true)", "set", ""),
+];
+
+/// A client that has made the state, by the simple or the extended protocol.
+fn with_state(pooler: &Pooler, make: &str, extended: bool) -> raw::Client {
+    let mut client = pooler.client("app");
+    if extended {
+        client.extended(make, &[]).unwrap();
+    } else {
+        client.simple(make).unwrap();
+    }
+    client
+}
+
+/// Neither of the pool's two servers has the state: both are asked, by holding both.
+fn assert_no_server_has(pooler: &Pooler, (make, ask, _, gone): State) {
+    let (mut a, mut b) = (pooler.client("app"), pooler.client("app"));
+    a.simple("BEGIN").unwrap();
+    b.simple("BEGIN").unwrap();
+    assert_eq!((a.value(ask).as_str(), b.value(ask).as_str()), (gone, gone), "{make} leaked");
+}
+
 #[test]
 fn what_cannot_be_followed_pins_and_is_cleaned() {
-    let cluster = cluster::shared();
-    cluster.psql("CREATE TABLE IF NOT EXISTS pin_t (a int); GRANT ALL ON pin_t TO app");
     let pooler = setup(2).start();
-    let states: [(&str, &str, &str, &str); 7] = [
-        ("SET work_mem = '7MB'", "SHOW work_mem", "7MB", "4MB"),
-        (
-            "CREATE TEMP TABLE pin_temp AS SELECT 5 AS n",
-            "SELECT count(*) FROM pg_class WHERE relname = 'pin_temp'",
-            "1",
-            "0",
-        ),
-        ("LISTEN pin_ch", "SELECT count(*) FROM pg_listening_channels()", "1", "0"),
-        (
-            "SELECT pg_advisory_lock(4711)",
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711",
-            "1",
-            "0",
-        ),
-        (
-            "DECLARE pin_c CURSOR WITH HOLD FOR SELECT 1",
-            "SELECT count(*) FROM pg_cursors WHERE name = 'pin_c'",
-            "1",
-            "0",
-        ),
-        ("PREPARE pin_q AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE name = 'pin_q'", "1", "0"),
-        ("SELECT set_config('pin.x', 'set', false)", "SELECT current_setting('pin.x', true)", "set", ""),
-    ];
     for extended in [false, true] {
-        for (make, ask, there, gone) in states {
-            let mut client = pooler.client("app");
-            if extended {
-                client.extended(make, &[]).unwrap()
-            } else {
-                client.simple(make).unwrap()
-            };
+        for state in PINNING {
+            let (make, ask, there, _) = state;
+            let mut client = with_state(&pooler, make, extended);
             let pid = client.value("SELECT pg_backend_pid()");
             for _ in 0..3 {
                 // Somebody else takes turns.
@@ -526,18 +543,39 @@ fn what_cannot_be_followed_pins_and_is_cleaned() {
                 assert_eq!(client.value(ask), there, "{make}");
             }
             client.terminate();
-            // Both servers, by holding both.
-            wait_for("the state to be cleaned", || {
-                let (mut a, mut b) = (pooler.client("app"), pooler.client("app"));
-                a.simple("BEGIN").unwrap();
-                b.simple("BEGIN").unwrap();
-                let clean = a.value(ask) == gone && b.value(ask) == gone;
-                assert!(clean, "{make} leaked");
-                Some(())
-            });
+            assert_no_server_has(&pooler, state);
         }
     }
-    assert!(cluster.backends(DATABASE) >= 1);
+}
+
+#[test]
+fn what_can_be_followed_pins_nothing_and_is_on_every_server() {
+    let pooler = setup(2).start();
+    for extended in [false, true] {
+        for state in FOLLOWING {
+            let (make, ask, there, _) = state;
+            let mut client = with_state(&pooler, make, extended);
+            // Two others hold the servers; each lets its own go once, and the client can only get that one.
+            let mut others = [pooler.client("app"), pooler.client("app")];
+            for other in &mut others {
+                other.simple("BEGIN").unwrap();
+            }
+            let mut servers = HashSet::new();
+            for other in &mut others {
+                other.simple("COMMIT").unwrap();
+                servers.insert(client.value("SELECT pg_backend_pid()"));
+                assert_eq!(client.value(ask), there, "{make}");
+                other.simple("BEGIN").unwrap();
+            }
+            assert_eq!(servers.len(), 2, "{make}: the client was on both servers");
+            for mut other in others {
+                other.simple("COMMIT").unwrap();
+                other.terminate();
+            }
+            client.terminate();
+            assert_no_server_has(&pooler, state);
+        }
+    }
 }
 
 #[test]
