@@ -13,6 +13,8 @@ listen = ["127.0.0.1:{port}"]
 http_listen = "127.0.0.1:{http_port}"
 auth_type = "scram-sha-256"
 admin_users = ["django"]
+# Suites make roles and log in as them.
+auth_user = "django"
 
 [databases."*"]
 host = "127.0.0.1"
@@ -58,7 +60,7 @@ def main(binary, directory, *names):
             counts = [int(number) for number in counts.groups()] if counts else [0, 1, 0]
             totals = [total + count for total, count in zip(totals, counts)]
             print(f"   {last}", flush=True)
-        (pathlib.Path("target") / "suites-pgsluice.log").write_bytes(servers.log("pgsluice").read_bytes())
+        (pathlib.Path("target") / f"suites-{mode}.log").write_bytes(servers.log("pgsluice").read_bytes())
     print("{} passed, {} failed, {} skipped".format(*totals))
     return 1 if totals[1] else 0
 
