@@ -11,7 +11,7 @@
 
 use super::canon::Canon;
 use super::form::{Frame, Lexeme, Sink};
-use super::hash::{Keyed, fold, load8};
+use super::hash::{Keyed, fold, keep, load8};
 use super::lexer::{Kind, Lexer};
 use super::words::Word;
 use super::{LexSettings, Operation, Statement, flag};
@@ -65,14 +65,14 @@ impl Template {
         if lexer.comment != self.comments.0 {
             return None;
         }
-        let (mut at, mut rest, mut literals) = (lexer.pos, &*self.text, keyed.start());
+        let (mut at, mut from, mut literals) = (lexer.pos, 0, keyed.start());
         for slot in &self.slots {
-            let (text, after) = rest.split_at_checked(usize::from(slot.text))?;
-            if !source.get(at..)?.starts_with(text) {
+            let length = usize::from(slot.text);
+            if !self.stands(from, length, source, at) {
                 return None;
             }
-            rest = after;
-            at += text.len();
+            from += length;
+            at += length;
             let start = match slot.what {
                 What::Same(length) => at.checked_sub(usize::from(length))?,
                 what => {
@@ -88,14 +88,28 @@ impl Template {
             };
             literals = keyed.absorb_at(literals, source, start, at);
         }
-        if !source.get(at..)?.starts_with(rest) {
+        let length = self.text.len() - from;
+        if !self.stands(from, length, source, at) {
             return None;
         }
-        lexer.pos = at + rest.len();
+        lexer.pos = at + length;
         lexer.comment = false;
         lexer.pass_space();
         let whole = lexer.pos == source.len() && !lexer.open_end && !lexer.doubt;
         (whole && lexer.comment == self.comments.1).then_some(Statement { literals, ..self.statement })
+    }
+
+    /// Whether `length` bytes of the text from `from` on stand at `at` in `source`.
+    #[inline(always)]
+    fn stands(&self, from: usize, length: usize, source: &[u8], at: usize) -> bool {
+        // What stands between the numbers of a list is short.
+        let chunk = |text: &[u8], at: usize| text.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        if length <= 8
+            && let (Some(there), Some(here)) = (chunk(source, at), chunk(&self.text, from))
+        {
+            return keep(there ^ here, length) == 0;
+        }
+        source.get(at..at + length).is_some_and(|there| *there == self.text[from..from + length])
     }
 
     /// The template of a text, if it has one. The lexer stands at the first token.
