@@ -19,9 +19,11 @@ use super::{LexSettings, Operation, Statement, flag};
 const SETS: usize = 32;
 /// Templates that begin alike.
 const WAYS: usize = 16;
-/// Of so many that find their set full, one takes a place: more statements that begin alike than there are ways cost no
-/// template each.
-const HASTE: u32 = 64;
+/// Templates of one fingerprint: lists of other lengths, other limits.
+const VARIANTS: usize = 4;
+/// Of so many that find no room, one takes a place: more statements that begin alike than there are ways, and ever-new
+/// lengths of a list, cost no template each.
+const HASTE: usize = 64;
 /// Longest text kept.
 const MAX_TEXT: usize = 4096;
 /// Most literals of one template.
@@ -240,14 +242,40 @@ impl Set {
     fn full(&self) -> bool {
         self.templates[WAYS - 1].is_some()
     }
+
+    /// How many are of this statement.
+    fn variants(&self, statement: &Statement) -> usize {
+        self.of(statement).count()
+    }
+
+    fn of(&self, statement: &Statement) -> impl Iterator<Item = usize> {
+        let fingerprint = statement.fingerprint;
+        let same =
+            move |known: &Option<Box<Template>>| known.as_ref().is_some_and(|t| t.statement.fingerprint == fingerprint);
+        self.templates.iter().enumerate().filter(move |(_, known)| same(known)).map(|(at, _)| at)
+    }
+
+    /// In the place of another of its statement, where there are enough of these; `turn` tells of which.
+    fn put(&mut self, key: u64, template: Template, turn: usize) {
+        let variants = self.variants(&template.statement);
+        let other = (variants >= VARIANTS).then(|| self.of(&template.statement).nth(turn % variants)).flatten();
+        let at = other.unwrap_or(self.next % WAYS);
+        if other.is_none() {
+            self.next = at + 1;
+        }
+        self.keys[at] = key;
+        self.templates[at] = Some(Box::new(template));
+    }
 }
 
 /// The templates of one worker.
 pub(super) struct Templates {
     sets: Box<[Set]>,
     candidates: Box<[u64]>,
-    /// Those that came to a full set.
-    haste: u32,
+    /// Fingerprints that no template can be made of.
+    hopeless: Box<[u64]>,
+    /// Those that found no room.
+    haste: usize,
 }
 
 impl Default for Templates {
@@ -255,6 +283,7 @@ impl Default for Templates {
         Templates {
             sets: (0..SETS).map(|_| Set::default()).collect(),
             candidates: vec![0; CANDIDATES].into(),
+            hopeless: vec![0; CANDIDATES].into(),
             haste: 0,
         }
     }
@@ -290,8 +319,11 @@ impl Templates {
             return;
         }
         let fingerprint = statement.fingerprint.0;
-        let candidate = &mut self.candidates[fingerprint as usize % CANDIDATES];
-        if std::mem::replace(candidate, fingerprint) == fingerprint {
+        let at = fingerprint as usize % CANDIDATES;
+        if self.hopeless[at] == fingerprint {
+            return;
+        }
+        if std::mem::replace(&mut self.candidates[at], fingerprint) == fingerprint {
             self.learn(text, settings, keyed, statement);
         }
     }
@@ -301,24 +333,23 @@ impl Templates {
         let lexer = first_token(text, settings);
         // Either is a set that it may belong to.
         let begins = text.get(lexer.pos..)?;
-        let full = |length| key(begins, length).is_some_and(|key| self.sets[key as usize % SETS].full());
-        if full(LONG) || full(SHORT) {
+        let set = |length| key(begins, length).map(|key| key as usize % SETS);
+        let no_room = |at: usize| self.sets[at].full() || self.sets[at].variants(statement) >= VARIANTS;
+        if [set(LONG), set(SHORT)].into_iter().flatten().any(no_room) {
             self.haste = self.haste.wrapping_add(1);
             if !self.haste.is_multiple_of(HASTE) {
                 return None;
             }
         }
-        let template = Template::of(lexer, settings, keyed, statement)?;
-        let length = if template.begins() >= LONG { LONG } else { SHORT };
-        if template.begins() < length {
+        let template = Template::of(lexer, settings, keyed, statement);
+        let template = template.filter(|template| template.begins() >= SHORT);
+        let Some(template) = template else {
+            let fingerprint = statement.fingerprint.0;
+            self.hopeless[fingerprint as usize % CANDIDATES] = fingerprint;
             return None;
-        }
-        let key = key(begins, length)?;
-        let set = &mut self.sets[key as usize % SETS];
-        let at = set.next % WAYS;
-        set.next = at + 1;
-        set.keys[at] = key;
-        set.templates[at] = Some(Box::new(template));
+        };
+        let key = key(begins, if template.begins() >= LONG { LONG } else { SHORT })?;
+        self.sets[key as usize % SETS].put(key, template, self.haste / HASTE);
         Some(())
     }
 }

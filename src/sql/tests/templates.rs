@@ -120,6 +120,25 @@ fn statements_that_begin_alike_keep_their_templates() {
     assert_eq!(known(&templates), 16, "there is room for so many, and a full house is left in peace");
 }
 
+#[test]
+fn lists_of_ever_new_lengths_leave_room_for_others() {
+    let sql = |table: &str, n: usize| {
+        format!("SELECT {} FROM {table} WHERE id IN ({}1)", "a, ".repeat(30) + "a", "1, ".repeat(n))
+    };
+    let (mut templates, keyed) = (Templates::default(), Keyed::new(KEY));
+    let mut come = |text: String| {
+        let told = templates.find(text.as_bytes(), ON, keyed).is_some();
+        if !told {
+            templates.lexed(text.as_bytes(), ON, keyed, &one(&text));
+        }
+        told
+    };
+    (1..100).for_each(|n| drop(come(sql("t", n))));
+    assert!((1..100).any(|n| come(sql("t", n))), "some are known");
+    (0..2).for_each(|_| drop(come(sql("other", 1))));
+    assert!(come(sql("other", 1)), "another statement that begins alike has a place");
+}
+
 fn parts() -> impl Strategy<Value = Vec<&'static str>> {
     let begins = proptest::sample::select(
         &["SELECT a, b, c, d FROM", "INSERT INTO t(a, b) VALUES", "UPDATE ttt SET aa =", "DELETE FROM ttt WHERE a ="][..],
