@@ -215,6 +215,8 @@ impl Sink for Cuts<'_> {
         match lexeme {
             Lexeme::Literal(text) => self.literal(text),
             Lexeme::Name => self.unfit = true,
+            // What stands behind a `U&` token, if its string is one character long.
+            Lexeme::Word(text, _) => self.unfit |= text.eq_ignore_ascii_case(b"uescape"),
             _ => {}
         }
         self.last = match lexeme {

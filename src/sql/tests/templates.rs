@@ -86,6 +86,8 @@ fn a_value_that_decides_how_its_text_is_read_is_no_variable() {
         ("SELECT a, b, time(123456) 'x' FROM t", "SELECT a, b, time(3) 'x' FROM t"),
         ("SELECT a, CAST(b AS varchar(123456)) FROM t", "SELECT a, CAST(b AS varchar(10)) FROM t"),
         ("SELECT a, b, interval '1' second(123456) FROM t", "SELECT a, b, interval '1' second(3) FROM t"),
+        ("SELECT a, b, U&\"d\" UESCAPE '!!' FROM t", "SELECT a, b, U&\"d\" UESCAPE '!' FROM t"),
+        ("SELECT a, b, U&'d' UESCAPE '!!' FROM t", "SELECT a, b, U&'d' UESCAPE '!' FROM t"),
     ] {
         assert_eq!(knowing(&[before], sql, ON), lexed(sql, ON), "{before} | {sql}");
         assert!(!told(before, sql), "{before} | {sql}");
@@ -133,9 +135,13 @@ fn lists_of_ever_new_lengths_leave_room_for_others() {
         }
         told
     };
-    (1..100).for_each(|n| drop(come(sql("t", n))));
+    (1..100).for_each(|n| {
+        come(sql("t", n));
+    });
     assert!((1..100).any(|n| come(sql("t", n))), "some are known");
-    (0..2).for_each(|_| drop(come(sql("other", 1))));
+    (0..2).for_each(|_| {
+        come(sql("other", 1));
+    });
     assert!(come(sql("other", 1)), "another statement that begins alike has a place");
 }
 
