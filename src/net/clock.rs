@@ -1,23 +1,13 @@
 //! Monotonic microseconds since the process began, and the calendar's time in words.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
-use rustix::time::{ClockId, clock_gettime};
-
-/// Microseconds since the first call in this process. About 25 ns. The clock of [`std::time::Instant`], without its
-/// arithmetic.
-#[inline]
+/// Microseconds since the first call in this process. About 25 ns.
 pub fn now_us() -> u64 {
-    static START: OnceLock<u64> = OnceLock::new();
-    let now = monotonic_us();
-    // Another thread may have come first with a later reading.
-    now.saturating_sub(*START.get_or_init(|| now))
-}
-
-/// Microseconds since some moment before the process began; 584,000 years fit.
-fn monotonic_us() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    static START: OnceLock<Instant> = OnceLock::new();
+    // 584,000 years fit.
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
 /// `YYYY-MM-DD HH:MM:SS UTC`, as PgBouncer writes times, of seconds since the epoch.
