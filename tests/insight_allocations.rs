@@ -47,6 +47,8 @@ fn a_known_statement_allocates_nothing() {
         format!(r#"UPDATE "a" SET "b" = 'x' WHERE "a"."id" = 17 {tag}"#),
         "COMMIT".to_owned(),
         format!(r#"SELECT "c"."id" FROM "c" WHERE "c"."id" = 3 LIMIT 21 {tag}"#),
+        // No template fits it, and none is made again and again; its tags are the same each time.
+        r#"SELECT "c"."id" FROM "c" WHERE date("c"."day") = date('2024-01-01') /*route='days'*/"#.to_owned(),
     ];
     let mut now = 1_000_000;
     let mut request = |gap: u64| {

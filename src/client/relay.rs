@@ -140,7 +140,7 @@ impl Session {
             Poll::Ready(r) => r.map_err(|e| Stop::ServerLost(e.to_string()))?,
         }
         let mut input = server.input.take().unwrap_or_else(|| self.w.buffers.lend());
-        let n = match server.socket.poll_recv(cx, input.spare()) {
+        let n = match server.socket.poll_recv_readable(cx, input.spare()) {
             Poll::Pending => {
                 if input.is_empty() {
                     self.w.buffers.give_back(input);

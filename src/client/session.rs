@@ -270,7 +270,7 @@ impl Session {
             None => self.w.buffers.lend(),
         };
         debug_assert!(!input.spare().is_empty(), "a full buffer holds a message that can be worked on");
-        let received = self.socket.poll_recv(cx, input.spare());
+        let received = self.socket.poll_recv_readable(cx, input.spare());
         let result = match received {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(n)) if n > 0 => {

@@ -15,7 +15,7 @@ use super::judge::Context;
 use super::paths::Paths;
 use super::routes::{Done, RouteIndex, RouteStats};
 use super::table::{Index, OTHER, WorkerTable, bump};
-use super::tags::{Caller, application};
+use super::tags::{Caller, ReadTags, application};
 use super::unit::{Boundary, CursorStep, Unit};
 use super::{Insight, TagSet, Text, lock};
 use crate::sql::{self, Fingerprint, LexSettings, RawSql, Statement, flag};
@@ -39,6 +39,7 @@ pub struct WorkerInsight {
     /// Numbers the loans.
     loans: u32,
     routes: HashMap<u64, u32, RandomState>,
+    read_tags: ReadTags,
     key: RandomState,
     pub(crate) paths: Paths,
     /// Calls of begin and complete, for sampling.
@@ -63,6 +64,7 @@ impl WorkerInsight {
             free: BinaryHeap::new(),
             loans: 0,
             routes: HashMap::default(),
+            read_tags: ReadTags::new(),
             key: RandomState::default(),
             paths: Paths::new(),
             calls: 0,
@@ -269,7 +271,18 @@ impl WorkerInsight {
 
     /// The tags in a statement's comments, as numbers.
     pub(crate) fn tags(&mut self, text: Text<'_>) -> TagSet {
-        let Some(found) = sql::tags_with(text.sql, &self.shared.config.id_tags) else {
+        let bodies = sql::comment_bodies(text.sql);
+        let hash = self.key.hash_one(bodies);
+        if let Some(tags) = self.read_tags.find(hash, &bodies) {
+            return tags;
+        }
+        let tags = self.new_tags(&bodies);
+        self.read_tags.learn(hash, &bodies, tags);
+        tags
+    }
+
+    fn new_tags(&mut self, bodies: &sql::CommentBodies<'_>) -> TagSet {
+        let Some(found) = bodies.tags(&self.shared.config.id_tags) else {
             return TagSet::default();
         };
         let trace = found.trace_id.map_or(0, |id| self.key.hash_one(id) | 1);

@@ -127,6 +127,32 @@ impl Socket {
         }
     }
 
+    /// [`Self::poll_recv`] for who has just been told by [`Self::poll_readable`]: the reactor is not asked again.
+    pub fn poll_recv_readable(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let line = self.line.get_ref();
+        if line.tls.is_some() || line.unread {
+            return self.poll_recv(cx, buf);
+        }
+        let mut received = None;
+        let drained = || io::Error::from(io::ErrorKind::WouldBlock);
+        // An error of this kind clears the readiness: a short read means drained, as in `poll_recv`.
+        let _ = self.line.try_io(Interest::READABLE, |line| {
+            match rustix::net::recv(&line.fd, &mut *buf, RecvFlags::empty()) {
+                Ok((_, n)) => {
+                    received = Some(Ok(n));
+                    if n > 0 && n < buf.len() { Err(drained()) } else { Ok(()) }
+                }
+                Err(rustix::io::Errno::AGAIN) => Err(drained()),
+                Err(rustix::io::Errno::INTR) => Ok(()),
+                Err(e) => {
+                    received = Some(Err(e.into()));
+                    Ok(())
+                }
+            }
+        });
+        received.map_or_else(|| self.poll_recv(cx, buf), Poll::Ready)
+    }
+
     /// Reads what [`Self::poll_closed`] passed over; `None` when it was nothing, and the reactor will tell.
     #[cold]
     fn recv_unread(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {

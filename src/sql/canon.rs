@@ -46,6 +46,8 @@ pub(super) struct Canon<'s, 'k, S: Sink> {
     pub(super) cte_op: Option<Operation>,
     /// A parenthesis deeper than the stack.
     pub(super) flat: u32,
+    /// The length of a number behind a type name decides whether it belongs to the type: no template.
+    pub(super) unfit: bool,
     /// First and last token of the statement.
     pub span: (usize, usize),
 }
@@ -86,6 +88,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
             django_session: (false, false),
             cte_op: None,
             flat: 0,
+            unfit: false,
             span: (0, 0),
         }
     }
@@ -102,6 +105,7 @@ impl<'s, 'k, S: Sink> Canon<'s, 'k, S> {
         self.cte_op = None;
         self.set_config = false;
         self.sets_scs = false;
+        self.unfit = false;
         self.django_session = (false, false);
         self.lx.comment = false;
     }

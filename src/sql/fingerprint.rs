@@ -5,6 +5,7 @@ use super::form::{Frame, NoText};
 use super::hash::{self, Keyed};
 use super::lexer::Lexer;
 use super::seen::{self, Known, Seen};
+use super::templates::Templates;
 use super::{Fingerprint, LexSettings, Operation, RawSql, Statement, flag};
 
 /// Reusable scratch of the lexer pass and the key of the literals' hash. One for each worker.
@@ -12,12 +13,18 @@ pub struct Analyzer {
     keyed: Keyed,
     stack: Vec<Frame<()>>,
     seen: Seen,
+    templates: Templates,
 }
 
 impl Analyzer {
     /// `literal_key`: random for each process; it keeps the hashes of literals from being looked up.
     pub fn new(literal_key: [u64; 2]) -> Self {
-        Self { keyed: Keyed::new(literal_key), stack: Vec::with_capacity(64), seen: Seen::default() }
+        Self {
+            keyed: Keyed::new(literal_key),
+            stack: Vec::with_capacity(64),
+            seen: Seen::default(),
+            templates: Templates::default(),
+        }
     }
 
     /// Calls `each` for every top-level statement of `sql`, with the statement's own text.
@@ -31,6 +38,9 @@ impl Analyzer {
         mut each: impl FnMut(&Statement, RawSql<'s>),
     ) {
         let text = sql.0;
+        if let Some(statement) = self.templates.find(text, settings, self.keyed) {
+            return each(&statement, sql);
+        }
         let lexer = Lexer::new(text, settings);
         let mut canon = Canon::new(lexer, NoText, &mut self.stack, self.keyed);
         let (mut start, mut count, mut unlexed) = (0, 0, !settings.safe_encoding);
@@ -68,6 +78,9 @@ impl Analyzer {
         }
         if let Some((facts, from, to)) = pending {
             each(&facts, RawSql(&text[from..to]));
+            if count == 1 && (from, to) == (0, text.len()) {
+                self.templates.lexed(text, settings, self.keyed, &facts);
+            }
         }
     }
 

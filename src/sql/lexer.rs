@@ -194,7 +194,7 @@ impl<'s> Lexer<'s> {
                     return self.punct(if n == 2 { Kind::Other } else { Kind::Dot }, n);
                 }
                 DIGIT => return self.number(),
-                SQUOTE => return self.string(self.pos, self.pos, self.plain),
+                SQUOTE => return self.plain_string(),
                 OPEN => return self.punct(Kind::Open, 1),
                 CLOSE => return self.punct(Kind::Close, 1),
                 OP => {
@@ -218,6 +218,18 @@ impl<'s> Lexer<'s> {
                     self.doubt = true;
                     return self.punct(Kind::Other, 1);
                 }
+            }
+        }
+    }
+
+    /// Goes to the next token, over white space and comments.
+    #[inline]
+    pub(super) fn pass_space(&mut self) {
+        while let Some(&b) = self.src.get(self.pos) {
+            match class(b) & !CONT {
+                SPACE => self.pos += 1,
+                OP if self.comment() => {}
+                _ => break,
             }
         }
     }
@@ -334,7 +346,7 @@ impl<'s> Lexer<'s> {
 
     /// A number; plain digits, by far the most common, take the short way.
     #[inline(always)]
-    fn number(&mut self) -> Token {
+    pub(super) fn number(&mut self) -> Token {
         let start = self.pos;
         let mut i = start + 1;
         while class(self.at(i)) == DIGIT | CONT {
@@ -376,20 +388,26 @@ impl<'s> Lexer<'s> {
         Token { kind: Kind::Number, word: Word::Lit, start, end: i, hash: 0 }
     }
 
-    /// An operator (R7), or nothing when a comment was passed.
-    fn operator_or_comment(&mut self) -> Option<Token> {
+    /// Passes the comment that begins here, if one does.
+    #[inline(always)]
+    fn comment(&mut self) -> bool {
         let start = self.pos;
         match (self.src[start], self.at(start + 1)) {
             (b'-', b'-') => {
                 let rest = &self.src[start..];
                 self.pos = start + memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                return None;
             }
-            (b'/', b'*') => {
-                self.block_comment();
-                return None;
-            }
-            _ => {}
+            (b'/', b'*') => self.block_comment(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// An operator (R7), or nothing when a comment was passed.
+    fn operator_or_comment(&mut self) -> Option<Token> {
+        let start = self.pos;
+        if self.comment() {
+            return None;
         }
         let mut end = start + 1;
         while class(self.at(end)) == OP {

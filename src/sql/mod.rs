@@ -21,6 +21,7 @@ mod shape_tables;
 mod shape_where;
 mod strings;
 mod tags;
+mod templates;
 mod touched;
 mod types;
 mod words;
@@ -34,7 +35,7 @@ pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;
 pub use normalize::{Normalised, display};
 pub use shape::{Column, Join, Limit, OnConflict, Shape, Table, shape, summary};
-pub use tags::{TagValue, Tags, VALUE_CAP, tags, tags_with};
+pub use tags::{CommentBodies, TagValue, Tags, VALUE_CAP, comment_bodies, tags, tags_with};
 pub use touched::{hidden_parameters, touched_parameters};
 
 /// Version of the hash form. Published with every fingerprint; a change of any rule that moves an id bumps it.
@@ -155,7 +156,7 @@ pub mod flag {
 }
 
 /// One analysed statement. `Copy`: it is stored with a prepared statement and in the session's queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Statement {
     /// Hash of the literal-free form.
     pub fingerprint: Fingerprint,

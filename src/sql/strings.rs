@@ -56,6 +56,12 @@ impl Lexer<'_> {
         }
     }
 
+    /// `'...'`.
+    #[inline]
+    pub(super) fn plain_string(&mut self) -> Token {
+        self.string(self.pos, self.pos, self.plain)
+    }
+
     /// A string that starts at `start` with its opening quote at `quote`, with what continues it (R2).
     pub(super) fn string(&mut self, start: usize, quote: usize, escapes: Escapes) -> Token {
         let mut from = quote + 1;

@@ -119,22 +119,40 @@ pub fn tags(sql: RawSql<'_>) -> Option<Tags<'_>> {
 
 /// [`tags`] with the caller's own id keys, whose values are only hashed.
 pub fn tags_with<'a>(sql: RawSql<'a>, id_keys: &[String]) -> Option<Tags<'a>> {
-    let mut tags = Tags::default();
-    let mut found = false;
-    if let Some(body) = leading(sql.0) {
-        found |= read(body, id_keys, &mut tags);
+    comment_bodies(sql).tags(id_keys)
+}
+
+/// What stands in the comments that tags are read from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CommentBodies<'a> {
+    /// In the one that opens the text.
+    pub leading: Option<&'a [u8]>,
+    /// In the one that ends it.
+    pub trailing: Option<&'a [u8]>,
+}
+
+impl<'a> CommentBodies<'a> {
+    /// The tags in them, None when there are none. `id_keys`: the caller's own keys of ids.
+    pub fn tags(&self, id_keys: &[String]) -> Option<Tags<'a>> {
+        let mut tags = Tags::default();
+        let mut found = false;
+        for body in [self.leading, self.trailing].into_iter().flatten() {
+            found |= read(body, id_keys, &mut tags);
+        }
+        found.then_some(tags)
     }
-    if let Some(body) = trailing(sql.0) {
-        found |= read(body, id_keys, &mut tags);
-    }
-    found.then_some(tags)
+}
+
+/// The comments of a statement that tags are read from.
+pub fn comment_bodies(sql: RawSql<'_>) -> CommentBodies<'_> {
+    CommentBodies { leading: leading(sql.0), trailing: trailing(sql.0) }
 }
 
 /// The body of the comment that opens the text.
 fn leading(text: &[u8]) -> Option<&[u8]> {
     let body = text.trim_ascii_start().strip_prefix(b"/*")?;
     let window = &body[..body.len().min(COMMENT_CAP + 2)];
-    let end = window.windows(2).position(|w| w == b"*/")?;
+    let end = memchr::memchr_iter(b'*', window).find(|star| window.get(star + 1) == Some(&b'/'))?;
     Some(&body[..end])
 }
 
@@ -149,9 +167,9 @@ fn trailing(text: &[u8]) -> Option<&[u8]> {
         text = rest.trim_ascii_end();
     }
     let body = text.strip_suffix(b"*/")?;
-    let from = body.len().saturating_sub(COMMENT_CAP + 2);
-    let start = body[from..].windows(2).rposition(|w| w == b"/*")?;
-    Some(&body[from + start + 2..])
+    let window = &body[body.len().saturating_sub(COMMENT_CAP + 2)..];
+    let star = memchr::memrchr_iter(b'*', window).find(|star| *star > 0 && window[star - 1] == b'/')?;
+    Some(&window[star + 1..])
 }
 
 /// Reads `key='value'` and `key=value` pairs; true when at least one is a known tag.

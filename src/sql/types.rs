@@ -35,9 +35,15 @@ impl<S: Sink> Canon<'_, '_, S> {
             }
             self.type_token(token, counts);
         }
+        self.note_bracket(Lexer { pos: end, ..self.lx });
         if counts {
             self.prev = Word::Ident;
         }
+    }
+
+    /// A bracket behind a type name that was not taken for its modifier: with a shorter number it might be.
+    fn note_bracket(&mut self, lexer: Lexer<'_>) {
+        self.unfit |= matches!(peek(lexer).0.kind, Kind::Open | Kind::OpenBracket);
     }
 
     fn type_token(&mut self, token: Token, counts: bool) {
@@ -68,6 +74,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         ahead.pos = first.start;
         let end = type_end_without_fields(ahead);
         ahead.pos = end.max(first.end);
+        self.note_bracket(ahead);
         let string = ahead.next();
         if string.kind != Kind::Str || self.prev == Word::Dot {
             return false;
@@ -87,6 +94,7 @@ impl<S: Sink> Canon<'_, '_, S> {
         self.lx = back;
         if first.word == Word::Interval {
             let fields = interval_fields(self.lx);
+            self.note_bracket(Lexer { pos: fields, ..self.lx });
             while self.lx.pos < fields {
                 let token = self.lx.next();
                 self.type_token(token, false);

@@ -6,6 +6,7 @@ mod properties;
 mod rows;
 mod shapes;
 mod tag_values;
+mod templates;
 
 use super::*;
 

@@ -113,7 +113,7 @@ proptest! {
     }
 }
 
-const PARTS: &[&str] = &[
+pub(super) const PARTS: &[&str] = &[
     "SELECT",
     "FROM",
     "WHERE",
