@@ -296,7 +296,8 @@ impl Session {
     /// Requests the server skipped because of an error never happened.
     fn undo_dropped(&mut self, server: &mut Server) {
         let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
-        let last = dropped.last().map_or(0, Entry::place);
+        // The one that failed; those behind it were skipped.
+        let first = dropped.first().map_or(0, Entry::place);
         // The last first: a Close and the Parse behind it.
         for e in dropped.into_iter().rev() {
             match (e.request, e.action) {
@@ -312,7 +313,7 @@ impl Session {
                     } else if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
-                    self.unnamed_not_ended(e.place(), last, server);
+                    self.unnamed_not_ended(e.place(), e.place() == first, server);
                 }
                 (Request::Close, Action::Skip) => {
                     server.statements.not_closed(e.statement);
@@ -322,7 +323,7 @@ impl Session {
                     self.names().close_dropped(e.registration);
                 }
                 (Request::Query | Request::Close, _) => {
-                    self.unnamed_not_ended(e.place(), last, server);
+                    self.unnamed_not_ended(e.place(), false, server);
                     if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
