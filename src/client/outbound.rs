@@ -306,7 +306,7 @@ impl Session {
                         server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration == 0 && e.statement == 0 {
-                        self.unnamed.dropped(&e, server);
+                        self.unnamed.dropped(&e, self.place.info.id, server);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);

@@ -78,6 +78,8 @@ struct Kept {
     charge: Charge,
     /// Those replaced in a sequence without Sync, by what the server may skip.
     replaced: Vec<Replaced>,
+    /// Bytes of their texts.
+    replaced_bytes: usize,
 }
 
 /// One that was there before the request at `end`.
@@ -86,10 +88,14 @@ struct Replaced {
     /// Which the server had.
     unnamed_of: u64,
     state: State,
-    text: Vec<u8>,
+    text: Box<[u8]>,
 }
 
 impl Kept {
+    fn new(cache: &StatementCache) -> Box<Self> {
+        Box::new(Kept { text: Vec::new(), charge: cache.charge(), replaced: Vec::new(), replaced_bytes: 0 })
+    }
+
     /// Takes a text. `false`: there is no room.
     fn take(&mut self, text: &[u8]) -> bool {
         self.text.clear();
@@ -155,7 +161,7 @@ impl Unnamed {
     /// What a server that has it is marked with.
     #[inline]
     fn token(&self, client: u64) -> u64 {
-        client << 32 | u64::from(self.state.version)
+        self.state.token(client)
     }
 
     /// A Parse of it was forwarded that is too long to be kept.
@@ -183,8 +189,7 @@ impl Unnamed {
     fn keep_text(&mut self, data: &[u8], cache: &StatementCache) {
         let (from, to) = std::mem::take(&mut self.batch);
         let Some(text) = data.get(from as usize..to as usize) else { return };
-        let new = || Box::new(Kept { text: Vec::new(), charge: cache.charge(), replaced: Vec::new() });
-        self.state.kept = self.kept.get_or_insert_with(new).take(text);
+        self.state.kept = self.kept.get_or_insert_with(|| Kept::new(cache)).take(text);
         if !self.state.kept {
             self.state.long = match (self.bound, self.open) {
                 (true, _) => Long::No,
@@ -198,6 +203,12 @@ impl Unnamed {
     #[inline]
     fn exists(&self) -> bool {
         self.batch.1 > 0 || self.state.kept || self.state.long != Long::No
+    }
+
+    /// Whether one may come back.
+    #[inline]
+    fn comes_back(&self) -> bool {
+        self.kept.as_ref().is_some_and(|k| !k.replaced.is_empty())
     }
 
     /// A simple Query, or a Close of it, is forwarded as the request at `place`: it ends the statement.
@@ -222,15 +233,17 @@ impl Unnamed {
     }
 
     /// A Parse failed or was skipped: what the server has instead is not known. Others may have been sent since.
-    pub(super) fn dropped(&mut self, e: &Entry, server: &mut Server) {
-        if e.place() == self.state.place {
+    pub(super) fn dropped(&mut self, e: &Entry, client: u64, server: &mut Server) {
+        // Places are those of one server: they say nothing where another one has it.
+        let made = |state: &State, of: u64| state.place == e.place() && state.token(client) == of;
+        if made(&self.state, server.unnamed_of) {
             server.unnamed_of = 0;
             // One put ahead is put ahead again.
             if e.action == Action::Forward {
                 self.forget();
             }
         } else if let Some(k) = &mut self.kept {
-            for r in k.replaced.iter_mut().filter(|r| r.state.place == e.place()) {
+            for r in k.replaced.iter_mut().filter(|r| made(&r.state, r.unnamed_of)) {
                 r.unnamed_of = 0;
                 if e.action == Action::Forward {
                     r.state.forget();
@@ -241,6 +254,11 @@ impl Unnamed {
 }
 
 impl State {
+    #[inline]
+    fn token(&self, client: u64) -> u64 {
+        client << 32 | u64::from(self.version)
+    }
+
     #[inline]
     fn forget(&mut self) {
         self.kept = false;
@@ -261,7 +279,8 @@ impl Session {
     /// A Parse, Close or Query is about to be forwarded that ends the statement: skipped, it leaves it.
     #[inline]
     pub(super) fn replace_unnamed(&mut self, server: &Server, data: &[u8]) {
-        if self.unnamed.exists() && server.tracker.wants_sync() {
+        // Behind a Query that may be skipped too.
+        if self.unnamed.exists() && server.tracker.wants_sync() || self.unnamed.comes_back() {
             self.save_unnamed(server, data);
         }
     }
@@ -271,14 +290,12 @@ impl Session {
         self.unnamed.keep(data, &self.pool.shared.statements);
         let unnamed = &mut self.unnamed;
         let cache = &self.pool.shared.statements;
-        let new = || Box::new(Kept { text: Vec::new(), charge: cache.charge(), replaced: Vec::new() });
-        let kept = unnamed.kept.get_or_insert_with(new);
-        // What has been answered is not skipped any more.
-        kept.replaced.retain(|r| server.tracker.pending(r.end));
-        let bytes: usize = kept.replaced.iter().map(|r| r.text.len()).sum();
-        if kept.replaced.len() < MAX_REPLACED && bytes + kept.text.len() <= MAX_REPLACED_BYTES {
-            let end = server.tracker.last_place().wrapping_add(1);
-            let text = if unnamed.state.kept { kept.text.clone() } else { Vec::new() };
+        let kept = unnamed.kept.get_or_insert_with(|| Kept::new(cache));
+        let end = server.tracker.last_place().wrapping_add(1);
+        let text: &[u8] = if unnamed.state.kept { &kept.text } else { &[] };
+        if kept.replaced.len() < MAX_REPLACED && kept.replaced_bytes + text.len() <= MAX_REPLACED_BYTES {
+            let text: Box<[u8]> = text.into();
+            kept.replaced_bytes += text.len();
             kept.replaced.push(Replaced { end, unnamed_of: server.unnamed_of, state: unnamed.state, text });
         }
     }
@@ -294,7 +311,7 @@ impl Session {
         }
         if self.unnamed.state.touched != end {
             // Others have been sent behind the Sync, and may be skipped too.
-            if let Some(next) = kept.replaced.iter_mut().find(|n| n.state.touched == end) {
+            if let Some(next) = kept.replaced[at..].iter_mut().find(|n| n.state.touched == end) {
                 r.end = next.end;
                 *next = r;
             }
@@ -329,6 +346,7 @@ impl Session {
             && !k.replaced.is_empty()
         {
             k.replaced.retain(|r| server.tracker.pending(r.end));
+            k.replaced_bytes = k.replaced.iter().map(|r| r.text.len()).sum();
             if k.replaced.is_empty() {
                 k.replaced = Vec::new();
             }
