@@ -8,6 +8,8 @@
 
 mod support;
 
+use std::sync::Once;
+
 use support::cluster;
 use support::pooler::Setup;
 use support::raw::{c_string, close, describe, execute, flush, frame, query, sync};
@@ -74,8 +76,11 @@ fn write(line: &str) -> Write {
 
 /// Plays all sequences of a driver.
 fn play(driver: &str) {
+    static TABLE: Once = Once::new();
     let cluster = cluster::shared();
-    cluster.psql("CREATE TABLE IF NOT EXISTS driver_rows (n int)");
+    TABLE.call_once(|| {
+        cluster.psql("CREATE TABLE driver_rows (n int)");
+    });
     let pooler = Setup::url(cluster, "postgres").env("PGSLUICE_POOL_SIZE", "2").start();
     let mut played = 0;
     for part in SEQUENCES.split("\n== ").skip(1) {
