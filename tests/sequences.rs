@@ -320,6 +320,25 @@ fn an_unnamed_statement_that_was_bound_is_bound_again() {
     for (what, writes) in sequences {
         same(&pooler, what, &writes);
     }
+    let all = || [fails(), close(b'S', ""), sync(), run(""), sync()];
+    same(&pooler, "a skipped Close and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
+    let all = || [parse("", "SELECT 2"), fails(), close(b'S', ""), parse("", "SELECT 3"), sync(), run(""), sync()];
+    same(&pooler, "a skipped Close and Parse and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
+}
+
+/// 26000 may be about another name than the one that was put in the text.
+#[test]
+fn an_execute_of_a_statement_that_executes_what_is_not_there_says_so() {
+    let pooler = pool();
+    let named = || write(&[parse("a", "EXECUTE b"), parse("c", "SELECT 7"), sync()]);
+    let execute = || write(&[query("EXECUTE a")]);
+    same(&pooler, "nested", &[named(), execute(), execute()]);
+    let two = || write(&[query("EXECUTE b; EXECUTE c")]);
+    same(
+        &pooler,
+        "the other one",
+        &[named(), two(), two(), write(&[parse("d", "SELECT 7"), run("d"), run("c"), sync()])],
+    );
 }
 
 /// PostgreSQL refuses what it cannot read (08P01), skips to the Sync, and the session goes on.

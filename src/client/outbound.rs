@@ -156,7 +156,12 @@ impl Session {
             Some(message)
         };
         let Some(e) = about else { return (forward, with_name(self)) };
-        let unknown = &error::code(body) == b"26000";
+        // A text may name others besides.
+        let meant = || {
+            e.request != Request::Query
+                || self.pool.schema.prefix().find(body).is_some_and(|f| f.1 == Some(e.statement))
+        };
+        let unknown = &error::code(body) == b"26000" && meant();
         if e.registration == OUTDATED && unknown {
             let mut message = Vec::new();
             outdated_error(&mut message);

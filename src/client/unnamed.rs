@@ -44,7 +44,7 @@ pub(super) struct Unnamed {
     state: State,
     /// Where its text (and types) stand in the batch that is being forwarded; empty for none.
     batch: (u32, u32),
-    /// No Sync has followed its Parse yet.
+    /// No Sync has followed what made or ended it yet.
     open: bool,
     /// It has been bound.
     bound: bool,
@@ -215,6 +215,7 @@ impl Unnamed {
     #[inline]
     pub(super) fn ended(&mut self, place: u32, server: &mut Server) {
         server.unnamed_of = 0;
+        self.open = true;
         self.state.touched = place;
         self.state.version = self.state.version.wrapping_add(1);
         self.forget();
@@ -441,13 +442,14 @@ impl Session {
         }
     }
 
-    /// Whether it is not known yet if the server has taken its Parse or skipped it, though a Sync behind it has been
-    /// sent: a Bind sent now would not be skipped with it, and find what another client has left.
+    /// Whether it is not known yet if the server has taken its Parse, or what has ended it, or skipped it, though a Sync behind
+    /// it has been sent: a Bind sent now would not be skipped with it, and find what another client has left.
     #[inline]
     pub(super) fn unnamed_undecided(&self, server: &Server) -> bool {
-        !self.unnamed.open
-            && server.tracker.undecided(self.unnamed.state.place)
-            && server.unnamed_of == self.unnamed.token(self.place.info.id)
+        let (unnamed, tracker) = (&self.unnamed, &server.tracker);
+        !unnamed.open
+            && (tracker.undecided(unnamed.state.place) && server.unnamed_of == unnamed.token(self.place.info.id)
+                || unnamed.comes_back() && tracker.undecided(unnamed.state.touched))
     }
 
     /// Ties the client to its server, or unties it, as its unnamed statement wants it.
