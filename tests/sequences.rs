@@ -8,7 +8,7 @@ mod support;
 use support::cluster;
 use support::pooler::{Pooler, Setup};
 use support::raw::{bind, close, describe, execute, flush, frame, parse, query, sync};
-use support::sequences::{Write, same};
+use support::sequences::{Write, same, same_for};
 
 /// What is sent at once: each Query and Sync is answered.
 fn write(parts: &[Vec<u8>]) -> Write {
@@ -322,6 +322,10 @@ fn an_unnamed_statement_that_was_bound_is_bound_again() {
     }
     let all = || [fails(), close(b'S', ""), sync(), run(""), sync()];
     same(&pooler, "a skipped Close and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
+    let all = || [describe(b'S', ""), parse("", "SELECT 'text'"), run(""), sync(), run(""), sync()];
+    same(&pooler, "a Describe of the one before", &[first("SELECT 1"), write(&all()), again(), again()]);
+    let all = || [parse("s", "SELECT 3"), fails(), parse("", "EXECUTE s"), run(""), sync()];
+    same(&pooler, "a skipped EXECUTE", &[write(&all()), again(), write(&[describe(b'S', ""), sync()])]);
     let all = || [parse("", "SELECT 2"), fails(), close(b'S', ""), parse("", "SELECT 3"), sync(), run(""), sync()];
     same(&pooler, "a skipped Close and Parse and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
 }
@@ -332,7 +336,7 @@ fn an_execute_of_a_statement_that_executes_what_is_not_there_says_so() {
     let pooler = pool();
     let named = || write(&[parse("a", "EXECUTE b"), parse("c", "SELECT 7"), sync()]);
     let execute = || write(&[query("EXECUTE a")]);
-    same(&pooler, "nested", &[named(), execute(), execute()]);
+    same(&pooler, "nested", &[named(), execute(), execute(), execute(), execute()]);
     let two = || write(&[query("EXECUTE b; EXECUTE c")]);
     same(
         &pooler,
@@ -404,7 +408,9 @@ fn discard_all_forgets_what_the_client_has_set() {
         for all in [query("DISCARD ALL"), [parse("", "DISCARD ALL"), run(""), sync()].concat()] {
             let show = "SELECT current_setting('work_mem'), current_setting('client_min_messages'), current_setting('a.b', true)";
             let look = || write(&[query(show)]);
-            same(&pooler, set, &[write(&[query(set)]), look(), write(&[all]), look(), look()]);
+            let writes = [write(&[query(set)]), look(), write(&[all]), look(), look()];
+            same(&pooler, set, &writes);
+            same_for(&pooler, &[], set, &writes);
         }
     }
 }

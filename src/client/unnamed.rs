@@ -63,6 +63,8 @@ struct State {
     place: u32,
     /// Place of what made it or, when there is none, of what has ended it.
     touched: u32,
+    /// That has been answered, and was not skipped.
+    decided: bool,
     /// A text that is not kept.
     long: Long,
     /// Counts its Parses and ends: a server may still have an earlier one.
@@ -149,6 +151,7 @@ impl Unnamed {
         (self.open, self.bound) = (true, false);
         self.state.place = server.tracker.last_place();
         self.state.touched = self.state.place;
+        self.state.decided = false;
         self.state.version = self.state.version.wrapping_add(1);
         server.unnamed_of = self.token(client);
     }
@@ -217,6 +220,7 @@ impl Unnamed {
         server.unnamed_of = 0;
         self.open = true;
         self.state.touched = place;
+        self.state.decided = false;
         self.state.version = self.state.version.wrapping_add(1);
         self.forget();
     }
@@ -235,21 +239,11 @@ impl Unnamed {
 
     /// A Parse failed or was skipped: what the server has instead is not known. Others may have been sent since.
     pub(super) fn dropped(&mut self, e: &Entry, client: u64, server: &mut Server) {
-        // Places are those of one server: they say nothing where another one has it.
-        let made = |state: &State, of: u64| state.place == e.place() && state.token(client) == of;
-        if made(&self.state, server.unnamed_of) {
-            server.unnamed_of = 0;
-            // One put ahead is put ahead again.
-            if e.action == Action::Forward {
-                self.forget();
-            }
-        } else if let Some(k) = &mut self.kept {
-            for r in k.replaced.iter_mut().filter(|r| made(&r.state, r.unnamed_of)) {
-                r.unnamed_of = 0;
-                if e.action == Action::Forward {
-                    r.state.forget();
-                }
-            }
+        if self.state.dropped(e, client, &mut server.unnamed_of) {
+            self.batch = (0, 0);
+        }
+        for r in self.kept.iter_mut().flat_map(|k| &mut k.replaced) {
+            r.state.dropped(e, client, &mut r.unnamed_of);
         }
     }
 }
@@ -258,6 +252,20 @@ impl State {
     #[inline]
     fn token(&self, client: u64) -> u64 {
         client << 32 | u64::from(self.version)
+    }
+
+    /// Whether this Parse made it: there is none then. `of`: which the server has; one put ahead is put ahead again.
+    fn dropped(&mut self, e: &Entry, client: u64, of: &mut u64) -> bool {
+        // Places are those of one server: they say nothing where another one has it.
+        let there = self.token(client) == *of;
+        let made = e.action == Action::Forward && !self.decided && self.touched == e.place();
+        if there && (made || self.place == e.place()) {
+            *of = 0;
+        }
+        if made {
+            self.forget();
+        }
+        made
     }
 
     #[inline]
@@ -343,6 +351,9 @@ impl Session {
     /// A ReadyForQuery: what was answered has not been skipped.
     #[inline]
     pub(super) fn unnamed_settled(&mut self, server: &Server) {
+        if !self.unnamed.state.decided {
+            self.unnamed.state.decided = !server.tracker.pending(self.unnamed.state.touched);
+        }
         if let Some(k) = &mut self.unnamed.kept
             && !k.replaced.is_empty()
         {
@@ -428,6 +439,10 @@ impl Session {
 
     /// A message of the answer to a Describe of it.
     pub(super) fn note_unnamed(&mut self, e: &Entry, t: u8, body: &[u8], len: usize) {
+        if e.place().wrapping_sub(self.unnamed.state.place).cast_signed() < 0 {
+            // Of one that another Parse has replaced since.
+            return;
+        }
         let hash = shape(t, body, len);
         if t == backend::PARAMETER_DESCRIPTION {
             self.unnamed.parameters = hash;

@@ -57,9 +57,12 @@ fn copies(sql: &[u8]) -> bool {
     sql.starts_with("copy") && sql.contains("from stdin")
 }
 
-pub fn open(address: SocketAddr) -> Client {
+/// A startup parameter of the client's own.
+const ZONE: &[(&str, &str)] = &[("TimeZone", "Asia/Tokyo")];
+
+fn open(address: SocketAddr, startup: &[(&str, &str)]) -> Client {
     let mut client = Client::connect(address).unwrap();
-    let parameters = [("user", "postgres"), ("database", DATABASE), ("TimeZone", "Asia/Tokyo")];
+    let parameters = [&[("user", "postgres"), ("database", DATABASE)], startup].concat();
     client.login_with(PASSWORD, &parameters).unwrap();
     client
 }
@@ -104,8 +107,8 @@ fn answers(client: &mut Client, write: &Write) -> Vec<String> {
     hear(client, write).iter().map(shown).collect()
 }
 
-fn direct(writes: &[Write]) -> Vec<Vec<String>> {
-    let mut client = open(cluster::shared().address());
+fn direct(writes: &[Write], startup: &[(&str, &str)]) -> Vec<Vec<String>> {
+    let mut client = open(cluster::shared().address(), startup);
     let answer = |write: &Write| {
         client.send(&write.bytes).unwrap();
         answers(&mut client, write)
@@ -116,10 +119,15 @@ fn direct(writes: &[Write]) -> Vec<Vec<String>> {
 /// Sends all on a direct connection, and through the pool, where the client is moved to the other server between its
 /// transactions: before each write, or each second one.
 pub fn same(pooler: &Pooler, what: &str, writes: &[Write]) {
-    let expected = direct(writes);
+    same_for(pooler, ZONE, what, writes);
+}
+
+/// The same for a client with these startup parameters.
+pub fn same_for(pooler: &Pooler, startup: &[(&str, &str)], what: &str, writes: &[Write]) {
+    let expected = direct(writes, startup);
     for every in [1, 2] {
-        let mut client = open(pooler.address());
-        let mut neighbours = [open(pooler.address()), open(pooler.address())];
+        let mut client = open(pooler.address(), startup);
+        let mut neighbours = [open(pooler.address(), ZONE), open(pooler.address(), ZONE)];
         neighbours[0].simple("BEGIN").unwrap();
         let mut free = true;
         for (i, (write, expected)) in writes.iter().zip(&expected).enumerate() {
@@ -141,8 +149,8 @@ pub fn same(pooler: &Pooler, what: &str, writes: &[Write]) {
 
 /// The same for a client that is tied to its server for a part of the sequence: it is not moved.
 pub fn same_when_tied(pooler: &Pooler, what: &str, writes: &[Write]) {
-    let mut client = open(pooler.address());
-    for (i, (write, expected)) in writes.iter().zip(&direct(writes)).enumerate() {
+    let mut client = open(pooler.address(), ZONE);
+    for (i, (write, expected)) in writes.iter().zip(&direct(writes, ZONE)).enumerate() {
         client.send(&write.bytes).unwrap();
         assert_eq!(&answers(&mut client, write), expected, "{what}, write {i}");
     }
