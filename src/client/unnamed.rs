@@ -464,7 +464,7 @@ impl Session {
         let (unnamed, tracker) = (&self.unnamed, &server.tracker);
         !unnamed.open
             && (tracker.undecided(unnamed.state.place) && server.unnamed_of == unnamed.token(self.place.info.id)
-                || unnamed.comes_back() && tracker.undecided(unnamed.state.touched))
+                || unnamed.comes_back() && tracker.answer_comes() && tracker.undecided(unnamed.state.touched))
     }
 
     /// Ties the client to its server, or unties it, as its unnamed statement wants it.
