@@ -1,8 +1,8 @@
 //! What drivers send, message for message, in their usual and their awkward modes: to PostgreSQL, and through a pool of two
 //! in transaction mode where neighbours move the client between its transactions. Every answer is the same.
 //!
-//! Read from the drivers' sources and documentation: pgjdbc, pgx, Npgsql, sqlx, tokio-postgres, postgres.js, node-postgres,
-//! Postgrex, lib/pq, psycopg 3, libpq, ruby-pg.
+//! Written from what is known of pgjdbc, pgx, Npgsql, sqlx, tokio-postgres, postgres.js, node-postgres, Postgrex, lib/pq,
+//! psycopg 3, libpq and ruby-pg; not recorded from them.
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
