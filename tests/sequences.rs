@@ -1,35 +1,23 @@
-//! Sequences of messages, sent to PostgreSQL and through a pool of two: the answers are the same, message for message, on
-//! whichever server the next request comes to be. They were found by comparing random ones.
+//! Awkward sequences of messages, whose answers must be the same directly and through a pool of two, on whichever server the
+//! next request comes to be. They were found by comparing random ones.
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod support;
 
-use std::net::SocketAddr;
-
-use support::cluster::{self, DATABASE, PASSWORD};
+use support::cluster;
 use support::pooler::{Pooler, Setup};
-use support::raw::{Client, Message, bind, close, describe, execute, flush, parse, query, sync};
-
-/// One write, and how many ReadyForQuery answer it.
-struct Write(Vec<u8>, usize);
+use support::raw::{bind, close, describe, execute, flush, frame, parse, query, sync};
+use support::sequences::{Write, same, same_for};
 
 /// What is sent at once: each Query and Sync is answered.
 fn write(parts: &[Vec<u8>]) -> Write {
-    Write(parts.concat(), parts.iter().filter(|p| matches!(p[0], b'Q' | b'S')).count())
+    Write::of(&parts.concat())
 }
 
 /// What is sent at once, of which one Query is skipped.
 fn skipping(parts: &[Vec<u8>]) -> Write {
-    let Write(bytes, readies) = write(parts);
-    Write(bytes, readies - 1)
-}
-
-fn open(address: SocketAddr) -> Client {
-    let mut client = Client::connect(address).unwrap();
-    let parameters = [("user", "postgres"), ("database", DATABASE), ("TimeZone", "Asia/Tokyo")];
-    client.login_with(PASSWORD, &parameters).unwrap();
-    client
+    write(parts).skipping()
 }
 
 fn pool() -> Pooler {
@@ -44,43 +32,6 @@ fn run(statement: &str) -> Vec<u8> {
 /// A message that fails.
 fn fails() -> Vec<u8> {
     bind("", "never", &[])
-}
-
-/// What was heard up to this many ReadyForQuery. Of errors what a driver reads.
-fn answers(client: &mut Client, readies: usize) -> Vec<String> {
-    let all: Vec<Message> = (0..readies).flat_map(|_| client.read_until(b'Z').unwrap()).collect();
-    let shown = |m: &Message| match m.tag {
-        b'E' => format!("E({:?} {:?})", m.field(b'C'), m.field(b'M')),
-        _ => format!("{m:?}"),
-    };
-    all.iter().map(shown).collect()
-}
-
-/// Sends all on a direct connection, and through the pool, where the client is moved to the other server between its writes:
-/// before each, or each second one.
-fn same(pooler: &Pooler, what: &str, writes: &[Write]) {
-    let mut direct = open(cluster::shared().address());
-    let mut expected = Vec::new();
-    for Write(bytes, readies) in writes {
-        direct.send(bytes).unwrap();
-        expected.push(answers(&mut direct, *readies));
-    }
-    for every in [1, 2] {
-        let mut client = open(pooler.address());
-        let mut neighbours = [open(pooler.address()), open(pooler.address())];
-        neighbours[0].simple("BEGIN").unwrap();
-        for (i, (Write(bytes, readies), expected)) in writes.iter().zip(&expected).enumerate() {
-            if i % every == 0 && client.status == b'I' {
-                // The server that the client had is taken, and the other one is free then.
-                neighbours[1].simple("BEGIN").unwrap();
-                neighbours[1].extended("SELECT 'theirs'", &[]).unwrap();
-                neighbours[0].simple("COMMIT").unwrap();
-                neighbours.swap(0, 1);
-            }
-            client.send(bytes).unwrap();
-            assert_eq!(&answers(&mut client, *readies), expected, "{what}, write {i}, moved before every {every}");
-        }
-    }
 }
 
 /// DEALLOCATE ALL and DISCARD ALL as Npgsql, pgx and PDO's kin execute them, with the names prepared anew at once.
@@ -277,5 +228,189 @@ fn a_skipped_parse_leaves_the_unnamed_statement_before_it() {
     ];
     for (what, writes) in sequences {
         same(&pooler, what, &writes);
+    }
+}
+
+/// An unnamed statement lives until the next Parse of it or simple Query, whether it has been bound or not, and is what
+/// remains when those behind it are skipped.
+#[test]
+fn an_unnamed_statement_that_was_bound_is_bound_again() {
+    let pooler = pool();
+    let first = |sql: &str| write(&[parse("", sql), run(""), sync()]);
+    let again = || write(&[run(""), sync()]);
+    let nope = || execute("nope", 0);
+    let long = |n: usize| format!("SELECT length('{}')", "x".repeat(n));
+    let sequences: [(&str, Vec<Write>); 17] = [
+        ("one", vec![first("SELECT 1"), again(), again(), write(&[describe(b'S', ""), sync()]), again()]),
+        ("a long one", vec![first(&long(60_000)), again(), first("SELECT 1"), again(), first(&long(3_000)), again()]),
+        ("of several", vec![write(&[parse("", "SELECT 1"), run(""), parse("", "SELECT 2"), run(""), sync()]), again()]),
+        ("one that fails", vec![first("SELECT 1 / (x - 1) FROM generate_series(1, 2) x"), again(), again()]),
+        (
+            "told its columns",
+            vec![write(&[parse("", "SELECT 1"), describe(b'S', ""), run(""), sync()]), again(), again()],
+        ),
+        ("ended by Close", vec![first("SELECT 1"), write(&[close(b'S', ""), sync()]), again()]),
+        ("ended by Query", vec![first("SELECT 1"), write(&[query("SELECT 2")]), again()]),
+        ("ended by a Parse that fails", vec![first("SELECT 1"), write(&[parse("", "SELEC"), sync()]), again()]),
+        ("BEGIN", vec![first("BEGIN"), write(&[query("COMMIT")]), first("BEGIN"), again(), write(&[query("COMMIT")])]),
+        ("SET", vec![first("SET work_mem = '7MB'"), write(&[parse("s", "SHOW work_mem"), run("s"), sync()]), again()]),
+        (
+            "a skipped one behind it",
+            vec![write(&[parse("", "SELECT 1"), run(""), nope(), parse("", "SELECT 2"), sync()]), again(), again()],
+        ),
+        (
+            "two of three carried out",
+            vec![
+                write(&[parse("", "SELECT 1"), parse("", "SELECT 2"), run(""), nope(), parse("", "SELECT 3"), sync()]),
+                again(),
+                again(),
+            ],
+        ),
+        (
+            "one that fails and one skipped behind it",
+            vec![write(&[parse("", "SELECT 1"), parse("", "SELEC"), parse("", "SELECT 3"), sync()]), again(), again()],
+        ),
+        (
+            "skipped in two sequences of one write",
+            vec![
+                first("SELECT 1"),
+                write(&[nope(), parse("", "SELECT 2"), sync(), nope(), parse("", "SELECT 3"), sync()]),
+                again(),
+                again(),
+            ],
+        ),
+        (
+            "one carried out in the first of two",
+            vec![
+                first("SELECT 1"),
+                write(&[parse("", "SELECT 2"), nope(), parse("", "SELECT 4"), sync()]),
+                write(&[nope(), parse("", "SELECT 3"), sync()]),
+                again(),
+                again(),
+            ],
+        ),
+        (
+            "the same in one write",
+            vec![
+                first("SELECT 1"),
+                write(&[
+                    parse("", "SELECT 2"),
+                    nope(),
+                    parse("", "SELECT 4"),
+                    sync(),
+                    nope(),
+                    parse("", "SELECT 3"),
+                    sync(),
+                ]),
+                again(),
+                again(),
+            ],
+        ),
+        (
+            "a skipped Query or Close",
+            vec![
+                first("SELECT 1"),
+                skipping(&[nope(), query("SELECT 2"), sync()]),
+                again(),
+                write(&[nope(), close(b'S', ""), sync()]),
+                again(),
+            ],
+        ),
+    ];
+    for (what, writes) in sequences {
+        same(&pooler, what, &writes);
+    }
+    let all = || [fails(), close(b'S', ""), sync(), run(""), sync()];
+    same(&pooler, "a skipped Close and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
+    let all = || [describe(b'S', ""), parse("", "SELECT 'text'"), run(""), sync(), run(""), sync()];
+    same(&pooler, "a Describe of the one before", &[first("SELECT 1"), write(&all()), again(), again()]);
+    let all = || [parse("s", "SELECT 3"), fails(), parse("", "EXECUTE s"), run(""), sync()];
+    same(&pooler, "a skipped EXECUTE", &[write(&all()), again(), write(&[describe(b'S', ""), sync()])]);
+    let all = || [parse("", "SELECT 2"), fails(), close(b'S', ""), parse("", "SELECT 3"), sync(), run(""), sync()];
+    same(&pooler, "a skipped Close and Parse and a Bind in one write", &[first("SELECT 1"), write(&all()), again()]);
+}
+
+/// 26000 may be about another name than the one that was put in the text.
+#[test]
+fn an_execute_of_a_statement_that_executes_what_is_not_there_says_so() {
+    let pooler = pool();
+    let named = || write(&[parse("a", "EXECUTE b"), parse("c", "SELECT 7"), sync()]);
+    let execute = || write(&[query("EXECUTE a")]);
+    same(&pooler, "nested", &[named(), execute(), execute(), execute(), execute()]);
+    let two = || write(&[query("EXECUTE b; EXECUTE c")]);
+    same(
+        &pooler,
+        "the other one",
+        &[named(), two(), two(), write(&[parse("d", "SELECT 7"), run("d"), run("c"), sync()])],
+    );
+}
+
+/// PostgreSQL refuses what it cannot read (08P01), skips to the Sync, and the session goes on.
+#[test]
+fn a_malformed_message_is_an_error_and_not_the_end() {
+    let pooler = pool();
+    let (count, types): (&[u8], &[u8]) = (b"a\0\0SELECT 1\0", b"\0SELECT $1\0\0\x02\0\0\0\x17");
+    let bodies: [(u8, &[u8]); 26] = [
+        (b'D', b"Xa\0"),
+        (b'D', b""),
+        (b'D', b"S"),
+        (b'D', b"Sa"),
+        (b'D', b"Sa\0x"),
+        (b'D', b"P\0x"),
+        (b'C', b"Xa\0"),
+        (b'C', b""),
+        (b'C', b"Sa"),
+        (b'C', b"Sa\0x"),
+        (b'C', b"S\0x"),
+        (b'E', b""),
+        (b'E', b"p"),
+        (b'E', b"\0"),
+        (b'E', b"\0\0\0\0\0x"),
+        (b'P', b""),
+        (b'P', b"b"),
+        (b'P', b"b\0"),
+        (b'P', b"b\0SELECT 1"),
+        (b'P', count),
+        (b'P', types),
+        (b'P', b"\0SELECT 2\0\0\0x"),
+        (b'B', b""),
+        (b'B', b"\0"),
+        (b'B', b"\0a"),
+        (b'B', b"\0a\0"),
+    ];
+    let look = || write(&[run("a"), run(""), sync()]);
+    for (tag, body) in bodies {
+        let bad = || frame(tag, body);
+        let name = format!("{}({})", tag as char, body.escape_ascii());
+        let prepared = || write(&[parse("a", "SELECT 1"), parse("", "SELECT 'unnamed'"), sync()]);
+        let begin = || write(&[query("BEGIN")]);
+        let rollback = || write(&[query("ROLLBACK")]);
+        same(&pooler, &name, &[prepared(), write(&[bad(), sync()]), look(), look()]);
+        let around = || write(&[run("a"), bad(), run("a"), parse("b", "SELECT 2"), sync()]);
+        same(&pooler, &format!("{name} in a sequence"), &[prepared(), around(), look(), write(&[run("b"), sync()])]);
+        same(
+            &pooler,
+            &format!("{name} in a block"),
+            &[begin(), write(&[bad(), sync()]), rollback(), prepared(), look()],
+        );
+        let failed = write(&[query("SELECT 1/0")]);
+        same(&pooler, &format!("{name} in a failed block"), &[begin(), failed, write(&[bad(), sync()]), rollback()]);
+        same(&pooler, &format!("{name}, skipped"), &[prepared(), write(&[fails(), bad(), sync()]), look()]);
+    }
+}
+
+/// DISCARD ALL brings back what the client began with, of parameters that no report tells too.
+#[test]
+fn discard_all_forgets_what_the_client_has_set() {
+    let pooler = pool();
+    for set in ["SET work_mem = '7MB'", "SET client_min_messages TO 'warning'", "SELECT set_config('a.b', 'c', false)"]
+    {
+        for all in [query("DISCARD ALL"), [parse("", "DISCARD ALL"), run(""), sync()].concat()] {
+            let show = "SELECT current_setting('work_mem'), current_setting('client_min_messages'), current_setting('a.b', true)";
+            let look = || write(&[query(show)]);
+            let writes = [write(&[query(set)]), look(), write(&[all]), look(), look()];
+            same(&pooler, set, &writes);
+            same_for(&pooler, &[], set, &writes);
+        }
     }
 }

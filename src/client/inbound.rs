@@ -7,17 +7,15 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::fresh::Chosen;
 use super::parameters::{SETTING, Setting};
 use super::plan::Plan;
 use super::session::{Session, Stop};
 use super::texts::about_databases;
-use super::unnamed::UNNAMED;
 use crate::net::Lent;
 use crate::net::buffer::SIZE;
 use crate::server::{self, Replaying, Server};
 use crate::wire::error::{ErrorFields, sqlstate};
-use crate::wire::names::{self, Bind, MAX_NAME, Parse, Target};
+use crate::wire::names::{self, Bind, MAX_NAME, Parse};
 use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
 use crate::wire::{Frame, HEADER};
@@ -87,7 +85,7 @@ impl Session {
         self.sync_parameters(server, &mut plan);
         self.resets.awaited |= !self.resets.rare().names.is_empty() && !self.startup.is_empty();
         let (used, need, stop) = self.scan(input.filled(), server, &mut plan, events);
-        self.unnamed.keep(input.filled());
+        self.unnamed.keep(input.filled(), &self.pool.shared.statements);
         self.tie_unnamed();
         let bytes = plan.bytes(input.filled());
         if !bytes.is_empty() {
@@ -218,7 +216,7 @@ impl Session {
             }
             tag::SYNC => {
                 events.push(Event::Sync);
-                self.unnamed.synced(data);
+                self.unnamed.synced();
                 self.resets.awaited |= std::mem::take(&mut self.resets.parsed);
                 Some(Request::Sync)
             }
@@ -229,8 +227,9 @@ impl Session {
                 if !whole {
                     return needs_short(frame);
                 }
-                let end = memchr::memchr(0, &data[range.start + HEADER..range.end])
-                    .ok_or_else(|| Stop::protocol("invalid Execute message"))?;
+                let Some(end) = memchr::memchr(0, &data[range.start + HEADER..range.end]) else {
+                    return Ok(malformed(Request::Execute, data, range, server, plan));
+                };
                 events.push(Event::Execute(range.start + HEADER..range.start + HEADER + end));
                 let portal = &data[range.start + HEADER..range.start + HEADER + end];
                 if let Some(naming) = self.names.as_ref().and_then(|n| n.naming(portal)) {
@@ -272,7 +271,7 @@ impl Session {
     ) {
         let text = range.start + HEADER..range.end;
         self.stats().queries.add(1);
-        self.end_unnamed_by_query(server);
+        self.end_unnamed_by_query(server, data);
         if let Some(sql) = data.get(text.clone()) {
             if about_databases(sql) {
                 self.w.process.pools.make_way(sql);
@@ -311,7 +310,9 @@ impl Session {
             return self.parse_huge(data, range, server, plan);
         }
         let body = range.start + HEADER;
-        let p = Parse::read(&data[body..range.end]).map_err(|_| Stop::protocol("invalid Parse message"))?;
+        let Ok(p) = Parse::read(&data[body..range.end]) else {
+            return Ok(malformed(Request::Parse, data, range, server, plan));
+        };
         if p.name.len() > MAX_NAME {
             return Err(Stop::protocol("prepared statement name is too long"));
         }
@@ -323,7 +324,7 @@ impl Session {
             if !p.name.is_empty() {
                 self.names().replace(p.name);
             } else {
-                self.replace_unnamed(server);
+                self.replace_unnamed(server, data);
             }
             server.tracker.push(Entry::new(Request::Parse, Action::Forward));
             self.stats().server_parses.add(1);
@@ -358,8 +359,11 @@ impl Session {
     ) -> Result<Taken, Stop> {
         let body = range.start + HEADER;
         let Some(b) = Bind::peek(data.get(body..range.end).unwrap_or_default()) else {
-            if range.len() == frame.len || range.len() >= SIZE {
-                return Err(Stop::protocol("invalid Bind message"));
+            if range.len() == frame.len {
+                return Ok(malformed(Request::Bind, data, range, server, plan));
+            }
+            if range.len() >= SIZE {
+                return Err(Stop::protocol("prepared statement or portal name is too long"));
             }
             return Ok(Taken::NeedsMore(frame.len.min(SIZE)));
         };
@@ -394,83 +398,6 @@ impl Session {
         events.push(Event::Bind { portal, statement, parameters: body + b.prefix..range.end });
         Ok(Taken::Yes)
     }
-
-    fn describe_or_close(
-        &mut self,
-        frame: Frame,
-        data: &[u8],
-        range: Range<usize>,
-        server: &mut Server,
-        plan: &mut Plan<'_>,
-    ) -> Result<Taken, Stop> {
-        if range.len() < frame.len {
-            return needs_short(frame);
-        }
-        let target = Target::read(&data[range.start + HEADER..range.end])
-            .map_err(|_| Stop::protocol("invalid Describe or Close message"))?;
-        let close = frame.tag == tag::CLOSE;
-        let request = if close { Request::Close } else { Request::Describe };
-        if target == Target::Statement(b"") && !close && self.unnamed_undecided(server) {
-            return Ok(Taken::Wait);
-        }
-        if let Target::Statement(name) = target
-            && !close
-            && self.names.as_ref().is_some_and(|n| n.commands)
-            && !self.undecided(name, server)
-            && !self.put_command(name, None, server, plan, data)
-        {
-            return Ok(Taken::Wait);
-        }
-        if let Target::Statement(name) = target
-            && !name.is_empty()
-        {
-            if self.undecided(name, server) {
-                return Ok(Taken::Wait);
-            }
-            if self.shares_statements() {
-                if close && (self.pins.reason().is_none() || self.names().is_shared(name)) {
-                    let registration = self.names().close(name);
-                    plan.inject(data);
-                    server.tracker.push(Entry { registration, ..Entry::new(Request::Close, Action::Fake) });
-                    self.names().placed(name, server.tracker.last_place());
-                    return Ok(Taken::Yes);
-                }
-                // It tells the client what it may not know: nothing to wait for.
-                if let Some((Chosen::Use(shared), named)) = self.choose(name, true, server, plan, data) {
-                    self.ensure(&shared, server, plan, data);
-                    names::put_statement(plan.inject(data), tag::DESCRIBE, &shared.name);
-                    server.tracker.push(Entry { statement: shared.id, named, ..Entry::new(request, Action::Forward) });
-                    return Ok(Taken::Yes);
-                }
-                if let Some(hidden) = self.hidden(name) {
-                    names::put_statement(plan.inject(data), frame.tag, &hidden);
-                    server.tracker.push(Entry::new(request, Action::Forward));
-                    return Ok(Taken::Yes);
-                }
-            } else if close {
-                let registration = self.names().close(name);
-                self.names().closed(registration);
-            }
-        }
-        let mut statement = self.names.as_mut().map_or(0, |n| std::mem::take(&mut n.describing));
-        if target == Target::Statement(b"") && !close {
-            self.ensure_unnamed(server, plan, data);
-            statement = if self.follows_parameters() { UNNAMED } else { 0 };
-        }
-        let ends = close && target == Target::Statement(b"");
-        if ends {
-            self.replace_unnamed(server);
-        }
-        server.tracker.push(Entry { statement, ..Entry::new(request, Action::Forward) });
-        if ends {
-            self.unnamed.ended(server.tracker.last_place(), server);
-            if let Some(names) = &mut self.names {
-                names.end_unnamed(server.tracker.last_place());
-            }
-        }
-        plan.keep(data, range);
-        Ok(Taken::Yes)
-    }
 }
 
 /// Whether a FunctionCall is one of those that drivers make, of large objects: they leave nothing behind their
@@ -480,7 +407,21 @@ fn large_object(body: &[u8]) -> bool {
     matches!(oid, Some(952..=958 | 964 | 715 | 1004 | 3170..=3172))
 }
 
-fn needs_short(frame: Frame) -> Result<Taken, Stop> {
+/// A message that PostgreSQL refuses (08P01) before it has done anything, and skips to the Sync: it says so itself.
+#[cold]
+pub(super) fn malformed(
+    request: Request,
+    data: &[u8],
+    range: Range<usize>,
+    server: &mut Server,
+    plan: &mut Plan<'_>,
+) -> Taken {
+    plan.keep(data, range);
+    server.tracker.push(Entry::new(request, Action::Forward));
+    Taken::Yes
+}
+
+pub(super) fn needs_short(frame: Frame) -> Result<Taken, Stop> {
     if frame.len > MAX_SHORT {
         return Err(Stop::Protocol(ErrorFields::fatal(
             sqlstate::PROTOCOL_VIOLATION,

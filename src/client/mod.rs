@@ -25,6 +25,8 @@
 //! | `replay` | a sequence sent again when its plan was stale |
 //! | `rename` | DEALLOCATE and EXECUTE of a statement prepared by protocol |
 //! | [`statements`] | the client's names for statements and portals |
+//! | `executes` | EXECUTE of such statements elsewhere in a text |
+//! | `targets` | Describe and Close |
 //! | `unnamed` | the unnamed statement, when it is bound later than it was prepared |
 //! | [`refuse`] | answering without a server |
 //! | [`leave`] | clients that go while something is under way |
@@ -39,6 +41,7 @@ pub mod alarm;
 mod application;
 mod backoff;
 mod encrypt;
+mod executes;
 mod fresh;
 mod gate;
 pub mod inbound;
@@ -63,6 +66,7 @@ mod resets;
 pub mod session;
 pub mod statements;
 pub mod strangers;
+mod targets;
 mod texts;
 mod tried;
 mod unnamed;

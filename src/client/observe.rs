@@ -189,6 +189,7 @@ impl Notes<'_> {
             return self.pins.saw_opaque();
         }
         self.parameters(effects, text, false);
+        self.discard(effects);
         if statement.operation == Operation::Cursor {
             self.cursor(effects, text);
         } else {
@@ -223,6 +224,7 @@ impl Notes<'_> {
             return self.pins.saw_opaque();
         }
         self.execute_watched(effects);
+        self.discard(effects);
         if effects & effect::HOLD_CURSOR != 0 {
             self.pins.declared();
         } else if statement.operation != Operation::Cursor {
@@ -294,6 +296,16 @@ impl Notes<'_> {
             self.params.iter().for_each(|(n, _)| touched.add(n, n != "role"));
         } else {
             touched.add(name, true);
+        }
+    }
+
+    /// DISCARD ALL resets what the client has set: of what no report tells, the server is asked.
+    fn discard(&mut self, effects: u16) {
+        if effects & effect::DISCARD_ALL != 0 {
+            let untold = |name: &&str| params::fixed(name) || !self.welcomes.reports(name);
+            for name in self.params.iter().map(|(name, _)| name).filter(untold) {
+                self.pins.ties().touched.add(name, true);
+            }
         }
     }
 

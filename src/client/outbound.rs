@@ -156,7 +156,12 @@ impl Session {
             Some(message)
         };
         let Some(e) = about else { return (forward, with_name(self)) };
-        let unknown = &error::code(body) == b"26000";
+        // A text may name others besides.
+        let meant = || {
+            e.request != Request::Query
+                || self.pool.schema.prefix().find(body).is_some_and(|f| f.1 == Some(e.statement))
+        };
+        let unknown = &error::code(body) == b"26000" && meant();
         if e.registration == OUTDATED && unknown {
             let mut message = Vec::new();
             outdated_error(&mut message);
@@ -296,7 +301,8 @@ impl Session {
     /// Requests the server skipped because of an error never happened.
     fn undo_dropped(&mut self, server: &mut Server) {
         let dropped: Vec<Entry> = server.tracker.take_dropped().collect();
-        let last = dropped.last().map_or(0, Entry::place);
+        // The one that failed; those behind it were skipped.
+        let first = dropped.first().map_or(0, Entry::place);
         // The last first: a Close and the Parse behind it.
         for e in dropped.into_iter().rev() {
             match (e.request, e.action) {
@@ -305,14 +311,14 @@ impl Session {
                         server.statements.parse_dropped(e.statement, e.place);
                     }
                     if e.registration == 0 && e.statement == 0 {
-                        self.unnamed.dropped(&e, server);
+                        self.unnamed.dropped(&e, self.place.info.id, server);
                     }
                     if e.registration != 0 {
                         self.names().parse_dropped(e.registration);
                     } else if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }
-                    self.unnamed_not_ended(e.place(), last, server);
+                    self.unnamed_not_ended(e.place(), e.place() == first, server);
                 }
                 (Request::Close, Action::Skip) => {
                     server.statements.not_closed(e.statement);
@@ -322,7 +328,7 @@ impl Session {
                     self.names().close_dropped(e.registration);
                 }
                 (Request::Query | Request::Close, _) => {
-                    self.unnamed_not_ended(e.place(), last, server);
+                    self.unnamed_not_ended(e.place(), false, server);
                     if let Some(names) = &mut self.names {
                         names.unnamed_dropped(e.place());
                     }

@@ -1,4 +1,5 @@
-//! SQL that names a statement prepared by protocol: `DEALLOCATE name`, `EXECUTE name (...)`. The server knows it by
+//! SQL that names a statement prepared by protocol: `DEALLOCATE name`, `EXECUTE name (...)` (in other places of a text:
+//! `executes`). The server knows it by
 //! another name, which is put in the text; a name that this client has not prepared by protocol is left alone.
 //!
 //! A DEALLOCATE must not take the statement from others who share it. The server is given one of the same transaction
@@ -101,7 +102,7 @@ fn word(sql: &[u8], at: usize) -> Option<(&[u8], usize)> {
 }
 
 /// An identifier as PostgreSQL folds it, and its end.
-fn identifier(sql: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
+pub(super) fn identifier(sql: &[u8], at: usize) -> Option<(Vec<u8>, usize)> {
     if sql.get(at) != Some(&b'"') {
         let (name, end) = word(sql, at)?;
         // A string's prefix (`U&"..."`) is no name.
@@ -132,7 +133,8 @@ impl Session {
         events: &mut Vec<Event>,
     ) -> Option<Taken> {
         let begin = data.get(range.start + HEADER..range.end)?;
-        if !may_name(begin) && (!begin.is_empty() || self.names.is_none()) {
+        let any = self.names.as_ref().is_some_and(|n| !n.is_empty());
+        if !may_name(begin) && !any && (!begin.is_empty() || self.names.is_none()) {
             return None;
         }
         if range.len() < frame.len {
@@ -141,7 +143,13 @@ impl Session {
         }
         let text = range.start + HEADER..range.end;
         let sql = data[text.clone()].strip_suffix(&[0])?;
-        let command = Command::read(sql).filter(|c| self.shares_statements() && (c.alone || !c.deallocate))?;
+        let command = Command::read(sql).filter(|c| self.shares_statements() && (c.alone || !c.deallocate));
+        let command = match command {
+            // One alone, or behind the name there are its parameters and no other statement.
+            Some(c) if c.alone || memchr::memchr(b';', sql).is_none() => c,
+            _ if any => return self.rename_executes(&(text.start..text.end - 1), server, plan, data, events),
+            other => other?,
+        };
         if self.undecided(&command.name, server) {
             return Some(Taken::Wait);
         }
@@ -200,7 +208,7 @@ impl Session {
     }
 
     /// What every Query does, whatever is sent in its place.
-    fn query_taken(&mut self, text: Range<usize>, server: &mut Server, events: &mut Vec<Event>) {
+    pub(super) fn query_taken(&mut self, text: Range<usize>, server: &mut Server, events: &mut Vec<Event>) {
         if let Some(names) = &mut self.names {
             names.end_unnamed(server.tracker.last_place());
         }
@@ -414,7 +422,7 @@ impl Command {
 }
 
 /// The text with another name.
-fn renamed(sql: &[u8], at: &Range<usize>, name: &[u8]) -> Vec<u8> {
+pub(super) fn renamed(sql: &[u8], at: &Range<usize>, name: &[u8]) -> Vec<u8> {
     [&sql[..at.start], name, &sql[at.end..]].concat()
 }
 

@@ -6,7 +6,6 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::rename::Command;
-use super::unnamed::Saved;
 use crate::insight::TagSet;
 use crate::server;
 use crate::sql::{self, effect};
@@ -134,8 +133,6 @@ pub struct Names {
     pub unnamed_command: Option<Box<UnnamedCommand>>,
     /// Executed, the unnamed statement ends all names.
     pub unnamed_forgets: bool,
-    /// The unnamed statement, as it was before a Query that may be skipped.
-    pub(super) saved: Option<Box<Saved>>,
     /// There has been such a statement.
     pub commands: bool,
     /// There has been one that resets parameters.
@@ -147,6 +144,12 @@ pub struct Names {
 }
 
 impl Names {
+    /// Whether nothing has a name.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
     /// The statement behind a name.
     pub fn get(&mut self, name: &[u8]) -> Option<&mut Named> {
         self.named.get_mut(name)?.last_mut().filter(|n| !n.closing)

@@ -1,9 +1,13 @@
-//! The unnamed statement in transaction pooling: one that was prepared and synced before it was bound (libpq's PQprepare
-//! with an empty name, asyncpg without a statement cache) is wanted again later, perhaps on another server.
+//! The unnamed statement in transaction pooling: one that was prepared before is bound again without another Parse, perhaps
+//! on another server, which gets it first.
 //!
-//! Its text is kept only then; a Parse whose Bind stands in the same sequence, which is what drivers do for every query,
-//! costs a few stores. A text too long to be kept ties the client to its server until the statement is replaced.
+//! Its text is kept until the next Parse of it or simple Query: copied once for each batch, into memory that stays, however
+//! many statements the batch has. A text that is not kept (too long, or too many bytes in all) ties the client to its server
+//! if a Sync came before its first Bind; bound at once, as drivers do, it is seldom wanted again, and does not.
 //! Source: protocol-flow, "Extended Query": the unnamed statement lasts until the next Parse of it or the next simple Query.
+//!
+//! What replaces it may be skipped behind an error, and the one before it is still there then: in a sequence of several, each
+//! is remembered until the answers have come.
 //!
 //! Who was told its columns by a Describe and does not ask again gets no others: where it is prepared anew, they are compared
 //! before it is bound, and 0A000 is said in the server's place, as for named statements (`fresh`).
@@ -16,7 +20,7 @@ use super::plan::Plan;
 use super::session::Session;
 use crate::net::clock::now_us;
 use crate::server::Server;
-use crate::server::shared::MAX_SHARED;
+use crate::server::shared::{Charge, MAX_SHARED, StatementCache};
 use crate::wire::names::{self, Bind, Parse};
 use crate::wire::tag::{backend, frontend as tag};
 use crate::wire::tracker::{Action, Entry, Request};
@@ -28,40 +32,91 @@ const MAX_TEXT: usize = MAX_SHARED;
 /// What an entry of its Describe has for a shared statement's number.
 pub(super) const UNNAMED: u32 = u32::MAX;
 
+/// Texts of this many bytes are kept without looking at the memory of the one before.
+const SPARE: usize = 1024;
+/// Statements remembered that others of the same sequence have replaced, and bytes of their texts.
+const MAX_REPLACED: usize = 256;
+const MAX_REPLACED_BYTES: usize = MAX_SHARED;
+
 /// A client's unnamed statement.
 #[derive(Default)]
 pub(super) struct Unnamed {
-    /// Where its text (and types) stand in the batch that is being forwarded, while no Bind has followed; empty for none.
-    unbound: (u32, u32),
-    /// Its text, once a Sync has followed.
-    text: Option<Box<[u8]>>,
+    state: State,
+    /// Where its text (and types) stand in the batch that is being forwarded; empty for none.
+    batch: (u32, u32),
+    /// No Sync has followed what made or ended it yet.
+    open: bool,
+    /// It has been bound.
+    bound: bool,
+    /// Hash of the parameters in the Describe that is being answered.
+    parameters: u64,
+    /// Boxed on first use: an idle session stays small.
+    kept: Option<Box<Kept>>,
+}
+
+/// What is known of the one that is there, but for its text.
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// Its text is in `kept`.
+    kept: bool,
     /// Place of its last Parse among the server's requests.
     place: u32,
-    /// Place of that, or of what has ended it since.
+    /// Place of what made it or, when there is none, of what has ended it.
     touched: u32,
+    /// That has been answered, and was not skipped.
+    decided: bool,
     /// A text that is not kept.
     long: Long,
     /// Counts its Parses and ends: a server may still have an earlier one.
     version: u32,
     /// Hash of the parameters and columns that the client was told; 0 for none.
     told: u64,
-    /// Hash of the parameters in the Describe that is being answered.
-    parameters: u64,
     columns: Columns,
 }
 
-/// As it was before a Query, Close or Parse that the server may skip, behind a sequence without Sync.
-pub(super) struct Saved {
-    /// Place of that.
+/// What is remembered beyond a batch.
+struct Kept {
+    text: Vec<u8>,
+    charge: Charge,
+    /// Those replaced in a sequence without Sync, by what the server may skip.
+    replaced: Vec<Replaced>,
+    /// Bytes of their texts.
+    replaced_bytes: usize,
+}
+
+/// One that was there before the request at `end`.
+struct Replaced {
     end: u32,
     /// Which the server had.
     unnamed_of: u64,
-    text: Option<Box<[u8]>>,
-    place: u32,
-    long: Long,
-    version: u32,
-    told: u64,
-    columns: Columns,
+    state: State,
+    text: Box<[u8]>,
+}
+
+impl Kept {
+    fn new(cache: &StatementCache) -> Box<Self> {
+        Box::new(Kept { text: Vec::new(), charge: cache.charge(), replaced: Vec::new(), replaced_bytes: 0 })
+    }
+
+    /// Takes a text. `false`: there is no room.
+    fn take(&mut self, text: &[u8]) -> bool {
+        self.text.clear();
+        let room = self.text.capacity();
+        if room > SPARE && room / 4 > text.len() {
+            self.text = Vec::new();
+        }
+        if self.text.capacity() < text.len() {
+            let room = text.len().next_multiple_of(64);
+            if !self.charge.change(room) {
+                self.text = Vec::new();
+                self.charge.change(0);
+                return false;
+            }
+            self.text.reserve_exact(room);
+        }
+        self.text.extend_from_slice(text);
+        true
+    }
 }
 
 /// Where it was prepared anew, its columns there.
@@ -91,23 +146,25 @@ impl Unnamed {
     pub(super) fn parsed(&mut self, rest: Range<usize>, client: u64, server: &mut Server) {
         let short = rest.len() <= MAX_TEXT;
         self.forget();
-        self.unbound = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
-        self.long = if short { Long::No } else { Long::Unbound };
-        self.place = server.tracker.last_place();
-        self.touched = self.place;
-        self.version = self.version.wrapping_add(1);
+        self.batch = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
+        self.state.long = if short { Long::No } else { Long::Unbound };
+        (self.open, self.bound) = (true, false);
+        self.state.place = server.tracker.last_place();
+        self.state.touched = self.state.place;
+        self.state.decided = false;
+        self.state.version = self.state.version.wrapping_add(1);
         server.unnamed_of = self.token(client);
     }
 
-    /// Its text, when it was prepared in an earlier batch or sequence.
+    /// Its text, when it was prepared in an earlier batch.
     pub(super) fn text(&self) -> Option<&[u8]> {
-        self.text.as_deref()
+        self.kept.as_ref().filter(|_| self.state.kept).map(|k| &*k.text)
     }
 
     /// What a server that has it is marked with.
     #[inline]
     fn token(&self, client: u64) -> u64 {
-        client << 32 | u64::from(self.version)
+        self.state.token(client)
     }
 
     /// A Parse of it was forwarded that is too long to be kept.
@@ -117,128 +174,194 @@ impl Unnamed {
 
     /// A Sync: who has not bound it yet may do so much later.
     #[inline]
-    pub(super) fn synced(&mut self, data: &[u8]) {
-        if self.long == Long::Unbound {
-            self.long = Long::Ties;
+    pub(super) fn synced(&mut self) {
+        self.open = false;
+        if self.state.long == Long::Unbound {
+            self.state.long = Long::Ties;
         }
-        self.keep(data);
     }
 
-    /// The end of the batch, or a Sync: the text is still there to be kept.
+    /// The end of the batch: the text is still there to be kept.
     #[inline]
-    pub(super) fn keep(&mut self, data: &[u8]) {
-        if self.unbound.1 > 0 {
-            let (from, to) = std::mem::take(&mut self.unbound);
-            self.text = data.get(from as usize..to as usize).map(Into::into);
+    pub(super) fn keep(&mut self, data: &[u8], cache: &StatementCache) {
+        if self.batch.1 > 0 {
+            self.keep_text(data, cache);
         }
+    }
+
+    fn keep_text(&mut self, data: &[u8], cache: &StatementCache) {
+        let (from, to) = std::mem::take(&mut self.batch);
+        let Some(text) = data.get(from as usize..to as usize) else { return };
+        self.state.kept = self.kept.get_or_insert_with(|| Kept::new(cache)).take(text);
+        if !self.state.kept {
+            self.state.long = match (self.bound, self.open) {
+                (true, _) => Long::No,
+                (false, true) => Long::Unbound,
+                (false, false) => Long::Ties,
+            };
+        }
+    }
+
+    /// Whether there may be one.
+    #[inline]
+    fn exists(&self) -> bool {
+        self.batch.1 > 0 || self.state.kept || self.state.long != Long::No
+    }
+
+    /// Whether one may come back.
+    #[inline]
+    fn comes_back(&self) -> bool {
+        self.kept.as_ref().is_some_and(|k| !k.replaced.is_empty())
     }
 
     /// A simple Query, or a Close of it, is forwarded as the request at `place`: it ends the statement.
     #[inline]
     pub(super) fn ended(&mut self, place: u32, server: &mut Server) {
         server.unnamed_of = 0;
-        self.touched = place;
-        self.version = self.version.wrapping_add(1);
+        self.open = true;
+        self.state.touched = place;
+        self.state.decided = false;
+        self.state.version = self.state.version.wrapping_add(1);
         self.forget();
     }
 
+    #[inline]
     fn forget(&mut self) {
-        self.unbound = (0, 0);
-        self.text = None;
-        self.long = Long::No;
-        self.told = 0;
-        self.columns = Columns::Same;
+        self.batch = (0, 0);
+        self.state.forget();
     }
 
     /// Whether it is bound later than it was prepared, and too long to be prepared anew elsewhere.
     #[inline]
     pub(super) fn ties(&self) -> bool {
-        self.long == Long::Ties
+        self.state.long == Long::Ties
     }
 
-    /// A Parse failed or was skipped: what the server has instead is not known. Another may have been sent since.
-    pub(super) fn dropped(&mut self, e: &Entry, server: &mut Server) {
-        if e.place() != self.place {
-            return;
+    /// A Parse failed or was skipped: what the server has instead is not known. Others may have been sent since.
+    pub(super) fn dropped(&mut self, e: &Entry, client: u64, server: &mut Server) {
+        if self.state.dropped(e, client, &mut server.unnamed_of) {
+            self.batch = (0, 0);
         }
-        server.unnamed_of = 0;
-        // One put ahead is put ahead again.
-        if e.action == Action::Forward {
+        for r in self.kept.iter_mut().flat_map(|k| &mut k.replaced) {
+            r.state.dropped(e, client, &mut r.unnamed_of);
+        }
+    }
+}
+
+impl State {
+    #[inline]
+    fn token(&self, client: u64) -> u64 {
+        client << 32 | u64::from(self.version)
+    }
+
+    /// Whether this Parse made it: there is none then. `of`: which the server has; one put ahead is put ahead again.
+    fn dropped(&mut self, e: &Entry, client: u64, of: &mut u64) -> bool {
+        // Places are those of one server: they say nothing where another one has it.
+        let there = self.token(client) == *of;
+        let made = e.action == Action::Forward && !self.decided && self.touched == e.place();
+        if there && (made || self.place == e.place()) {
+            *of = 0;
+        }
+        if made {
             self.forget();
         }
+        made
+    }
+
+    #[inline]
+    fn forget(&mut self) {
+        self.kept = false;
+        self.long = Long::No;
+        self.told = 0;
+        self.columns = Columns::Same;
     }
 }
 
 impl Session {
     /// A simple Query is about to be forwarded: it ends the unnamed statement, unless it is skipped.
     #[inline]
-    pub(super) fn end_unnamed_by_query(&mut self, server: &mut Server) {
-        if server.tracker.wants_sync() {
-            self.save_unnamed(server);
-        }
+    pub(super) fn end_unnamed_by_query(&mut self, server: &mut Server, data: &[u8]) {
+        self.replace_unnamed(server, data);
         self.unnamed.ended(server.tracker.last_place().wrapping_add(1), server);
     }
 
-    /// A Parse or Close of it is about to be forwarded: skipped, it leaves the one that was prepared and synced before.
+    /// A Parse, Close or Query is about to be forwarded that ends the statement: skipped, it leaves it.
     #[inline]
-    pub(super) fn replace_unnamed(&mut self, server: &Server) {
-        if self.unnamed.text.is_some() && server.tracker.wants_sync() {
-            self.save_unnamed(server);
+    pub(super) fn replace_unnamed(&mut self, server: &Server, data: &[u8]) {
+        // Behind a Query that may be skipped too.
+        if self.unnamed.exists() && server.tracker.wants_sync() || self.unnamed.comes_back() {
+            self.save_unnamed(server, data);
         }
     }
 
     #[cold]
-    fn save_unnamed(&mut self, server: &Server) {
-        if self.names().saved.is_some() {
-            return;
-        }
+    fn save_unnamed(&mut self, server: &Server, data: &[u8]) {
+        self.unnamed.keep(data, &self.pool.shared.statements);
         let unnamed = &mut self.unnamed;
-        let saved = Saved {
-            end: server.tracker.last_place().wrapping_add(1),
-            unnamed_of: server.unnamed_of,
-            text: unnamed.text.take(),
-            place: unnamed.place,
-            long: unnamed.long,
-            version: unnamed.version,
-            told: unnamed.told,
-            columns: unnamed.columns,
-        };
-        self.names().saved = Some(Box::new(saved));
+        let cache = &self.pool.shared.statements;
+        let kept = unnamed.kept.get_or_insert_with(|| Kept::new(cache));
+        let end = server.tracker.last_place().wrapping_add(1);
+        let text: &[u8] = if unnamed.state.kept { &kept.text } else { &[] };
+        if kept.replaced.len() < MAX_REPLACED && kept.replaced_bytes + text.len() <= MAX_REPLACED_BYTES {
+            let text: Box<[u8]> = text.into();
+            kept.replaced_bytes += text.len();
+            kept.replaced.push(Replaced { end, unnamed_of: server.unnamed_of, state: unnamed.state, text });
+        }
     }
 
-    /// What has the place `end` was skipped, with all up to `last`.
-    pub(super) fn unnamed_not_ended(&mut self, end: u32, last: u32, server: &mut Server) {
-        let Some(s) = self.names.as_mut().and_then(|n| n.saved.take_if(|s| s.end == end)) else { return };
-        if self.unnamed.touched.wrapping_sub(last).cast_signed() > 0 {
-            // Another has been sent behind the Sync.
+    /// The Parse, Close or Query at `end` was skipped, or (`failed`) was a Parse that failed: PostgreSQL drops the one before
+    /// it first.
+    pub(super) fn unnamed_not_ended(&mut self, end: u32, failed: bool, server: &mut Server) {
+        let Some(kept) = &mut self.unnamed.kept else { return };
+        let Some(at) = kept.replaced.iter().position(|r| r.end == end) else { return };
+        let mut r = kept.replaced.remove(at);
+        if failed {
             return;
         }
-        server.unnamed_of = s.unnamed_of;
-        let u = &mut self.unnamed;
-        (u.text, u.place, u.long, u.version) = (s.text, s.place, s.long, s.version);
-        (u.told, u.columns, u.unbound) = (s.told, s.columns, (0, 0));
-        self.relearn_unnamed(server);
+        if self.unnamed.state.touched != end {
+            // Others have been sent behind the Sync, and may be skipped too.
+            if let Some(next) = kept.replaced[at..].iter_mut().find(|n| n.state.touched == end) {
+                r.end = next.end;
+                *next = r;
+            }
+            return;
+        }
+        server.unnamed_of = r.unnamed_of;
+        self.unnamed.state = r.state;
+        self.unnamed.batch = (0, 0);
+        (self.unnamed.open, self.unnamed.bound) = (false, true);
+        if r.state.kept {
+            self.unnamed.state.kept = kept.take(&r.text);
+            self.relearn_unnamed(&r.text, server);
+        }
     }
 
     /// What is known of its text: that of a skipped one has been learnt since.
-    fn relearn_unnamed(&mut self, server: &Server) {
-        let Some(rest) = self.unnamed.text.take() else { return };
-        let sql = &rest[..memchr::memchr(0, &rest).unwrap_or(rest.len())];
+    fn relearn_unnamed(&mut self, rest: &[u8], server: &Server) {
+        let sql = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
         self.observe_parse(b"", sql, now_us());
-        self.note_command(&Parse { name: b"", sql, rest: &rest }, server);
-        let place = self.unnamed.place;
+        self.note_command(&Parse { name: b"", sql, rest }, server);
+        let place = self.unnamed.state.place;
         if let Some(c) = &mut self.names().unnamed_command {
             // The server may have it with another name in it.
             (c.place, c.changed) = (place, true);
         }
-        self.unnamed.text = Some(rest);
     }
 
     /// A ReadyForQuery: what was answered has not been skipped.
     #[inline]
     pub(super) fn unnamed_settled(&mut self, server: &Server) {
-        if let Some(names) = &mut self.names {
-            names.saved.take_if(|s| !server.tracker.pending(s.end));
+        if !self.unnamed.state.decided {
+            self.unnamed.state.decided = !server.tracker.pending(self.unnamed.state.touched);
+        }
+        if let Some(k) = &mut self.unnamed.kept
+            && !k.replaced.is_empty()
+        {
+            k.replaced.retain(|r| server.tracker.pending(r.end));
+            k.replaced_bytes = k.replaced.iter().map(|r| r.text.len()).sum();
+            if k.replaced.is_empty() {
+                k.replaced = Vec::new();
+            }
         }
     }
 
@@ -262,7 +385,7 @@ impl Session {
         plan: &mut Plan<'_>,
     ) -> Taken {
         let here = server.unnamed_of == self.unnamed.token(self.place.info.id);
-        if !here || self.unnamed.columns != Columns::Same {
+        if !here || self.unnamed.state.columns != Columns::Same {
             let told = range.len() == frame.len && described_next(data, range.end, b.portal);
             match self.compare_columns(here, told, server, plan, data) {
                 Columns::Same => {}
@@ -275,9 +398,9 @@ impl Session {
                 }
             }
         }
-        self.unnamed.unbound = (0, 0);
-        if self.unnamed.long == Long::Unbound {
-            self.unnamed.long = Long::No;
+        self.unnamed.bound = true;
+        if self.unnamed.state.long == Long::Unbound {
+            self.unnamed.state.long = Long::No;
         }
         plan.keep(data, range.clone());
         server.tracker.push(Entry::new(Request::Bind, Action::Forward));
@@ -297,16 +420,16 @@ impl Session {
     ) -> Columns {
         if !here {
             self.put_own_unnamed(server, plan, data);
-            self.unnamed.columns = Columns::Same;
-            if told || self.unnamed.told == 0 || server.tracker.failing() {
+            self.unnamed.state.columns = Columns::Same;
+            if told || self.unnamed.state.told == 0 || server.tracker.failing() {
                 return Columns::Same;
             }
             names::put_statement(plan.inject(data), tag::DESCRIBE, b"");
             frame::put(plan.inject(data), tag::FLUSH, |_| {});
             server.tracker.push(Entry { statement: UNNAMED, ..Entry::new(Request::Describe, Action::Skip) });
-            self.unnamed.columns = Columns::Asked(server.tracker.last_place());
+            self.unnamed.state.columns = Columns::Asked(server.tracker.last_place());
         }
-        match self.unnamed.columns {
+        match self.unnamed.state.columns {
             // What is skipped anyway needs no look; and while it is skipped, nothing is answered.
             _ if told || server.tracker.failing() => Columns::Same,
             Columns::Asked(place) if !server.tracker.pending(place) => Columns::Same,
@@ -316,6 +439,10 @@ impl Session {
 
     /// A message of the answer to a Describe of it.
     pub(super) fn note_unnamed(&mut self, e: &Entry, t: u8, body: &[u8], len: usize) {
+        if e.place().wrapping_sub(self.unnamed.state.place).cast_signed() < 0 {
+            // Of one that another Parse has replaced since.
+            return;
+        }
         let hash = shape(t, body, len);
         if t == backend::PARAMETER_DESCRIPTION {
             self.unnamed.parameters = hash;
@@ -323,20 +450,21 @@ impl Session {
         }
         let told = (self.unnamed.parameters.rotate_left(1) ^ hash).max(1);
         if e.action == Action::Forward {
-            self.unnamed.told = told;
-            self.unnamed.columns = Columns::Same;
+            self.unnamed.state.told = told;
+            self.unnamed.state.columns = Columns::Same;
         } else {
-            self.unnamed.columns = if told == self.unnamed.told { Columns::Same } else { Columns::Other };
+            self.unnamed.state.columns = if told == self.unnamed.state.told { Columns::Same } else { Columns::Other };
         }
     }
 
-    /// Whether it is not known yet if the server has taken its Parse or skipped it, though a Sync behind it has been
-    /// sent: a Bind sent now would not be skipped with it, and find what another client has left.
+    /// Whether it is not known yet if the server has taken its Parse, or what has ended it, or skipped it, though a Sync behind
+    /// it has been sent: a Bind sent now would not be skipped with it, and find what another client has left.
     #[inline]
     pub(super) fn unnamed_undecided(&self, server: &Server) -> bool {
-        self.unnamed.unbound.1 == 0
-            && server.tracker.undecided(self.unnamed.place)
-            && server.unnamed_of == self.unnamed.token(self.place.info.id)
+        let (unnamed, tracker) = (&self.unnamed, &server.tracker);
+        !unnamed.open
+            && (tracker.undecided(unnamed.state.place) && server.unnamed_of == unnamed.token(self.place.info.id)
+                || unnamed.comes_back() && tracker.answer_comes() && tracker.undecided(unnamed.state.touched))
     }
 
     /// Ties the client to its server, or unties it, as its unnamed statement wants it.
@@ -347,7 +475,8 @@ impl Session {
 
     #[cold]
     fn put_own_unnamed(&mut self, server: &mut Server, plan: &mut Plan<'_>, data: &[u8]) {
-        let Some(text) = &self.unnamed.text else {
+        self.unnamed.keep(data, &self.pool.shared.statements);
+        let Some(text) = self.unnamed.text() else {
             // PostgreSQL says itself that there is none.
             names::put_statement(plan.inject(data), tag::CLOSE, b"");
             server.tracker.push(Entry::new(Request::Close, Action::Skip));
@@ -361,7 +490,7 @@ impl Session {
     /// Notes a Parse of the client's unnamed statement put ahead.
     pub(super) fn push_unnamed(&mut self, server: &mut Server) {
         server.tracker.push(Entry::new(Request::Parse, Action::Skip));
-        self.unnamed.place = server.tracker.last_place();
+        self.unnamed.state.place = server.tracker.last_place();
         server.unnamed_of = self.unnamed.token(self.place.info.id);
     }
 }

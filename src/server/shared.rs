@@ -253,6 +253,32 @@ impl Texts {
     }
 }
 
+/// Bytes counted with those of shared statements, until it is dropped.
+pub struct Charge {
+    home: Arc<Texts>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Counts this many instead. `false`: there are too many bytes in all, and nothing has changed.
+    pub fn change(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 && self.home.bytes.fetch_add(more, Relaxed) + more > MAX_BYTES {
+            self.home.bytes.fetch_sub(more, Relaxed);
+            return false;
+        }
+        self.home.bytes.fetch_sub(self.bytes.saturating_sub(bytes), Relaxed);
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.home.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
 /// All shared statements of the process, by text.
 #[derive(Default)]
 pub struct StatementCache(Arc<Texts>);
@@ -329,6 +355,11 @@ impl StatementCache {
         // Two texts of one hash take turns: each keeps its own name, only the sharing is lost.
         self.0.by_hash.insert(hash, Arc::downgrade(&statement));
         Some(statement)
+    }
+
+    /// Room for a text that one client keeps: counted with all others.
+    pub fn charge(&self) -> Charge {
+        Charge { home: Arc::clone(&self.0), bytes: 0 }
     }
 
     /// Statements that some client names or some server has now.
@@ -431,6 +462,17 @@ mod tests {
         assert!(cache.bytes() <= MAX_BYTES, "what was refused is not counted");
         drop(kept);
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_charge_counts_until_it_is_dropped() {
+        let cache = StatementCache::default();
+        let (mut a, mut b) = (cache.charge(), cache.charge());
+        assert!(a.change(MAX_BYTES - 10) && b.change(10) && cache.bytes() == MAX_BYTES);
+        assert!(!b.change(11) && cache.bytes() == MAX_BYTES, "refused, and nothing has changed");
+        assert!(a.change(10) && b.change(11) && cache.bytes() == 21);
+        drop((a, b));
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]

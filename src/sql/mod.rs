@@ -5,6 +5,7 @@
 
 mod canon;
 mod comments;
+mod executed;
 mod fingerprint;
 mod form;
 mod frames;
@@ -30,6 +31,7 @@ mod words;
 mod tests;
 
 pub use comments::without_comments;
+pub use executed::executed_names;
 pub use fingerprint::Analyzer;
 pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;

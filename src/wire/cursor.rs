@@ -6,7 +6,7 @@ pub struct Cursor<'a> {
     rest: &'a [u8],
 }
 
-/// The body ended too early or lacked a terminator.
+/// The body ended too early, or too late, or lacked a terminator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("message body is truncated")]
 pub struct Truncated;
@@ -20,6 +20,14 @@ impl<'a> Cursor<'a> {
     /// What has not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
+    }
+
+    /// Nothing is left.
+    ///
+    /// # Errors
+    /// [`Truncated`] when something is.
+    pub fn end(&self) -> Result<(), Truncated> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Truncated) }
     }
 
     /// A NUL-terminated string, without its NUL.

@@ -24,7 +24,8 @@ impl<'a> Parse<'a> {
     /// Reads a complete body.
     ///
     /// # Errors
-    /// [`Truncated`] when a terminator or a parameter type is missing.
+    /// [`Truncated`] when a terminator or a parameter type is missing, or more follows: what PostgreSQL refuses too
+    /// (pqformat.c, pq_getmsgend).
     pub fn read(body: &'a [u8]) -> Result<Self, Truncated> {
         let mut c = Cursor::new(body);
         let name = c.cstr()?;
@@ -32,6 +33,7 @@ impl<'a> Parse<'a> {
         let sql = c.cstr()?;
         let n = c.u16()?;
         c.bytes(usize::from(n) * 4)?;
+        c.end()?;
         Ok(Parse { name, rest, sql })
     }
 }
@@ -70,11 +72,12 @@ impl<'a> Target<'a> {
     /// Reads a complete body.
     ///
     /// # Errors
-    /// [`Truncated`] when the kind is neither `S` nor `P` or the terminator is missing.
+    /// [`Truncated`] when the kind is neither `S` nor `P`, the terminator is missing, or more follows.
     pub fn read(body: &'a [u8]) -> Result<Self, Truncated> {
         let mut c = Cursor::new(body);
         let kind = c.u8()?;
         let name = c.cstr()?;
+        c.end()?;
         match kind {
             b'S' => Ok(Target::Statement(name)),
             b'P' => Ok(Target::Portal(name)),
@@ -148,6 +151,16 @@ mod tests {
         assert!(Parse::read(b"s\0SELECT 1\0\0\x01\0\0\0\x17").is_ok());
         assert!(Parse::read(b"s\0SELECT 1\0\0\x02\0\0\0\x17").is_err());
         assert!(Parse::read(b"s\0SELECT 1").is_err());
+        assert!(Parse::read(b"s\0SELECT 1\0\0\0x").is_err(), "more than it says");
+    }
+
+    #[test]
+    fn a_target_is_a_kind_and_a_name_and_no_more() {
+        assert_eq!(Target::read(b"Sa\0"), Ok(Target::Statement(b"a")));
+        assert_eq!(Target::read(b"P\0"), Ok(Target::Portal(b"")));
+        for body in [b"".as_slice(), b"S", b"Sa", b"Xa\0", b"Sa\0x"] {
+            assert!(Target::read(body).is_err(), "{}", body.escape_ascii());
+        }
     }
 
     #[test]

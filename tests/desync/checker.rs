@@ -4,12 +4,13 @@
 //! Not a forecast: it reads the answers as it goes, so that a refused BEGIN makes what follows a transaction less.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::conn::{Broken, Reader};
-use super::ops::{Msg, Op, PARAMETERS, Shared};
+use super::ops::{Msg, Op, PARAMETERS, Shared, Statement};
 use super::script::ZONES;
 use crate::support::raw::Message;
 
@@ -37,6 +38,9 @@ pub struct Rules {
     /// What comes behind an Execute without Sync runs in a block of its own that lasts until the Sync (PostgreSQL 18:
     /// start_xact_command and XACT_FLAGS_PIPELINING, postgres.c). Before, a Query there ends the transaction.
     pub blocks: bool,
+    /// How many errors one cancel request may cause: before PostgreSQL 18 the backend is signalled twice, by itself and as its
+    /// process group (signal_child, postmaster.c), and may have begun the next query in between.
+    pub signals: u32,
     /// Values of [`PARAMETERS`] without any SET.
     pub defaults: [String; 3],
 }
@@ -529,17 +533,25 @@ impl Checker {
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return self.want_error("42P03").await;
         }
-        if let Some(code) = statement.op.refuses(parameters) {
-            return self.want_error(code).await;
-        }
-        if let Op::Planning(code) = statement.op {
+        let planning = if let Op::Planning(code) = statement.op { Some(code) } else { None };
+        if let Some(code) = statement.op.refuses(parameters).or(planning) {
+            if self.transaction == Transaction::Block {
+                // The portal has been made, and nothing put in: it is there until the block ends, and answers as one of an
+                // empty text (exec_bind_message; exec_execute_message, CMDTAG_UNKNOWN).
+                let statement = Arc::new(Statement { sql: String::new(), op: Op::Empty });
+                self.made(portal, statement, &[]);
+            }
             return self.want_error(code).await;
         }
         ok!(self.want(b'2').await);
+        self.made(portal, statement, parameters);
+        Ok(Ok(()))
+    }
+
+    fn made(&mut self, portal: &str, statement: Shared, parameters: &[String]) {
         let depth = self.savepoints.len();
         let made = Portal { statement, parameters: parameters.to_vec(), at: 0, done: false, failed: false, depth };
         self.portals.insert(portal.to_owned(), made);
-        Ok(Ok(()))
     }
 
     async fn describe(&mut self, kind: u8, name: &str) -> Answer<()> {

@@ -145,7 +145,7 @@ fn bytes(batch: &Batch) -> Vec<u8> {
 async fn whole(run: &Run, checker: &mut Checker, writer: &mut Writer, batch: &Batch, key: &Key) -> Result<(), Stop> {
     let bytes = bytes(batch);
     let mut random = Random::new(batch.seed);
-    checker.cancels += u32::from(batch.cancel.is_some());
+    checker.cancels += if batch.cancel.is_some() { run.rules.signals } else { 0 };
     let send = writer.send(&bytes, batch.cut, &mut random);
     let check = async {
         sleep_if(batch.deaf).await;

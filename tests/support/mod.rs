@@ -11,6 +11,7 @@ pub mod pooler;
 pub mod proxy;
 pub mod raw;
 pub mod secured;
+pub mod sequences;
 
 use std::fs::OpenOptions;
 use std::io::Write;
