@@ -110,7 +110,8 @@ pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&
         (Relation::GetPk, Some(parent))
             if parent.table() != child.table()
                 && generic_key(parent).is_some()
-                && foreign_key(parent, child).is_none() =>
+                && foreign_key(parent, child).is_none()
+                && !references(parent).any(|stem| is_akin(child, stem)) =>
         {
             Relation::GenericFk
         }
@@ -208,6 +209,12 @@ pub(super) fn foreign_key(owner: &Described, child: &Described) -> Option<String
         .find(|stem| model == *stem || model.replace('_', "") == stem.replace('_', ""))
         .or_else(|| keys().find(|stem| ends_with(model, stem) || ends_with(stem, model)))
         .map(str::to_owned)
+}
+
+/// Whether a foreign key's last word ends the child's name, too: `value_option` may lead to `attributeoption`.
+fn is_akin(child: &Described, stem: &str) -> bool {
+    let word = stem.rsplit('_').next().unwrap_or(stem);
+    word.len() > 3 && bare(child.table()).ends_with(word)
 }
 
 /// Columns of the statement's own table that look like foreign keys, without `_id`.

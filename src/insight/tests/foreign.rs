@@ -61,6 +61,9 @@ fn a_generic_foreign_key_is_known_by_the_rows_that_hold_it() {
     // One that is called like the table is no generic one.
     let person = r#"SELECT "crm_person"."id" FROM "crm_person" WHERE "crm_person"."id" = {} LIMIT 21"#;
     assert_eq!(only(LOGGED, person).0, "fk");
+    // Nor is one whose last word ends the table's name.
+    let option = r#"SELECT "shop_attributeoption"."id" FROM "shop_attributeoption" WHERE "shop_attributeoption"."id" = {} LIMIT 21"#;
+    assert_eq!(only(&LOGGED.replace("person_id", "value_option_id"), option).0, "fk");
     let named = LOGGED.replace("content_type_id", "target_content_type_id").replace("object_id", "target_object_id");
     assert!(only(&named, child).1.contains(r#"prefetch_related("target")"#));
 }
