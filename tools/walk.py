@@ -104,7 +104,7 @@ class Pretalx:
 
     def run(self, *arguments):
         done = subprocess.run([self.python, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, cwd=self.home, env={**without_ours(), **self.env}, timeout=300)
+                              text=True, cwd=self.home, env={**without_ours(), **self.env}, timeout=900)
         if done.returncode:
             raise SystemExit(f"pretalx {arguments[:4]} failed:\n{done.stdout[-3000:]}")
         return done.stdout

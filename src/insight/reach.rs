@@ -68,12 +68,12 @@ fn joined<'a>(list: &'a Described, stem: &str) -> Option<&'a str> {
 /// The column whose value probably changes from turn to turn.
 pub(super) fn looked_up(child: &Described) -> Option<&Column> {
     let equals = &child.shape.equals;
-    let natural = |name: &&str| equals.iter().find(|column| column.name == *name);
+    let natural = |name: &&str| equals.iter().find(|column| column.name == **name);
     let value = || equals.iter().rfind(|column| !column.name.ends_with("_id"));
     match &equals[..] {
         [] => child.shape.in_lists.first(),
         [one] => Some(one),
-        [first, ..] => NATURAL_KEYS.iter().find_map(|name| natural(&name)).or_else(value).or(Some(first)),
+        [first, ..] => NATURAL_KEYS.iter().find_map(natural).or_else(value).or(Some(first)),
     }
 }
 
@@ -99,9 +99,8 @@ pub(super) fn generic_key(list: &Described) -> Option<&str> {
 /// Whether a statement reads settings: rows of key and value in a table that is called like that.
 pub(super) fn is_settings(child: &Described) -> bool {
     let has = |name: &str| child.shape.columns.iter().any(|column| column.name == name);
-    let word = |name: &&str| child.table().contains(name);
     child.shape.width <= 6
         && (has("key") || has("name"))
         && has("value")
-        && ["setting", "preference", "constance", "config"].iter().any(|name| word(&name))
+        && ["setting", "preference", "constance", "config"].iter().any(|word| child.table().contains(word))
 }
