@@ -25,7 +25,7 @@ pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>,
     let outer =
         parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", names::model(parent.table())));
     let word = bare(child.table()).replace('_', "");
-    let column = looked_up(child).map_or("id", |column| field(&column.name));
+    let column = looked_up(child, parent).map_or("id", |column| field(&column.name));
     let reach = reach(child, parent);
     read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, reach })
         .unwrap_or_else(|| write(relation, child, &model))

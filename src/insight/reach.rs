@@ -66,14 +66,20 @@ fn joined<'a>(list: &'a Described, stem: &str) -> Option<&'a str> {
 }
 
 /// The column whose value probably changes from turn to turn.
-pub(super) fn looked_up(child: &Described) -> Option<&Column> {
+pub(super) fn looked_up<'a>(child: &'a Described, parent: Option<&Described>) -> Option<&'a Column> {
     let equals = &child.shape.equals;
     let natural = |name: &&str| equals.iter().find(|column| column.name == **name);
     let value = || equals.iter().rfind(|column| !column.name.ends_with("_id"));
+    // The key to the loop's rows; a tenant is nobody's list, as a rule.
+    let ours = |column: &&Column| {
+        column.name.strip_suffix("_id").is_some_and(|stem| parent.is_some_and(|parent| called(parent.table(), stem)))
+    };
     match &equals[..] {
         [] => child.shape.in_lists.first(),
         [one] => Some(one),
-        [first, ..] => NATURAL_KEYS.iter().find_map(natural).or_else(value).or(Some(first)),
+        [first, ..] => {
+            NATURAL_KEYS.iter().find_map(natural).or_else(value).or_else(|| equals.iter().find(ours)).or(Some(first))
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl<'a> Names<'a> {
                     references(parent).any(|stem| !stem.ends_with("content_type") && !stem.ends_with("object"));
                 Some((generic_key(parent)?, beside))
             }),
-            column: looked_up(child).map_or("id", |column| field(&column.name)),
+            column: looked_up(child, parent).map_or("id", |column| field(&column.name)),
             reach: reach(child, parent),
         }
     }

@@ -107,6 +107,9 @@ fn a_tenant_that_stays_the_same_is_not_what_is_looked_up() {
     let (_, advice, mend) = only(r#"SELECT "cms_page"."id" FROM "cms_page""#, code);
     assert!(advice.contains("filter(code__in=values, ...)") && !advice.contains("event__in"), "{advice}");
     assert!(mend.contains("code__in=values"), "{mend}");
+    let both = r#"SELECT "person_profile"."id" FROM "person_profile" WHERE ("person_profile"."event_id" = 1 AND "person_profile"."user_id" = {}) LIMIT 21"#;
+    let (_, advice, _) = only(r#"SELECT "person_user"."id" FROM "person_user""#, both);
+    assert!(advice.contains("filter(user__in=values, ...)"), "{advice}");
     // Nor does it lead back to the loop's rows, when these have the key that does.
     let lines = r#"SELECT "shop_line"."id" FROM "shop_line" WHERE ("shop_line"."tenant_id" = 1 AND "shop_line"."order_id" = {})"#;
     let (_, advice, _) = only(r#"SELECT "shop_order"."id", "shop_order"."tenant_id" FROM "shop_order""#, lines);
