@@ -202,8 +202,8 @@ def answer(findings, routes):
     worst = views[0]
     numbers = next(route for route in routes if route["route"] == worst["route"])
     lines = [f"The worst view    {worst['route']}",
-             f"  loses           at least {each(worst) * 1e3:.1f} ms each time, of {numbers['db_seconds_per_request'] * 1e3:.1f} ms at the database"
-             f" in {numbers['queries_per_request']:.0f} queries a request",
+             f"  loses           at least {each(worst) * 1e3:.1f} ms each time, round trips included; a request spends {numbers['db_seconds_per_request'] * 1e3:.1f} ms"
+             f" at the database in {numbers['queries_per_request']:.0f} queries a request",
              f"  because         {worst['kind']} ({worst['confidence']} confidence): {', '.join(worst['tables'])} {worst['n_max']} times",
              f"  change          {worst['advice']}",
              f"  as code         {worst['mend'] or '-'}"]
