@@ -3,7 +3,7 @@
 # $PGSLUICE_CACHE (/var/cache/pgsluice as root, ~/.cache/pgsluice otherwise).
 .POSIX:
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test auth-matrix ui-test lint bench bench-micro bench-e2e bench-page pictures fuzz soak soak-desync image suites corpus clean
+.PHONY: help build release demo walk test auth-matrix ui-test lint bench bench-micro bench-e2e bench-page pictures fuzz soak soak-desync image suites corpus clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,10 @@ release: ## The release binary guided by a profile of its own work, for producti
 demo: ## PostgreSQL, pgsluice and a Django shop with N+1 queries; what is found, in a table (KEEP=1 leaves it up)
 	cargo build --release --locked
 	python3 demo/run.py --pgsluice target/release/pgsluice
+
+walk: ## docs/getting-started.md step by step with an application from PyPI (pretalx): its worst view, and the time it took
+	cargo build --locked --profile quick
+	python3 tools/walk.py --pgsluice target/quick/pgsluice
 
 test: ## Every test, on the PostgreSQL found and on the embedded one; ends with a count
 	tools/test.sh

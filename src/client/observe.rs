@@ -68,6 +68,7 @@ impl Session {
                 Event::Sync => self.insight.synced(),
             }
         }
+        self.place.info.set_route(self.insight.route(&self.w.lens.borrow()));
     }
 
     fn observe_query(&mut self, text: &[u8], at: Times) {

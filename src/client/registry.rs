@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
@@ -58,6 +58,8 @@ pub struct ClientInfo {
     /// A [`Pin`]'s bit, 0 for none; and since when.
     pinned: AtomicU8,
     pinned_us: AtomicU64,
+    /// Number of the route that its statements name, 0 for none.
+    route: AtomicU32,
 }
 
 /// Names a client gave.
@@ -115,6 +117,16 @@ impl ClientInfo {
     /// Notes TLS version and cipher.
     pub fn set_tls(&self, summary: String) {
         let _ = self.tls.set(summary.into());
+    }
+
+    /// Number of the route that its last statements named; 0 for none.
+    pub fn route(&self) -> u32 {
+        self.route.load(Relaxed)
+    }
+
+    /// Notes the route of its last statements.
+    pub fn set_route(&self, number: u32) {
+        self.route.store(number, Relaxed);
     }
 
     /// Why it keeps its server between transactions.
@@ -219,6 +231,7 @@ impl Clients {
             tls: OnceLock::new(),
             pinned: AtomicU8::new(0),
             pinned_us: AtomicU64::new(0),
+            route: AtomicU32::new(0),
         });
         self.count.fetch_add(1, Relaxed);
         self.all.insert(id, Arc::clone(&info));

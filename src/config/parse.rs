@@ -284,6 +284,16 @@ fn resolve_paths(raw: &mut Raw, file: &Path) {
     raw.users.values_mut().for_each(|user| resolve(&mut user.password_file));
 }
 
+/// A hint of [`RENAMED`] for whoever writes variables: `write `pool_size`` is `set `PGSLUICE_POOL_SIZE``.
+fn in_environment(mend: &str) -> String {
+    let setting = mend.split('`').nth(1).and_then(|code| code.split(' ').next());
+    let key = setting.and_then(|name| KEYS.iter().find(|key| key.name == name));
+    match key.filter(|_| mend.starts_with("write ")) {
+        Some(key) => format!("set `{}`", key.variable()),
+        None => mend.to_owned(),
+    }
+}
+
 /// Reads `PGSLUICE_*`; the variables of [`super::build`] and of the command line are skipped.
 pub(super) fn read_environment(environment: &Environment, problems: &mut Vec<Problem>) -> Raw {
     const OTHERS: [&str; 3] = ["PGSLUICE_CONFIG", "PGSLUICE_DATABASE_URL", "PGSLUICE_DATABASE_URL_FILE"];
@@ -298,7 +308,7 @@ pub(super) fn read_environment(environment: &Environment, problems: &mut Vec<Pro
             let near = nearest(name, known.iter().map(String::as_str).chain(OTHERS));
             let problem = Problem::variable(name, "unknown setting");
             problems.push(match (old, near) {
-                (Some((_, mend)), _) => problem.help(*mend),
+                (Some((_, mend)), _) => problem.help(in_environment(mend)),
                 (None, Some(near)) => problem.help(format!("did you mean `{near}`?")),
                 (None, None) => problem.help("`pgsluice docs` lists all settings"),
             });

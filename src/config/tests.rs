@@ -125,7 +125,9 @@ fn unknown_variables_are_refused_but_for_kubernetes_service_links() {
          environment variable PGSLUICE_WORKERS: `many` is not a whole number"
     );
     let text = error(from_env(&[URL, ("PGSLUICE_DEFAULT_POOL_SIZE", "20")]));
-    assert!(text.contains("`pool_size`"), "{text}");
+    assert!(text.ends_with("help: set `PGSLUICE_POOL_SIZE`"), "{text}");
+    let text = error(from_env(&[URL, ("PGSLUICE_LISTEN_PORT", "6432"), ("PGSLUICE_PIDFILE", "/run/x")]));
+    assert!(text.contains("set `PGSLUICE_LISTEN`") && text.contains("leave it out"), "{text}");
     let links = [
         URL,
         ("PGSLUICE_SERVICE_HOST", "10.0.0.1"),

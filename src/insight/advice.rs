@@ -5,6 +5,7 @@
 
 use super::bond::{Bond, bond};
 use super::describe::Described;
+use super::reach::{generic_key, is_settings};
 use crate::sql::{Limit, OnConflict, Operation, Shape};
 
 /// What the repeated statement fetches, as seen from the loop.
@@ -32,6 +33,8 @@ pub enum Relation {
     GetPk,
     /// `get(name=...)`.
     Get,
+    /// A row of a table of settings, by its key or with all of them.
+    Settings,
     /// A field left out by `only()` or `defer()`.
     Deferred,
     /// `item.content_object`.
@@ -72,6 +75,7 @@ impl Relation {
             Relation::First => "first",
             Relation::Aggregate => "aggregate",
             Relation::GetPk | Relation::Get => "get",
+            Relation::Settings => "settings",
             Relation::Deferred => "deferred",
             Relation::GenericFk => "gfk",
             Relation::GenericRelation => "generic_rel",
@@ -102,6 +106,15 @@ pub(crate) fn relation(child: &Described, parent: Option<&Described>, along: &[&
         (Relation::Insert, _) if got.is_some() => Relation::GetOrCreate,
         (Relation::GetPk, Some(parent)) if is_deferred(&child.shape, &parent.shape) => Relation::Deferred,
         (Relation::GetPk, _) if along.iter().any(|other| other.table() == "django_content_type") => Relation::GenericFk,
+        // Content types are cached by Django, so that nobody reads them beside the loop.
+        (Relation::GetPk, Some(parent))
+            if parent.table() != child.table()
+                && generic_key(parent).is_some()
+                && foreign_key(parent, child).is_none()
+                && !references(parent).any(|stem| is_akin(child, stem)) =>
+        {
+            Relation::GenericFk
+        }
         (Relation::GetPk, _) if owner_of(child, parent, along).is_some() => Relation::Fk,
         // A foreign key that is called by its role.
         (Relation::GetPk, Some(parent))
@@ -142,6 +155,8 @@ fn read(child: &Described) -> Relation {
         Relation::Count
     } else if shape.aggregate.is_some() {
         Relation::Aggregate
+    } else if is_settings(child) {
+        Relation::Settings
     } else if child.table() == "django_content_type" && by_id {
         Relation::GenericFk
     } else if has("content_type_id") && has("object_id") {
@@ -196,8 +211,14 @@ pub(super) fn foreign_key(owner: &Described, child: &Described) -> Option<String
         .map(str::to_owned)
 }
 
+/// Whether a foreign key's last word ends the child's name, too: `value_option` may lead to `attributeoption`.
+fn is_akin(child: &Described, stem: &str) -> bool {
+    let word = stem.rsplit('_').next().unwrap_or(stem);
+    word.len() > 3 && bare(child.table()).ends_with(word)
+}
+
 /// Columns of the statement's own table that look like foreign keys, without `_id`.
-fn references(owner: &Described) -> impl Iterator<Item = &str> {
+pub(super) fn references(owner: &Described) -> impl Iterator<Item = &str> {
     let columns = owner.shape.columns.iter();
     columns
         .filter(|column| column.table.is_empty() || column.table == owner.table())

@@ -35,8 +35,11 @@ fn holds(list: &Described, key: &Column, table: &str, is_model: &impl Fn(&str) -
         return if references(list).any(role) { Bond::Maybe } else { Bond::None };
     }
     let tied = match key.name.strip_suffix("_id") {
-        // The rows that are referred to were read, or others with the same reference.
-        Some(stem) => called(list.table(), stem) || columns(list).any(|column| column.name == key.name),
+        // The rows that are referred to were read, by themselves or joined; or others with the same reference.
+        Some(stem) => {
+            let joined = |column: &Column| is_key(&column.name) && called(&column.table, stem);
+            called(list.table(), stem) || columns(list).any(|column| column.name == key.name || joined(column))
+        }
         // A value, looked up by name: `email`, `slug`. Both must call it so.
         None => columns(list).any(|column| column.name == key.name),
     };
@@ -52,7 +55,7 @@ fn holds(list: &Described, key: &Column, table: &str, is_model: &impl Fn(&str) -
 
 /// Columns of the rows, and of the rows joined to them (select_related). Not those that the list was itself looked up by: every row has the same value there,
 /// or one of those that a list before it had (a prefetch).
-fn columns(list: &Described) -> impl Iterator<Item = &Column> {
+pub(super) fn columns(list: &Described) -> impl Iterator<Item = &Column> {
     let shape = &list.shape;
     let given = |column: &Column| shape.equals.iter().chain(&shape.in_lists).any(|key| key.name == column.name);
     shape.columns.iter().filter(move |column| !given(column))
@@ -64,7 +67,7 @@ fn references(list: &Described) -> impl Iterator<Item = &str> {
 }
 
 /// Whether `table` is called as a foreign key to it probably is: `shop_book` by `book`, `home_address` by `address`.
-fn called(table: &str, stem: &str) -> bool {
+pub(super) fn called(table: &str, stem: &str) -> bool {
     let model = bare(table);
     same(model, stem) || word_ends(model, stem) || word_ends(stem, model)
 }

@@ -84,10 +84,11 @@ impl<'a> Judge<'a> {
 
     fn exact(&self, relation: Relation) -> Option<Exact> {
         use Relation::{
-            Aggregate, Count, Exists, FilteredReverseFk, First, Fk, GetPk, ManyToMany, OneToOne, ReverseFk,
+            Aggregate, Count, Exists, FilteredReverseFk, First, Fk, GenericFk, GetPk, ManyToMany, OneToOne, ReverseFk,
         };
         match relation {
-            Fk | GetPk => self.forward(),
+            // A foreign key called by its role, beside a generic one: the catalogue knows it.
+            Fk | GetPk | GenericFk => self.forward(),
             OneToOne | ReverseFk | FilteredReverseFk => self.reverse(relation),
             Count | Exists | First | Aggregate => self.computed(relation),
             ManyToMany => self.many(),
@@ -168,17 +169,32 @@ impl<'a> Judge<'a> {
                 || column.table == *table.name
                 || shape.tables[0].alias.as_ref() == Some(&column.table)
         });
-        let mut keys = own.filter_map(|column| table.foreign_key(&column.name)).filter(|key| self.is_looped(key.to));
+        let leads = |key: &&ForeignKey| self.prefix(key.to).is_some();
+        let mut keys = own.filter_map(|column| table.foreign_key(&column.name)).filter(leads);
         let key = keys.next()?;
         // Two that lead there: which one the loop follows is not known.
         keys.next().is_none().then(|| (table, key, self.catalog.at(key.to)))
     }
 
-    /// Whether the loop's rows are of a table, as far as the loop is known.
-    fn is_looped(&self, place: usize) -> bool {
-        self.parent.is_none_or(|parent| {
-            (0..parent.shape.tables.len()).any(|at| self.table(parent, at).is_some_and(|(known, _)| known == place))
-        })
+    /// What stands before a related name of a table, seen from the loop's rows: nothing when they are its own, `order__`
+    /// when one key of theirs leads there; `None`: they do not reach it.
+    fn prefix(&self, place: usize) -> Option<String> {
+        let Some(parent) = self.parent else { return Some(String::new()) };
+        let (own_place, own) = self.table(parent, 0)?;
+        if own_place == place {
+            return Some(String::new());
+        }
+        let shape = &parent.shape;
+        let ours = |table: &str| table.is_empty() || table == parent.table();
+        let held = |name: &str| shape.columns.iter().any(|column| column.name == name && ours(&column.table));
+        let mut ways = own.foreign_keys.iter().filter(|key| key.to == place && (shape.star || held(&key.column)));
+        let way = ways.next()?;
+        ways.next().is_none().then(|| format!("{}__", field(&way.column)))
+    }
+
+    /// The table whose query the relation is asked of: the loop's, where it reaches the owner's through a key.
+    fn asked<'b>(&'b self, owner: &'b Table, via: &str) -> &'b str {
+        self.parent.filter(|_| !via.is_empty()).map_or(&*owner.name, Described::table)
     }
 
     /// `author.book_set`, `user.profile`.
@@ -186,16 +202,18 @@ impl<'a> Judge<'a> {
         let (table, key, owner) = self.back()?;
         let word = bare(&table.name).replace('_', "");
         let known = format!("{}.{} references {}.{}", table.name, key.column, owner.name, key.to_column);
-        let (outer, manager) = (&owner.name, model(&owner.name));
+        let via = self.prefix(key.to)?;
+        let outer = self.asked(owner, &via);
+        let manager = model(outer);
         let unless = "unless the model sets related_name";
         if table.is_unique(&key.column) && self.child.shape.limit == Limit::TwentyOne {
             return Some(Exact {
                 relation: Relation::OneToOne,
                 advice: format!(
-                    "select_related(\"{word}\") on the query of {outer}: {known} and is unique, so it is one to one, by a LEFT \
+                    "select_related(\"{via}{word}\") on the query of {outer}: {known} and is unique, so it is one to one, by a LEFT \
                      JOIN; it is called {word} {unless}"
                 ),
-                mend: format!("{manager}.objects.select_related(\"{word}\")"),
+                mend: format!("{manager}.objects.select_related(\"{via}{word}\")"),
             });
         }
         let called = format!("{known}, with many rows for one; it is called {word}_set {unless}");
@@ -203,19 +221,19 @@ impl<'a> Judge<'a> {
             return Some(Exact {
                 relation,
                 advice: format!(
-                    "prefetch_related(Prefetch(\"{word}_set\", queryset=..., to_attr=\"...\")) on the query of {outer}, the \
+                    "prefetch_related(Prefetch(\"{via}{word}_set\", queryset=..., to_attr=\"...\")) on the query of {outer}, the \
                      filter in its queryset: {called}; a .filter() on the related manager does not use a plain prefetch"
                 ),
                 mend: format!(
-                    "{manager}.objects.prefetch_related(\n    Prefetch(\"{word}_set\", queryset={}.objects.filter(...), to_attr=\"{word}_list\")\n)",
+                    "{manager}.objects.prefetch_related(\n    Prefetch(\"{via}{word}_set\", queryset={}.objects.filter(...), to_attr=\"{word}_list\")\n)",
                     model(&table.name)
                 ),
             });
         }
         Some(Exact {
             relation: Relation::ReverseFk,
-            advice: format!("prefetch_related(\"{word}_set\") on the query of {outer}: {called}"),
-            mend: format!("{manager}.objects.prefetch_related(\"{word}_set\")"),
+            advice: format!("prefetch_related(\"{via}{word}_set\") on the query of {outer}: {called}"),
+            mend: format!("{manager}.objects.prefetch_related(\"{via}{word}_set\")"),
         })
     }
 
@@ -245,10 +263,12 @@ impl<'a> Judge<'a> {
             .iter()
             .find(|table| table.name == by.table || table.alias.as_ref() == Some(&by.table))?;
         let through = self.catalog.table(named.schema.as_deref(), &named.name)?;
-        let here = through.foreign_key(&by.name).filter(|key| self.is_looped(key.to))?;
+        let here = through.foreign_key(&by.name)?;
+        let via = self.prefix(here.to)?;
         let mut there = through.foreign_keys.iter().filter(|key| key.to == place && key.column != here.column);
         there.next().filter(|_| there.next().is_none())?;
         let owner = self.catalog.at(here.to);
+        let outer = self.asked(owner, &via);
         let after = |table: &Table| through.name.strip_prefix(&*table.name)?.strip_prefix('_').map(str::to_owned);
         let word = bare(&target.name).replace('_', "");
         // Django calls the table of a ManyToManyField by the model's table and the field.
@@ -262,10 +282,10 @@ impl<'a> Judge<'a> {
         Some(Exact {
             relation: Relation::ManyToMany,
             advice: format!(
-                "prefetch_related(\"{name}\") on the query of {}: {} joins it to {} by foreign keys{called}",
-                owner.name, through.name, target.name
+                "prefetch_related(\"{via}{name}\") on the query of {outer}: {} joins {} to {} by foreign keys{called}",
+                through.name, owner.name, target.name
             ),
-            mend: format!("{}.objects.prefetch_related(\"{name}\")", model(&owner.name)),
+            mend: format!("{}.objects.prefetch_related(\"{via}{name}\")", model(outer)),
         })
     }
 }

@@ -4,6 +4,11 @@ use super::advice::{Relation, bare, foreign_key, only_key};
 use super::describe::Described;
 use super::judge::Kind;
 use super::names::{self, capital, field, plural};
+use super::reach::{Reach, generic_key, looked_up, many_field, reach};
+
+/// A cache for what libraries keep in the cache.
+const SETTINGS: &str =
+    r#"CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://..."}}"#;
 
 /// The code for a finding; empty when a sentence is all there is to say.
 pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>, parent: Option<&Described>) -> String {
@@ -11,16 +16,18 @@ pub(crate) fn snippet(kind: Kind, relation: Relation, child: Option<&Described>,
         return String::new();
     };
     let model = names::model(child.table());
+    if relation == Relation::Settings {
+        return SETTINGS.to_owned();
+    }
     if kind == Kind::Duplicate {
         return format!("rows = list({model}.objects.filter(...))  # once, then shared");
     }
     let outer =
         parent.map_or_else(|| "queryset".to_owned(), |parent| format!("{}.objects", names::model(parent.table())));
     let word = bare(child.table()).replace('_', "");
-    let keys = child.shape.equals.first().or(child.shape.in_lists.first());
-    let column = keys.map_or("id", |column| field(&column.name));
-    let back = child.shape.equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk");
-    read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, back })
+    let column = looked_up(child, parent).map_or("id", |column| field(&column.name));
+    let reach = reach(child, parent);
+    read(relation, child, parent, &Words { model: &model, outer: &outer, word: &word, column, reach })
         .unwrap_or_else(|| write(relation, child, &model))
 }
 
@@ -29,37 +36,44 @@ struct Words<'a> {
     outer: &'a str,
     word: &'a str,
     column: &'a str,
-    back: &'a str,
+    reach: Reach<'a>,
 }
 
 fn read(relation: Relation, child: &Described, parent: Option<&Described>, words: &Words<'_>) -> Option<String> {
-    let Words { model, outer, word, column, back } = words;
+    let Words { model, outer, word, column, reach: Reach { back, prefix: via, outer: own } } = words;
     Some(match relation {
         Relation::Fk => {
             let own =
                 parent.and_then(|parent| foreign_key(parent, child).or_else(|| only_key(parent).map(str::to_owned)));
             format!("{outer}.select_related(\"{}\")", own.as_deref().unwrap_or(word))
         }
-        Relation::OneToOne => format!("{outer}.select_related(\"{word}\")"),
-        Relation::ReverseFk => format!("{outer}.prefetch_related(\"{word}_set\")"),
+        Relation::OneToOne => format!("{outer}.select_related(\"{via}{word}\")"),
+        Relation::ReverseFk => format!("{outer}.prefetch_related(\"{via}{word}_set\")"),
         Relation::FilteredReverseFk => format!(
-            "{outer}.prefetch_related(\n    Prefetch(\"{word}_set\", queryset={model}.objects.filter(...), to_attr=\"{word}_list\")\n)"
+            "{outer}.prefetch_related(\n    Prefetch(\"{via}{word}_set\", queryset={model}.objects.filter(...), to_attr=\"{word}_list\")\n)"
         ),
-        Relation::ManyToMany => format!("{outer}.prefetch_related(\"{}\")", plural(word)),
+        Relation::ManyToMany => {
+            let name = many_field(child).map_or_else(|| plural(word), str::to_owned);
+            format!("{outer}.prefetch_related(\"{via}{name}\")")
+        }
         Relation::GenericRelation => format!("{outer}.prefetch_related(\"{}\")", plural(word)),
-        Relation::GenericFk => format!("{outer}.prefetch_related(\"content_object\")"),
-        Relation::Count => format!("{outer}.annotate(n=Count(\"{word}\", distinct=True))"),
+        Relation::GenericFk => {
+            let name = parent.and_then(generic_key).unwrap_or("content_object");
+            format!("{outer}.prefetch_related(\"{name}\")")
+        }
+        Relation::Count => format!("{outer}.annotate(n=Count(\"{via}{word}\", distinct=True))"),
         Relation::Exists => {
-            format!("{outer}.annotate(\n    has_{word}=Exists({model}.objects.filter({back}=OuterRef(\"pk\")))\n)")
+            format!("{outer}.annotate(\n    has_{word}=Exists({model}.objects.filter({back}=OuterRef(\"{own}\")))\n)")
         }
         Relation::First => format!(
-            "{outer}.annotate(\n    latest=Subquery({model}.objects.filter({back}=OuterRef(\"pk\")).order_by(...).values(\"pk\")[:1])\n)"
+            "{outer}.annotate(\n    latest=Subquery({model}.objects.filter({back}=OuterRef(\"{own}\")).order_by(...).values(\"pk\")[:1])\n)"
         ),
         Relation::Aggregate => {
             let function = child.shape.aggregate.as_deref().unwrap_or("sum");
-            format!("{outer}.annotate(value={}(\"{word}__...\"))", capital(function))
+            format!("{outer}.annotate(value={}(\"{via}{word}__...\"))", capital(function))
         }
         Relation::GetPk => format!("{word}_by_id = {model}.objects.in_bulk(ids)"),
+        Relation::Get if child.shape.equals.len() > 1 => format!("{model}.objects.filter({column}__in=values, ...)"),
         Relation::Get => format!("{model}.objects.filter({column}__in=values)"),
         Relation::Deferred => {
             let columns = child.shape.columns.iter().map(|column| field(&column.name));

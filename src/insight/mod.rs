@@ -31,6 +31,7 @@ mod page;
 mod paths;
 mod publish;
 mod queries;
+mod reach;
 mod registry;
 mod render;
 mod report;
@@ -38,6 +39,7 @@ mod routes;
 mod run;
 mod runs;
 mod sample;
+mod seen;
 mod session;
 mod sketch;
 mod stats;
@@ -172,6 +174,11 @@ impl Insight {
     pub(crate) fn database_name(&self, id: u16) -> Arc<str> {
         let names = self.databases.read().unwrap_or_else(PoisonError::into_inner);
         names.get(usize::from(id)).cloned().unwrap_or_else(|| Arc::from("other"))
+    }
+
+    /// The name of a route by its number in [`SessionInsight::route`].
+    pub fn route_name(&self, number: u32) -> Option<Arc<str>> {
+        lock(&self.registry).route_name(number)
     }
 
     /// All database names in the order of their ids.

@@ -18,6 +18,8 @@ pub struct RouteView {
     pub database: Arc<str>,
     /// Route tag; `None`: statements without one.
     pub route: Option<Arc<str>>,
+    /// It is a task or a management command, not a view.
+    pub job: bool,
     /// Units of work.
     pub requests: u64,
     /// Statements.
@@ -138,6 +140,7 @@ impl Insight {
                 RouteView {
                     database: name(key.0),
                     route: registry.route_name(key.1),
+                    job: registry.is_job(key.1),
                     requests: sum.requests,
                     queries: sum.queries,
                     p50_queries: sum.unit_queries.quantile(0.5, &UNIT, sum.most_queries),

@@ -20,6 +20,8 @@ pub(crate) struct Registry {
     texts: HashMap<u64, Arc<Described>>,
     limit: usize,
     routes: Vec<Arc<str>>,
+    /// Those that are no views: tasks and management commands.
+    jobs: HashSet<u32>,
     /// By name: with ever-new tags every statement asks.
     numbers: HashMap<Arc<str>, u32>,
     /// What the tables seen so far are called by foreign keys to them.
@@ -34,6 +36,7 @@ impl Registry {
             texts: HashMap::new(),
             limit: limit.max(1),
             routes: vec![Arc::from(""), Arc::from("other")],
+            jobs: HashSet::new(),
             numbers: HashMap::from([(Arc::from("other"), OTHER_ROUTE)]),
             models: HashSet::new(),
             bytes: 0,
@@ -87,8 +90,8 @@ impl Registry {
             + self.routes.iter().map(|route| route.len() + 72).sum::<usize>()
     }
 
-    /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned.
-    pub(crate) fn route(&mut self, clean: &str) -> u32 {
+    /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned. What first came as a job is one.
+    pub(crate) fn route(&mut self, clean: &str, job: bool) -> u32 {
         if clean.is_empty() {
             return 0;
         }
@@ -101,7 +104,15 @@ impl Registry {
         let (name, number): (Arc<str>, u32) = (Arc::from(clean), self.routes.len() as u32);
         self.routes.push(Arc::clone(&name));
         self.numbers.insert(name, number);
+        if job {
+            self.jobs.insert(number);
+        }
         number
+    }
+
+    /// Whether a route is a task or a management command, not a view.
+    pub(crate) fn is_job(&self, number: u32) -> bool {
+        self.jobs.contains(&number)
     }
 
     /// The number of a route that is known.

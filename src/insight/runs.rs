@@ -5,7 +5,8 @@
 
 use super::bond::Bond;
 use super::judge::{LOOSE, MATCH};
-use super::run::{Around, Event, Parent, Run, SPREAD};
+use super::run::{Around, Event, Parent, Run};
+use super::seen::Seen;
 use super::stats;
 use super::watch::Marks;
 use crate::sql::{Operation, flag};
@@ -32,7 +33,7 @@ pub(crate) struct Runs {
     lasts: [u32; SLOTS],
     /// Where a fingerprint probably is.
     hints: [u8; 128],
-    dup_tags: [u32; 128],
+    seen: Seen,
     closed: Vec<Run>,
     /// Lists that had to make room, the latest ones: a loop may run over them yet.
     gone: Vec<Run>,
@@ -58,7 +59,7 @@ impl Runs {
             runs: Vec::new(),
             lasts: [0; SLOTS],
             hints: [0; 128],
-            dup_tags: [0; 128],
+            seen: Seen::new(),
             closed: Vec::new(),
             gone: Vec::new(),
             next_gone: 0,
@@ -84,7 +85,7 @@ impl Runs {
         self.closed.clear();
         self.gone.clear();
         self.next_gone = 0;
-        self.dup_tags = [0; 128];
+        self.seen.clear();
         (self.count, self.writes, self.claims) = (0, 0, 0);
         (self.pauses, self.segment, self.hesitations) = (0, 0, 0);
         (self.repeats, self.evictions) = (0, 0);
@@ -166,16 +167,12 @@ impl Runs {
         }
     }
 
-    /// Whether this very statement was read before with no write since. May miss, never invents one in practice.
+    /// Whether this very statement was read before with no write since, exactly as far as [`Seen`] remembers.
     fn repeated(&mut self, event: &Event) -> bool {
         if event.operation != Operation::Select {
             return false;
         }
-        let mixed = (event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes)).wrapping_mul(SPREAD);
-        let cell = &mut self.dup_tags[(mixed >> 57) as usize];
-        let tag = (mixed as u32) | 1;
-        let dup = *cell == tag;
-        *cell = tag;
+        let dup = self.seen.meet(event.fingerprint ^ event.literals.rotate_left(17) ^ u64::from(self.writes));
         self.repeats += u32::from(dup);
         dup
     }

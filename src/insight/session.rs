@@ -162,6 +162,9 @@ impl SessionInsight {
             unit.caller.clone_from(&self.caller);
         }
         unit.inherit(&tags);
+        if tags.route != 0 || self.status == b'I' {
+            unit.running = tags.route;
+        }
         if unit.in_flight.is_empty() && self.last_ready != 0 {
             let gap = begin.at.received_us.saturating_sub(self.last_ready);
             if unit.statements > 0 {
@@ -180,6 +183,11 @@ impl SessionInsight {
             pipelined: begin.pipelined,
             batch: self.synced,
         });
+    }
+
+    /// Number of the route that runs, 0 when no statement named it: of the open transaction, or of the last statement.
+    pub fn route(&self, worker: &WorkerInsight) -> u32 {
+        self.current(worker).map_or(0, |at| worker.units[at as usize].running)
     }
 
     /// A Sync (or the end of a Query message) was forwarded: what was begun so far belongs to it.

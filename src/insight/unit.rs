@@ -142,6 +142,8 @@ pub(crate) struct Unit {
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) boundary: Boundary,
     pub(crate) tags: TagSet,
+    /// The route of the transaction that is open, or of the last statement outside of one; 0 while none said so.
+    pub(crate) running: u32,
     pub(crate) statements: u32,
     pub(crate) started: u64,
     /// Last ReadyForQuery, or last statement sent.
@@ -157,6 +159,9 @@ pub(crate) struct Unit {
     pub(crate) rested: bool,
     /// Pause that ends it.
     pub(crate) idle_gap: u64,
+    /// A pause that would have ended it came before a statement that carries no tags of its own (BEGIN, SET): the next
+    /// one tells whether the tagged request goes on.
+    parted: bool,
 }
 
 impl Unit {
@@ -169,6 +174,7 @@ impl Unit {
             caller: None,
             boundary: Boundary::Connection,
             tags: TagSet::default(),
+            running: 0,
             statements: 0,
             started: 0,
             last: 0,
@@ -180,6 +186,7 @@ impl Unit {
             cursor: Cursor::default(),
             rested: false,
             idle_gap: STALE_US,
+            parted: false,
         }
     }
 
@@ -193,6 +200,7 @@ impl Unit {
         self.last = now;
         self.server_us = 0;
         self.shortest_gap = u64::MAX;
+        self.parted = false;
         self.watch.clear();
         self.watch.transaction(self.in_transaction);
     }
@@ -213,7 +221,7 @@ impl Unit {
 
     /// Whether a statement received now belongs to the next unit, and why.
     pub(crate) fn ends_before(
-        &self,
+        &mut self,
         statement: &Statement,
         tags: &TagSet,
         received: u64,
@@ -235,12 +243,18 @@ impl Unit {
         if statement.effects & effect::DISCARD_ALL != 0 {
             return Some(Boundary::Connection);
         }
-        let same_trace = tags.trace != 0 && tags.trace == self.tags.trace;
-        if !self.in_transaction && !same_trace {
-            if is_marker(statement) && self.watch.count() > 0 {
+        let same = |ours: u64, theirs: u64| theirs != 0 && theirs == ours;
+        // What carries the same trace or id is the same request, however long the client thought in between.
+        let goes_on = same(self.tags.trace, tags.trace) || same(self.tags.id, tags.id);
+        let parted = std::mem::take(&mut self.parted);
+        if !goes_on {
+            if !self.in_transaction && is_marker(statement) && self.watch.count() > 0 {
                 return Some(Boundary::Marker);
             }
-            if gap > idle_gap && self.in_flight.is_empty() {
+            let rested = !self.in_transaction && gap > idle_gap && self.in_flight.is_empty();
+            if (parted || rested) && self.is_tagged() && is_tagless(statement) {
+                self.parted = true;
+            } else if parted || rested {
                 return Some(Boundary::Gap);
             }
         }
@@ -288,8 +302,8 @@ impl Unit {
             && self.in_flight.is_empty()
             && (if self.in_transaction {
                 idle > MAX_TRANSACTION_GAP_US
-            } else if self.tags.trace != 0 {
-                // The same trace may go on after a pause.
+            } else if self.is_tagged() {
+                // The same trace or request may go on after a pause.
                 idle > STALE_US
             } else {
                 idle > self.idle_gap
@@ -307,6 +321,11 @@ impl Unit {
     pub(crate) fn is_tagged(&self) -> bool {
         self.tags.trace != 0 || self.tags.id != 0
     }
+}
+
+/// Whether a statement is one that drivers send by themselves, without the comment of the request it belongs to.
+fn is_tagless(statement: &Statement) -> bool {
+    matches!(statement.operation, Operation::Transaction | Operation::Session)
 }
 
 /// Whether a statement is what Django (or psycopg's pool) sends first in a request.

@@ -25,6 +25,8 @@ pub struct FindingView {
     pub database: Arc<str>,
     /// Route tag, when statements are tagged.
     pub route: Option<Arc<str>>,
+    /// The route is a task or a management command, not a view.
+    pub job: bool,
     /// Repeated statements.
     pub fingerprints: Vec<Fingerprint>,
     /// Their literal-free texts, as far as known.
@@ -66,6 +68,7 @@ impl Insight {
             let registry = lock(&self.registry);
             let known = |finding: &Finding| Known {
                 route: registry.route_name(finding.route),
+                job: registry.is_job(finding.route),
                 texts: finding.fingerprints.iter().map(|fp| registry.get(*fp)).collect(),
                 parent: finding.parent.and_then(|fp| registry.get(fp)),
             };
@@ -108,6 +111,7 @@ impl Insight {
 /// What the registry knows of a finding.
 struct Known {
     route: Option<Arc<str>>,
+    job: bool,
     texts: Vec<Option<Arc<Described>>>,
     parent: Option<Arc<Described>>,
 }
@@ -123,6 +127,7 @@ fn view(database: Arc<str>, finding: Finding, known: Known) -> FindingView {
         severity: finding.severity,
         database,
         route: known.route,
+        job: known.job,
         mend: mend::snippet(finding.kind, finding.relation, child, known.parent.as_deref()),
         texts: known.texts.iter().map(text).collect(),
         fingerprints: finding.fingerprints.into_iter().map(Fingerprint).collect(),

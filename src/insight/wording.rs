@@ -1,9 +1,10 @@
 //! The advice itself: what to write instead, with names derived from tables and columns.
 
-use super::advice::{Relation, bare, foreign_key, owner_of, relation};
+use super::advice::{Relation, bare, foreign_key, owner_of, references, relation};
 use super::describe::Described;
 use super::judge::Kind;
 use super::names::{capital, field, plural};
+use super::reach::{Reach, generic_key, looked_up, many_field, reach};
 use crate::sql::Operation;
 
 /// Django's table of permissions, read by has_perm().
@@ -14,7 +15,7 @@ pub(crate) fn advice(kind: Kind, first: Relation, texts: &[&Described], parent: 
     let Some(child) = texts.first() else {
         return String::new();
     };
-    if kind == Kind::Duplicate {
+    if kind == Kind::Duplicate && first != Relation::Settings {
         let mut advice = duplicate(child);
         // Rows that share one foreign key.
         if let Some(more) = related(first, &Names::new(child, parent, texts)).filter(|_| first == Relation::Fk) {
@@ -47,17 +48,18 @@ struct Names<'a> {
     field: Option<String>,
     /// The query that has that foreign key.
     holder: String,
+    /// The generic foreign key of the loop's rows, and whether they have foreign keys beside it.
+    generic: Option<(&'a str, bool)>,
     /// Compared column.
     column: &'a str,
-    /// Foreign key of the child that leads back to the loop's rows.
-    back: &'a str,
+    /// How the loop's rows reach the child.
+    reach: Reach<'a>,
 }
 
 impl<'a> Names<'a> {
     fn new(child: &'a Described, parent: Option<&'a Described>, along: &[&'a Described]) -> Self {
         let table = child.table();
         let holder = owner_of(child, parent, along);
-        let equals = &child.shape.equals;
         Self {
             child,
             table,
@@ -65,8 +67,13 @@ impl<'a> Names<'a> {
             outer: query_of(parent),
             field: holder.and_then(|holder| foreign_key(holder, child)),
             holder: query_of(holder.or(parent)),
-            column: equals.first().or(child.shape.in_lists.first()).map_or("id", |column| field(&column.name)),
-            back: equals.iter().find_map(|column| column.name.strip_suffix("_id")).unwrap_or("pk"),
+            generic: parent.and_then(|parent| {
+                let beside =
+                    references(parent).any(|stem| !stem.ends_with("content_type") && !stem.ends_with("object"));
+                Some((generic_key(parent)?, beside))
+            }),
+            column: looked_up(child, parent).map_or("id", |column| field(&column.name)),
+            reach: reach(child, parent),
         }
     }
 }
@@ -87,6 +94,7 @@ fn reading(relation: Relation, names: &Names<'_>) -> Option<String> {
 /// Rows of a related model.
 fn related(relation: Relation, names: &Names<'_>) -> Option<String> {
     let Names { table, word, outer, holder, .. } = names;
+    let via = &names.reach.prefix;
     Some(match relation {
         Relation::Fk => match &names.field {
             Some(field) => format!(
@@ -97,25 +105,32 @@ fn related(relation: Relation, names: &Names<'_>) -> Option<String> {
             }
         },
         Relation::ReverseFk => {
-            format!("probably prefetch_related(\"{word}_set\") on {outer} (repeated: {table})")
+            format!("probably prefetch_related(\"{via}{word}_set\") on {outer} (repeated: {table})")
         }
         Relation::FilteredReverseFk => format!(
-            "probably prefetch_related(Prefetch(\"{word}_set\", queryset=..., to_attr=\"...\")) on {outer}, the filter in its \
+            "probably prefetch_related(Prefetch(\"{via}{word}_set\", queryset=..., to_attr=\"...\")) on {outer}, the filter in its \
              queryset (repeated: {table}); a .filter() on the related manager does not use a plain prefetch"
         ),
         Relation::OneToOne => {
-            format!("probably select_related(\"{word}\") on {outer} (repeated: {table})")
+            format!("probably select_related(\"{via}{word}\") on {outer} (repeated: {table})")
         }
         Relation::ManyToMany if *table == PERMISSIONS => format!(
             "has_perm() for each row: read {table} once for all users of {outer} (user__in=..., group__user__in=...), or \
              ask for request.user only, which remembers its permissions"
         ),
         Relation::ManyToMany => {
-            format!("probably prefetch_related(\"{}\") on {outer} (repeated: {table})", plural(word))
+            let name = many_field(names.child).map_or_else(|| plural(word), str::to_owned);
+            format!("probably prefetch_related(\"{via}{name}\") on {outer} (repeated: {table})")
         }
-        Relation::GenericFk => format!(
-            "prefetch_related(\"content_object\"), or GenericPrefetch (Django 5.0), on {outer} (repeated: {table})"
-        ),
+        Relation::GenericFk => {
+            let (name, beside) = names.generic.unwrap_or(("content_object", false));
+            let probably = if beside { "probably " } else { "" };
+            let or =
+                if beside { "; if it is reached by a foreign key instead, select_related() with that" } else { "" };
+            format!(
+                "{probably}prefetch_related(\"{name}\"), or GenericPrefetch (Django 5.0), on {outer} (repeated: {table}){or}"
+            )
+        }
         Relation::GenericRelation => format!(
             "probably prefetch_related(\"{}\"), the GenericRelation, on {outer} (repeated: {table})",
             plural(word)
@@ -126,22 +141,26 @@ fn related(relation: Relation, names: &Names<'_>) -> Option<String> {
 
 /// Values computed from related rows.
 fn computed(relation: Relation, names: &Names<'_>) -> Option<String> {
-    let Names { table, word, outer, back, .. } = names;
+    let Names { table, word, outer, .. } = names;
+    let Reach { back, prefix: via, outer: own } = &names.reach;
     Some(match relation {
         Relation::Count => format!(
-            "probably annotate(n=Count(\"{word}\", distinct=True)) on {outer} (repeated: {table}), or prefetch it and use len()"
+            "probably annotate(n=Count(\"{via}{word}\", distinct=True)) on {outer} (repeated: {table}), or prefetch it and use len()"
         ),
         Relation::Exists => format!(
-            "probably annotate(has_{word}=Exists(...filter({back}=OuterRef(\"pk\")))) on {outer}, with a subquery of {table}"
+            "probably annotate(has_{word}=Exists(...filter({back}=OuterRef(\"{own}\")))) on {outer}, with a subquery of {table}"
         ),
         Relation::First => format!(
-            "probably annotate(latest=Subquery(...filter({back}=OuterRef(\"pk\")).order_by(...).values(...)[:1])) on {outer}, with \
-             a subquery of {table}; or prefetch_related(Prefetch(\"{word}_set\", queryset=...order_by(...))) and take the first \
+            "probably annotate(latest=Subquery(...filter({back}=OuterRef(\"{own}\")).order_by(...).values(...)[:1])) on {outer}, with \
+             a subquery of {table}; or prefetch_related(Prefetch(\"{via}{word}_set\", queryset=...order_by(...))) and take the first \
              in Python"
         ),
         Relation::Aggregate => {
             let function = names.child.shape.aggregate.as_deref().unwrap_or("sum");
-            format!("probably annotate(value={}(\"{word}__...\")) on {outer} (repeated: {table})", capital(function))
+            format!(
+                "probably annotate(value={}(\"{via}{word}__...\")) on {outer} (repeated: {table})",
+                capital(function)
+            )
         }
         _ => return None,
     })
@@ -154,8 +173,15 @@ fn fetched(relation: Relation, names: &Names<'_>) -> Option<String> {
         Relation::GetPk => {
             format!("in_bulk(ids) of {table} once, instead of get(pk=...) in a loop")
         }
+        Relation::Get if child.shape.equals.len() > 1 => {
+            format!("filter({column}__in=values, ...) of {table} once, if it is {column} that differs each time")
+        }
         Relation::Get => format!(
             "filter({column}__in=values) of {table} once, or in_bulk(values, field_name=\"{column}\") when it is unique"
+        ),
+        Relation::Settings => format!(
+            "settings in {table} are read again and again: what reads them keeps them in Django's cache as a rule, so CACHES is \
+             probably DummyCache or not set; configure a cache that lasts, or read them once a request"
         ),
         Relation::Deferred => {
             let columns = child.shape.columns.iter().map(|column| field(&column.name));

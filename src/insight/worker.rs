@@ -286,17 +286,17 @@ impl WorkerInsight {
             return TagSet::default();
         };
         let trace = found.trace_id.map_or(0, |id| self.key.hash_one(id) | 1);
-        let origin = found.route.or(found.controller).or(found.job);
-        let route = origin.map_or(0, |value| {
+        let view = found.route.or(found.controller);
+        let route = view.or(found.job).map_or(0, |value| {
             let hash = value.hash();
-            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value))
+            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value, view.is_none()))
         });
         TagSet { trace, id: found.id, route }
     }
 
-    fn new_route(&mut self, hash: u64, value: sql::TagValue<'_>) -> u32 {
+    fn new_route(&mut self, hash: u64, value: sql::TagValue<'_>, job: bool) -> u32 {
         let mut buffer = [0; sql::VALUE_CAP];
-        let number = lock(&self.shared.registry).route(value.write(&mut buffer));
+        let number = lock(&self.shared.registry).route(value.write(&mut buffer), job);
         if self.routes.len() < MAX_ROUTE_CACHE {
             self.routes.insert(hash, number);
         }

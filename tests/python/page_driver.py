@@ -81,10 +81,10 @@ def finding(look):
     """A finding tells what, where, why, and what to change; its links lead on."""
     look.go("findings")
     page = look.page
-    page.click("#body a.open")
+    page.click(".card:has-text('^books/$') a.open")
     page.wait_for_selector("h2:has-text('What to change')")
     text = page.inner_text("main")
-    for word in ("page_author", "books/", "select_related(\"author\")", "One burst as it ran", "Evidence", "30 times", "returned 30 rows"):
+    for word in ("page_author", "books/", "select_related(\"author\")", "One burst as it ran", "Evidence", "written as its table is called", "30 times", "returned 30 rows"):
         look.check(f"a finding says {word}", word in text)
     look.check("two bars", page.locator(".timeline .bar").count() == 2)
     page.click("section h3 a")
@@ -94,6 +94,72 @@ def finding(look):
     page.click("p.where a")
     page.wait_for_selector("h2:has-text('Queries that ran in it')")
     look.check("no markup of an application's", page.locator("main img, main script, main iframe").count() == 0)
+
+
+def worst(look):
+    """The worst view is a view: a command that asks more is named as one, and is not it."""
+    look.go("findings")
+    page = look.page
+    lead = page.inner_text("p.lead")
+    look.check(f"the lead names the view: {lead}", "view that loses most each time is ^books/$" in lead and "nightly" not in lead)
+    look.check("the command is called one", page.locator(".card:has-text('command or task nightly')").count() > 0)
+    look.go("routes")
+    lead = page.inner_text("p.lead")
+    look.check(f"so do the routes: {lead}", lead.startswith("Worst: ^books/$"))
+
+
+def held(look):
+    """Pools: who is idle in a transaction, in which view, and whether the pool is large enough by the time waited."""
+    look.go("pools")
+    page = look.page
+    told = page.inner_text("p.idlers")
+    look.check(f"who idles in a transaction: {told}", told.startswith("Idle in transaction: <b>report</b> in ^books/$ for "))
+    rows = page.locator("td[data-label=route]").all_inner_texts()
+    look.check(f"the holder's route, where known: {rows}", sorted(rows) == ["^books/$", "not known"])
+    verdict = page.inner_text("p.verdict")
+    look.check(f"the verdict says by what: {verdict}", "95 of 100 times a server came" in verdict)
+
+
+def compared(look):
+    """Before and after in words; nothing but words about a window in which nothing ran."""
+    page = look.page
+
+    def answer(change):
+        def patched(route):
+            response = route.fetch()
+            body = response.json()
+            for side in ("before", "after"):
+                body[side] |= {"known_seconds": 3600, "calls_per_hour": 900, "requests_per_hour": 90, "queries_per_request": 10,
+                               "db_seconds_per_request": 0.01}
+            change(body)
+            route.fulfill(response=response, json=body)
+        page.unroute("**/api/v1/compare*")
+        page.route("**/api/v1/compare*", patched)
+        page.goto("about:blank")
+        look.go("compare")
+        return page.inner_text("p.verdict"), page.locator("main table").count()
+
+    def silent(body):
+        body["before"] |= {"calls_per_hour": 0, "requests_per_hour": 0, "queries_per_request": 0, "db_seconds_per_request": 0}
+
+    words, tables = answer(silent)
+    look.check(f"a silent window: {words}, {tables} tables", "Nothing ran in the window before" in words and tables == 0)
+
+    finding = look.finding
+
+    def mended(body):
+        body["before"] |= {"queries_per_request": 40, "db_seconds_per_request": 0.04}
+        body["findings"] = [{"finding": finding, "before_bursts_per_hour": 90, "after_bursts_per_hour": 0, "change_seconds_per_hour": -3}]
+
+    words, tables = answer(mended)
+    look.check(f"what helped: {words}", words.startswith("Yes, it helped: a request takes 10 ms") and "Gone: ^books/$: page_author is asked" in words and tables > 0)
+
+    def worse(body):
+        body["after"] |= {"db_seconds_per_request": 0.05}
+        body["findings"] = [{"finding": finding, "before_bursts_per_hour": 0, "after_bursts_per_hour": 9, "change_seconds_per_hour": 3}]
+
+    words, _ = answer(worse)
+    look.check(f"what did not: {words}", words.startswith("No, it became worse") and "New: ^books/$" in words)
 
 
 def keys(look):
@@ -208,8 +274,9 @@ def main():
                 look.go("findings")
                 everywhere(look)
                 look.context.close()
-        for step in (finding, keys, login, hidden):
+        for step in (finding, worst, held, compared, keys, login, hidden):
             look = Look(browser, options, 1280, "light")
+            look.finding = options["finding"]
             try:
                 step(look)
             except Exception as error:  # a step that cannot go on is a problem like the others

@@ -21,6 +21,8 @@ object! {
         database: String,
         /// Route tag of the statements; null when they have none.
         route: Option<String>,
+        /// Whether the route is a task or a management command (tagged as `job`), not a view.
+        job: bool,
         /// User of the example's client.
         user: Option<String>,
         /// `application_name` of the example's client.
@@ -176,6 +178,7 @@ fn finding(f: FindingView) -> Finding {
         severity: f.severity.name(),
         database: f.database.to_string(),
         route: f.route.map(|route| route.to_string()),
+        job: f.job,
         user: f.sample.as_ref().and_then(|sample| name(&sample.user)),
         application: f.sample.as_ref().and_then(|sample| name(&sample.application)),
         relation: f.relation,

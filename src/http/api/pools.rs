@@ -7,6 +7,7 @@ use super::endpoint::{Ask, Endpoint, Json, Refusal, cut, objects, page};
 use super::object::object;
 use crate::client::registry::Tally;
 use crate::client::{ClientInfo, Process};
+use crate::insight::Insight;
 use crate::net::clock::now_us;
 use crate::pool::{Pin, Pool};
 use crate::server::{ServerInfo, ServerState};
@@ -82,6 +83,8 @@ object! {
         client_id: u64,
         /// The client's `application_name`.
         application: Option<String>,
+        /// Route tag of what it runs, or ran last in its transaction; null when its statements have none.
+        route: Option<String>,
         /// `running`, `idle in transaction`, `idle in transaction (aborted)` or `idle` (kept by a pinned client or a session).
         state: &'static str,
         /// How long it has been so.
@@ -150,19 +153,19 @@ fn pools(process: &Process, ask: &Ask) -> Result<Json, Refusal> {
     let clients: HashMap<u64, Arc<ClientInfo>> = process.clients.all().into_iter().map(|c| (c.id, c)).collect();
     let one = |p: &Arc<Pool>| {
         let tally = tallies.get(&(p.database.to_string(), p.user.to_string())).copied().unwrap_or_default();
-        pool(p, tally, &clients)
+        pool(p, tally, &clients, &process.insight)
     };
     page(ask, total, &chosen.iter().map(one).collect::<Vec<_>>())
 }
 
-fn pool(pool: &Pool, tally: Tally, clients: &HashMap<u64, Arc<ClientInfo>>) -> PoolNow {
+fn pool(pool: &Pool, tally: Tally, clients: &HashMap<u64, Arc<ClientInfo>>, insight: &Insight) -> PoolNow {
     let (view, totals) = (pool.view(), pool.totals());
     let now = now_us();
     let mut holders: Vec<_> = pool
         .servers()
         .iter()
         .filter(|server| server.state() == ServerState::Active)
-        .map(|server| holder(server, clients.get(&server.client()).map(|c| &**c), now))
+        .map(|server| holder(server, clients.get(&server.client()).map(|c| &**c), insight, now))
         .collect();
     holders.sort_by(|a, b| b.transaction_seconds.unwrap_or(0.0).total_cmp(&a.transaction_seconds.unwrap_or(0.0)));
     PoolNow {
@@ -196,13 +199,14 @@ fn pool(pool: &Pool, tally: Tally, clients: &HashMap<u64, Arc<ClientInfo>>) -> P
     }
 }
 
-fn holder(server: &ServerInfo, client: Option<&ClientInfo>, now: u64) -> Holder {
+fn holder(server: &ServerInfo, client: Option<&ClientInfo>, insight: &Insight, now: u64) -> Holder {
     let application = client.map(|c| c.who().application).filter(|name| !name.is_empty());
     Holder {
         server_id: server.id,
         pid: server.pid,
         client_id: server.client(),
         application,
+        route: client.and_then(|c| insight.route_name(c.route())).map(|route| route.to_string()),
         state: match server.tx() {
             b'Q' => "running",
             b'T' => "idle in transaction",

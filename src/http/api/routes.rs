@@ -12,6 +12,8 @@ object! {
         database: String,
         /// Route tag; null sums the statements without one. `other` sums routes beyond the limit of 1,024.
         route: Option<String>,
+        /// Whether it is a task or a management command (tagged as `job`), not a view.
+        job: bool,
         /// Units of work.
         requests: u64,
         /// Statements.
@@ -73,6 +75,7 @@ fn route(view: RouteView) -> Route {
     Route {
         database: view.database.to_string(),
         route: view.route.map(|route| route.to_string()),
+        job: view.job,
         requests: view.requests,
         queries: view.queries,
         queries_per_request: view.queries as f64 / requests,

@@ -41,23 +41,29 @@ function grid(caption, heads, rows) {
     h("tbody", { role: "rowgroup" }, rows));
 }
 
-/** What it comes to, in a sentence. */
-function summary({ before, after, findings }) {
+/** Sides of which nothing can be said, or of which there is nothing to say: beside them tables would only look like numbers. */
+const silent = ({ before, after }) => [["before", before], ["after", after]].filter(([, side]) => !side.known_seconds || !side.calls_per_hour).map(([name]) => name);
+
+/** Findings by name, a few of them. */
+const some = (found, names) => `${found.slice(0, 3).map((f) => names.get(f.finding) ?? f.finding).join("; ")}${found.length > 3 ? `; and ${found.length - 3} more` : ""}`;
+
+/** What it comes to, in words. */
+function summary({ before, after, findings }, names) {
   if (!before.known_seconds || !after.known_seconds) {
     const missing = before.known_seconds ? "after" : "before";
     return ["warning", `Nothing is known of the window ${missing}: choose others. The history begins when pgsluice starts, unless history_file is set.`];
   }
-  const gone = findings.filter((f) => f.before_bursts_per_hour > 0 && !f.after_bursts_per_hour).length;
-  const fresh = findings.filter((f) => !f.before_bursts_per_hour && f.after_bursts_per_hour > 0).length;
+  const gone = findings.filter((f) => f.before_bursts_per_hour > 0 && !f.after_bursts_per_hour);
+  const fresh = findings.filter((f) => !f.before_bursts_per_hour && f.after_bursts_per_hour > 0);
   const [a, b] = [before.db_seconds_per_request, after.db_seconds_per_request];
-  const silent = [before, after].find((side) => !side.calls_per_hour);
-  if (silent) return ["warning", `No statement came in the window ${silent === before ? "before" : "after"}: nothing to compare.`];
+  const nothing = silent({ before, after });
+  if (nothing.length) return ["warning", `Nothing ran in ${nothing.length > 1 ? "either window" : `the window ${nothing[0]}`}: no statement came, so there is nothing to compare. Choose other windows.`];
   const requests = Math.round(Math.min(...[before, after].map((side) => (side.requests_per_hour * side.known_seconds) / 3600)));
   const few = requests < 30 ? ` Only ${plural(requests, "request")} on one side: too few to be sure.` : "";
   const better = b < a * 0.98;
   const worse = b > a * 1.02;
-  return [few ? "" : better ? "good" : worse ? "critical" : "", `${better ? "Better" : worse ? "Worse" : "About the same"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
-    + `${plural(gone, "finding has", "findings have")} gone, ${plural(fresh, "is", "are")} new.${few}`];
+  return [few ? "" : better ? "good" : worse ? "critical" : "", `${better ? "Yes, it helped" : worse ? "No, it became worse" : "It made no difference"}: a request takes ${time(b)} at the server, after ${time(a)} before, and runs ${mean(after.queries_per_request)} queries, after ${mean(before.queries_per_request)}. `
+    + `${gone.length ? `Gone: ${some(gone, names)}. ` : "No finding has gone. "}${fresh.length ? `New: ${some(fresh, names)}.` : "None is new."}${few}`];
 }
 
 export const list = {
@@ -69,7 +75,8 @@ export const list = {
     const known = await get("history", { limit: 1 }, signal);
     const since = known.items[0]?.from_unix_seconds;
     // At first the longest comparison whose both sides are known.
-    if (!state.window) Object.assign(state, since && now - since > 2 * 3600 ? { back: 3600, window: 3600 } : { back: 300, window: 300 });
+    const long = since ? now - since : 0;
+    if (!state.window) Object.assign(state, long > DAY + 3600 ? { back: DAY, window: 3600 } : long > 2 * 3600 ? { back: 3600, window: 3600 } : { back: 300, window: 300 });
     state.show();
     const to = state.to ?? null;
     const from = state.from ?? (to ?? now) - (state.back ?? 3600);
@@ -94,7 +101,7 @@ export const list = {
       h("label", null, "or: before ", from), h("label", null, "after (empty: now) ", to), h("label", null, "each the last ", size)];
   },
   paint({ compared: c, since, names }) {
-    const [grade, sentence] = summary(c);
+    const [grade, sentence] = summary(c, names);
     const side = (s) => `${clock(s.from_unix_seconds).slice(0, 16)} to ${clock(s.to_unix_seconds).slice(11, 16)}${s.known_seconds < (s.to_unix_seconds - s.from_unix_seconds) * 0.98 ? `, ${time(s.known_seconds)} of it known` : ""}`;
     const heads = (first) => [first, "before", "after", "change"];
     const findings = c.findings.map((f) => row([["finding", h("a", { class: "open", href: place("findings", f.finding) }, names.get(f.finding) ?? f.finding), true],
@@ -106,7 +113,7 @@ export const list = {
     return [
       h("p", { class: `verdict ${grade}` }, sentence, since && ` The history goes back to ${clock(since).slice(0, 16)} (${ago(since, Date.now() / 1000)}).`),
       h("p", { class: "faint small" }, `Before: ${side(c.before)}. After: ${side(c.after)}.`),
-      ...(!c.before.known_seconds || !c.after.known_seconds ? [] : [
+      ...(silent(c).length ? [] : [
       h("h2", null, "The whole"), grid("The whole", heads("what"), LINES.map(([name, label, show, neutral]) => row([["what", label, true], ["before", show(c.before[name])], ["after", show(c.after[name])], ["change", change(c.before[name], c.after[name], neutral, !neutral && !(c.before.calls_per_hour && c.after.calls_per_hour))]], name))),
       h("h2", null, "Findings"), findings.length ? grid("Findings", heads("finding"), findings) : h("p", { class: "faint" }, "None in either window."),
       h("h2", null, "Statements"), statements.length ? grid("Statements", heads("statement"), statements) : empty("No statement in either window"),

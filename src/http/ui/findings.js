@@ -38,6 +38,7 @@ export function headline(finding) {
 export function where(finding, links = false) {
   const parts = [];
   const route = finding.route;
+  if (finding.job) parts.push("command or task ");
   if (route) parts.push(links ? h("a", { href: place("routes", finding.database, route) }, route) : h("b", { class: "route" }, route));
   else parts.push(finding.application || finding.user ? finding.application ? `application ${finding.application}` : `user ${finding.user}` : "no route tag");
   return [parts, ` in ${finding.database}`];
@@ -48,6 +49,9 @@ const perBurst = (finding) => (finding.bursts ? finding.avoidable_floor_seconds 
 export const oneLine = (code) => code.replace(/\s*\n\s*/g, " ").replace(/([([]) | (?=[)\]])/g, "$1");
 
 const CONFIDENCE = "high: an earlier SELECT's rows explain the loop; medium: most signs fit; low: look at it first";
+
+// `submission_submissiontype` may be SubmissionType: a table does not tell.
+const NAMES = "Each model is written as its table is called, so capitals inside its name may differ from your code's; names of fields are guessed from columns.";
 
 const badge = (finding) => [
   h("span", { class: `badge ${finding.severity}` }, finding.severity), " ",
@@ -119,7 +123,8 @@ export const list = {
     if (value) shown.sort((a, b) => value(b) - value(a));
     state.shown ??= 100;
     const sure = shown.filter((f) => f.confidence !== "low").sort((a, b) => perBurst(b) - perBurst(a));
-    const worst = sure.find((f) => f.route);
+    // A command or a task is no view, however much it asks: nobody waits for its page.
+    const worst = sure.find((f) => f.route && !f.job);
     return [
       h("p", { class: "lead" }, `${plural(findings.total, "finding")} in ${time(status.uptime_seconds)} of watching. `,
         worst && ["The view that loses most each time is ", h("a", { href: place("routes", worst.database, worst.route) }, worst.route), ": ",
@@ -184,7 +189,7 @@ export const one = {
         ["first seen", h("span", { title: clock(finding.first_seen_unix_seconds) }, ago(finding.first_seen_unix_seconds, now))],
         ["seen last", h("span", { title: clock(finding.last_seen_unix_seconds) }, ago(finding.last_seen_unix_seconds, now))]),
       h("section", { class: "advice" }, h("h2", null, "What to change"), h("p", null, sentence(finding.advice)),
-        finding.mend && snippet(finding.mend, "the change"), finding.mend && h("p", { class: "faint small" }, "Names of models and fields are guessed from tables and columns.")),
+        finding.mend && snippet(finding.mend, "the change"), finding.mend && h("p", { class: "faint small" }, NAMES)),
       e && h("section", { id: "burst", tabindex: "-1" }, h("h2", null, "One burst as it ran"),
         h("p", { class: "faint small" }, `${clock(e.at_unix_seconds)}: ${plural(e.n, "execution")} in ${time(e.span_seconds)}, of which batching would have saved at least ${time(e.avoidable_floor_seconds)}.`),
         timeline(e.timeline, describe)),

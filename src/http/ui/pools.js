@@ -1,7 +1,7 @@
 // Pools: whether they are large enough, who holds what, who is pinned and why.
 
 import { get } from "./api.js";
-import { count, empty, facts, h, jump, plural, sentence, snippet, time } from "./dom.js";
+import { count, empty, facts, h, jump, place, plural, sentence, snippet, time } from "./dom.js";
 import { filter, matches } from "./table.js";
 
 const key = (pool) => `${pool.database} ${pool.user}`;
@@ -24,6 +24,9 @@ function since(pool, before, now, uptime) {
 
 const busy = (recent) => (recent.busy < 0.1 ? "<0.1" : recent.busy.toFixed(1));
 
+/** How long clients wait for a server, in words: what says whether there are enough. */
+const waits = (pool) => (pool.wait_p95_seconds ? `95 of 100 times a server came within ${time(pool.wait_p95_seconds)}` : "95 of 100 times a server came at once");
+
 /** Whether the pool is too small, in words: what is now, then what was. */
 function verdict(pool, recent) {
   const idlers = pool.holders.filter((holder) => holder.state !== "running" && holder.state_seconds >= LONG);
@@ -32,14 +35,14 @@ function verdict(pool, recent) {
   const blame = idlers.length ? ` But ${who} ${idlers.length > 1 ? "hold" : "holds"} ${plural(idlers.length, "server")} without running anything` : "";
   const first = blame && `${blame}: mend that first.`;
   if (pool.clients_waiting) {
-    return ["critical", `Too small now: ${plural(pool.clients_waiting, "client waits", "clients wait")}, the longest for ${time(pool.longest_wait_seconds)}; ${held(pool)} of ${pool.size} servers are held.${first}`];
+    return ["critical", `Too small now: ${plural(pool.clients_waiting, "client waits", "clients wait")}, the longest for ${time(pool.longest_wait_seconds)}; ${held(pool)} of ${pool.size} servers are held. Since the start ${waits(pool)}.${first}`];
   }
-  if (recent.timeouts > 0) return ["critical", `Too small: ${plural(recent.timeouts, "client")} gave up waiting in the last ${time(recent.seconds)}.${first}`];
+  if (recent.timeouts > 0) return ["critical", `Too small: ${plural(recent.timeouts, "client")} gave up waiting in the last ${time(recent.seconds)}; since the start ${waits(pool)}.${first}`];
   if (pool.wait_p95_seconds > 0.01) {
     return ["warning", `Tight: 5 of 100 assignments waited ${time(pool.wait_p95_seconds)} or longer since the start; ${busy(recent)} of ${pool.size} servers are busy on average.${first}`];
   }
-  if (pool.wait_timeouts) return ["warning", `Large enough now; since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${first}`];
-  return ["good", `Large enough: 95 of 100 times a server came ${pool.wait_p95_seconds ? `within ${time(pool.wait_p95_seconds)}` : "at once"}; ${busy(recent)} of ${pool.size} are busy on average.${blame && `${blame}.`}`];
+  if (pool.wait_timeouts) return ["warning", `Large enough now: ${waits(pool)}. But since the start ${plural(pool.wait_timeouts, "client")} gave up waiting.${first}`];
+  return ["good", `Large enough: ${waits(pool)}; ${busy(recent)} of ${pool.size} are busy on average.${blame && `${blame}.`}`];
 }
 
 function slots(pool) {
@@ -51,16 +54,26 @@ function slots(pool) {
     all.flatMap(([kind, n]) => Array.from({ length: n }, () => h("span", { class: kind }))));
 }
 
+/** Who lets a transaction idle, by name. */
+function idlers(pool) {
+  const idle = pool.holders.filter((holder) => holder.state.startsWith("idle in transaction"));
+  if (!idle.length) return h("p", { class: "faint small" }, "Nobody is idle in a transaction.");
+  const one = (holder) => `${holder.application || `client ${holder.client_id}`}${holder.route ? ` in ${holder.route}` : ""} for ${time(holder.state_seconds)}`;
+  return h("p", { class: "idlers" }, h("b", null, "Idle in transaction: "), `${idle.slice(0, 5).map(one).join(", ")}${idle.length > 5 ? ` and ${idle.length - 5} more` : ""}. `,
+    "Each keeps a server from others, and its locks.");
+}
+
 function holders(pool, pins) {
   if (!pool.holders.length) return h("p", { class: "faint" }, "Nobody holds a server at this moment.");
   const cell = (label, number, ...content) => h("td", { role: "cell", class: number ? "number" : null, "data-label": label }, content);
-  const heads = [["application", false], ["state", false], ["for", true], ["transaction", true], ["client", true], ["server pid", true]];
+  const heads = [["application", false], ["route", false], ["state", false], ["for", true], ["transaction", true], ["client", true], ["server pid", true]];
   return h("table", { role: "table" }, h("caption", { class: "hidden" }, `Who holds the servers of ${pool.database}, ${pool.user}`),
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads.map(([label, number]) => h("th", { role: "columnheader", scope: "col", class: number ? "number" : null }, label)))),
     h("tbody", { role: "rowgroup" }, pool.holders.map((holder) => {
       const pin = pins.find((p) => p.server_id === holder.server_id && p.client_id === holder.client_id);
       return h("tr", { role: "row", "data-row": `h${holder.server_id}` },
         h("td", { role: "cell", class: "main", "data-label": "application" }, h("b", null, holder.application || "without a name"), holder.pinned && h("div", { class: "small" }, h("span", { class: "badge warning" }, "pinned"), " ", pin ? pin.reason : holder.pinned)),
+        cell("route", false, holder.route ? h("a", { href: place("routes", pool.database, holder.route) }, holder.route) : h("span", { class: "faint" }, "not known")),
         cell("state", false, h("span", { class: holder.state.startsWith("idle") && holder.state_seconds >= LONG ? "late" : null }, holder.state)),
         cell("for", true, time(holder.state_seconds)), cell("transaction", true, holder.transaction_seconds === null ? "none" : time(holder.transaction_seconds)),
         cell("client", true, String(holder.client_id)), cell("server pid", true, String(holder.pid)));
@@ -94,7 +107,7 @@ function section(pool, pins, recent) {
       ["gave up waiting", count(pool.wait_timeouts)],
       ["transactions", count(pool.transactions)], ["queries", count(pool.queries)],
       ["opened", `${count(pool.server_connects)}, p50 ${time(pool.server_connect_p50_seconds)}`, "server connections opened"]),
-    h("h3", { id, tabindex: "-1" }, "Who holds the servers"), holders(pool, pins), pinned(pins, `${id}-pins`));
+    h("h3", { id, tabindex: "-1" }, "Who holds the servers"), pool.holders.length > 0 && idlers(pool), holders(pool, pins), pinned(pins, `${id}-pins`));
 }
 
 export const list = {

@@ -11,7 +11,7 @@ const lost = (route) => (route.requests ? route.avoidable_floor_seconds / route.
 const address = (route) => place("routes", route.database, route.route ?? "");
 
 const columns = (several) => [
-  { key: "route", label: "route", main: true, value: (r) => routeName(r.route), cell: (r) => [h("a", { class: "open", href: address(r) }, routeName(r.route)), several && h("div", { class: "small faint" }, r.database)] },
+  { key: "route", label: "route", main: true, value: (r) => routeName(r.route), cell: (r) => [h("a", { class: "open", href: address(r) }, routeName(r.route)), r.job && h("span", { class: "small faint" }, " command or task"), several && h("div", { class: "small faint" }, r.database)] },
   { key: "lost", label: "lost each", hint: "at least, by queries in loops: mean of a request", number: true, value: lost, cell: (r) => (r.findings.length ? h("a", { href: place("findings", r.findings[0]) }, time(lost(r))) : "–") },
   { key: "queries", label: "queries each", hint: "mean statements of a request", number: true, value: (r) => r.queries_per_request, cell: (r) => mean(r.queries_per_request) },
   { key: "p95q", label: "p95", hint: "95 of 100 requests ran no more statements", number: true, value: (r) => r.p95_queries, cell: (r) => count(Math.min(Math.round(r.p95_queries), r.max_queries)) },
@@ -53,7 +53,7 @@ export const list = {
     state.down ??= true;
     const rows = items.filter((r) => matches(state, routeName(r.route), r.database));
     const tagged = items.some((r) => r.route);
-    const worst = [...items].filter((r) => r.route).sort((a, b) => lost(b) - lost(a))[0];
+    const worst = [...items].filter((r) => r.route && !r.job).sort((a, b) => lost(b) - lost(a))[0];
     return [
       worst && lost(worst) > 0 && h("p", { class: "lead" }, "Worst: ", h("a", { href: address(worst) }, worst.route), ` loses at least ${time(lost(worst))} in each of ${plural(worst.requests, "request")}, with ${mean(worst.queries_per_request)} queries each.`),
       !tagged && h("div", { class: "callout" }, h("p", null, "No statement names its route. A comment on each (sqlcommenter's format) makes findings and numbers belong to views. This class at the end of MIDDLEWARE does it:"), snippet(TAG, "middleware")),
@@ -77,7 +77,7 @@ export const one = {
     state.down ??= true;
     const between = Math.max(0, r.elapsed_seconds - r.db_seconds) / Math.max(1, r.requests);
     return [
-      h("h1", { tabindex: "-1" }, routeName(r.route)), h("p", { class: "where" }, `in ${r.database}`),
+      h("h1", { tabindex: "-1" }, routeName(r.route)), h("p", { class: "where" }, `${r.job ? "command or task " : ""}in ${r.database}`),
       facts(["requests", count(r.requests)], ["queries each", jump("ran", mean(r.queries_per_request))], ["p50, p95, most", [r.p50_queries, r.p95_queries, r.max_queries].map((n) => count(Math.min(Math.round(n), r.max_queries))).join(", "), "from buckets"],
         ["time at the server each", time(r.db_seconds_per_request), `p95 ${time(r.p95_db_seconds)}`], ["between its statements each", time(between), "from the first statement to the last answer, less the time at the server: application and network"],
         ["lost each, at least", jump("found", time(lost(r)))], ["same read again", count(r.duplicates), "reads that repeat another of their request with no write in between"],

@@ -114,7 +114,7 @@ fn foreign_keys_decide() {
             BOOKS,
             r#"SELECT "shop_tag"."id" FROM "shop_tag" INNER JOIN "shop_book_tags" ON ("shop_tag"."id" = "shop_book_tags"."tag_id") WHERE "shop_book_tags"."book_id" = {}"#,
             "m2m",
-            "prefetch_related(\"tags\") on the query of shop_book: shop_book_tags joins it to shop_tag by foreign keys",
+            "prefetch_related(\"tags\") on the query of shop_book: shop_book_tags joins shop_book to shop_tag by foreign keys",
             "Book.objects.prefetch_related(\"tags\")",
         ),
         (
@@ -123,6 +123,14 @@ fn foreign_keys_decide() {
             "m2m",
             "it is called book_set unless the field sets related_name",
             "Tag.objects.prefetch_related(\"book_set\")",
+        ),
+        // Through a key of the loop's own rows, under the name of its role.
+        (
+            ORDERS,
+            r#"SELECT "shop_profile"."id" FROM "shop_profile" WHERE "shop_profile"."customer_id" = {} LIMIT 21"#,
+            "o2o",
+            "select_related(\"buyer__profile\") on the query of shop_order: shop_profile.customer_id references shop_customer.id",
+            "Order.objects.select_related(\"buyer__profile\")",
         ),
         (
             AUTHORS,

@@ -3,6 +3,7 @@
 mod advice;
 mod bounds;
 mod exact;
+mod foreign;
 mod parents;
 mod requests;
 mod scenarios;

@@ -348,3 +348,29 @@ fn items_that_are_written_in_transactions_of_their_own_are_not_to_be_batched() {
     let loops = payments(false);
     assert!(blamed(&loops).iter().any(|burst| burst.kind == Kind::WriteLoop), "{loops:#?}");
 }
+
+/// The same question in each of twelve turns, among a hundred others that differ: cells of the memory for reads are shared,
+/// their contents are not.
+#[test]
+fn a_repeat_among_many_other_reads_is_a_duplicate() {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    for turn in 0..12 {
+        client.query(r#"SELECT "shop_class"."id" FROM "shop_class" WHERE "shop_class"."id" = 2 LIMIT 21"#, 1);
+        (0..100).for_each(|id| client.query(&page(turn * 100 + id), 1));
+    }
+    let seen = client.finish();
+    let repeats = client.insight.routes().iter().map(|route| route.duplicates).sum::<u64>();
+    assert_eq!(repeats, 11);
+    assert!(seen.iter().any(|burst| burst.kind == Kind::Duplicate && burst.all.contains("shop_class")), "{seen:#?}");
+}
+
+/// A list read twice in one request, row by row: each row's second read is a repeat, all 120 of them.
+#[test]
+fn every_repeat_within_the_bound_is_counted() {
+    let mut client = Client::new();
+    client.query("SELECT 1", 1);
+    (0..2).for_each(|_| (0..120).for_each(|id| client.query(&page(id), 1)));
+    client.finish();
+    assert_eq!(client.insight.routes()[0].duplicates, 120);
+}

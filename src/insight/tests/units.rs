@@ -241,3 +241,70 @@ fn switched_off_it_sees_nothing() {
     assert!(client.finish().is_empty());
     assert!(client.insight.fingerprints(FingerprintOrder::Calls, 10).is_empty());
 }
+
+/// django-pgsluice's comment, on a connection where the driver does not prepare.
+fn asked_by(request: &str) -> String {
+    format!("/*controller='book',request_id='{request}',route='books'*/")
+}
+
+#[test]
+fn a_request_with_an_id_goes_on_after_a_pause() {
+    let mut client = Client::new();
+    client.query(&format!("{LIST} {}", asked_by("1f-1")), 8);
+    for id in 0..8 {
+        // An HTTP call in every turn; the driver's own BEGIN carries no comment.
+        client.wait_ms(300);
+        client.query("BEGIN", 0);
+        client.query(&format!("{} {}", get(id), asked_by("1f-1")), 1);
+        client.query("COMMIT", 0);
+        client.worker.tick(client.now + 500_000);
+    }
+    let seen = client.finish();
+    assert_eq!((units(&client, "connection"), units(&client, "gap"), units(&client, "tag")), (1, 0, 0));
+    assert!(sure(&seen).iter().any(|burst| burst.n == 8 && burst.parent_rows == Some(8)), "{seen:#?}");
+}
+
+#[test]
+fn a_pause_after_a_request_with_an_id_ends_it_for_whoever_does_not_carry_the_id() {
+    for next in [LIST.to_owned(), format!("{LIST} {}", asked_by("1f-2"))] {
+        for begin in [false, true] {
+            let mut client = Client::new();
+            client.query(&format!("{LIST} {}", asked_by("1f-1")), 8);
+            client.wait_ms(300);
+            if begin {
+                client.query("BEGIN", 0);
+            }
+            client.query(&next, 8);
+            client.finish();
+            let ended = units(&client, "gap") + units(&client, "tag");
+            assert_eq!((units(&client, "connection"), ended), (1, 1), "{next}, transaction: {begin}");
+        }
+    }
+}
+
+#[test]
+fn the_route_that_runs_is_known_while_it_runs() {
+    let mut client = Client::new();
+    let route =
+        |client: &Client| client.insight.route_name(client.session.route(&client.worker)).map(|name| name.to_string());
+    assert_eq!(route(&client), None);
+    client.query("BEGIN", 0);
+    client.query(&format!("{LIST} {}", asked_by("1f-1")), 2);
+    client.query(LIST, 2);
+    assert_eq!(route(&client).as_deref(), Some("books"), "a statement in the same transaction");
+    client.query("COMMIT", 0);
+    client.query("BEGIN", 0);
+    assert_eq!(route(&client), None, "another transaction: nothing has named it yet");
+}
+
+#[test]
+fn a_job_is_told_from_a_view() {
+    let mut client = Client::new();
+    loop_of(&mut client, "/*job='rebuild_index'*/");
+    loop_of(&mut client, "/*controller='book',route='books'*/");
+    client.finish();
+    let mut told: Vec<_> = client.insight.findings().into_iter().map(|f| (f.route, f.job)).collect();
+    told.sort_unstable();
+    assert_eq!(told, [(Some("books".into()), false), (Some("rebuild_index".into()), true)]);
+    assert_eq!(client.insight.routes().iter().filter(|route| route.job).count(), 1);
+}
