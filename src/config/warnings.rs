@@ -52,6 +52,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             config.auth.method
         ));
     }
+    super::passthrough::warnings(config, exposed, warnings);
     let iterations = config.auth.scram_iterations.get();
     if exposed && iterations < DEFAULT_ITERATIONS {
         warnings.push(format!(
@@ -87,7 +88,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
 }
 
 /// `"a", "b" and 3 more`.
-fn names(list: &[&str]) -> String {
+pub(super) fn names(list: &[&str]) -> String {
     let shown: Vec<String> = list.iter().take(MAX_NAMES).map(|name| format!("\"{name}\"")).collect();
     match list.len().saturating_sub(MAX_NAMES) {
         0 => shown.join(", "),
