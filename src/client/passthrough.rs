@@ -149,7 +149,9 @@ async fn try_there(w: &Rc<Worker>, s: &Startup, trial: &Trial, given: &str) -> R
             take(w, s, *server, &proof, verifier).map_err(|fields| Refusal { why: fields.message.clone(), fields })?;
             Ok(proof)
         }
-        Tried::Unasked => Err(Refusal::wrong(s, "PostgreSQL lets this user in without a password, so none can be tried")),
+        Tried::Unasked => {
+            Err(Refusal::wrong(s, "PostgreSQL lets this user in without a password, so none can be tried"))
+        }
         Tried::Failed { error: ConnectError::Refused(fields), sent } => {
             // Before a password what it says is about pgsluice: its address, for one.
             match fields.code.starts_with("28") && !sent {
@@ -160,8 +162,11 @@ async fn try_there(w: &Rc<Worker>, s: &Startup, trial: &Trial, given: &str) -> R
         Tried::Failed { error: ConnectError::Auth(why), .. } => Err(Refusal::wrong(s, why)),
         Tried::Failed { error, .. } => Err(Refusal {
             why: error.text(),
-            fields: ErrorFields::fatal(sqlstate::CANNOT_CONNECT_NOW, "pgsluice cannot reach the database to try the password")
-                .hint("It goes on as soon as the database is back; pgsluice's log says more."),
+            fields: ErrorFields::fatal(
+                sqlstate::CANNOT_CONNECT_NOW,
+                "pgsluice cannot reach the database to try the password",
+            )
+            .hint("It goes on as soon as the database is back; pgsluice's log says more."),
         }),
     }
 }
@@ -185,7 +190,9 @@ fn take(
         return Ok(());
     }
     let pool = w.process.pools.get(&s.database, &s.user).map_err(|e| match e {
-        Unknown::Database => ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database)),
+        Unknown::Database => {
+            ErrorFields::fatal(sqlstate::NO_SUCH_DATABASE, format!("database \"{}\" does not exist", s.database))
+        }
         Unknown::TooMany => ErrorFields::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many pools are in use"),
     })?;
     pool.learn(proof.clone());

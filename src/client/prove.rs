@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::login::{AUTH, CONSOLE, ERROR, Failed, Io};
-use super::registry::{ClientInfo, Place};
 use super::passthrough::{self, Meeting};
+use super::registry::{ClientInfo, Place};
 use super::{Worker, backoff, gate};
 use crate::auth::{self, AuthError, ClientAuth, Secret};
 use crate::config::AuthMethod;
