@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::error::printable;
 use super::scram::party::{Binding, Proved, Proving};
 use super::scram::{ClientKey, Keys, MECHANISM, MECHANISM_PLUS, Verifier};
@@ -30,7 +32,7 @@ pub enum Reply {
     /// Nothing; the server goes on.
     Nothing,
     /// PasswordMessage with this text (without NUL).
-    Password(Vec<u8>),
+    Password(Zeroizing<Vec<u8>>),
     /// SASLInitialResponse.
     SaslInitial {
         /// Mechanism chosen.
@@ -46,8 +48,8 @@ pub enum Reply {
 
 impl Reply {
     /// The whole body of the `p` message to send; `None` when there is nothing to send.
-    pub fn body(&self) -> Option<Vec<u8>> {
-        match self {
+    pub fn body(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let body = match self {
             Reply::Nothing | Reply::Ok => None,
             Reply::Password(text) => Some([text.as_slice(), b"\0"].concat()),
             Reply::SaslInitial { mechanism, data } => {
@@ -55,7 +57,8 @@ impl Reply {
                 Some([mechanism.as_bytes(), b"\0", &length, data].concat())
             }
             Reply::SaslResponse(data) => Some(data.clone()),
-        }
+        };
+        body.map(Zeroizing::new)
     }
 }
 
@@ -117,7 +120,7 @@ enum State {
 
 /// What the proof is made with.
 enum With {
-    Password(String),
+    Password(Zeroizing<String>),
     /// A client's key, and the verifier that it belongs to.
     Key(ClientKey, Verifier),
 }
@@ -210,7 +213,7 @@ impl ServerAuth {
                 let Secret::Plain(password) = self.secret()? else {
                     return Err(self.wrong_secret("cleartext"));
                 };
-                let reply = Reply::Password(password.clone().into_bytes());
+                let reply = Reply::Password(Zeroizing::new(password.clone().into_bytes()));
                 self.shown = self.trial.then(|| (Secret::Plain(password.clone()), None));
                 self.state = State::PasswordSent;
                 Ok(reply)
@@ -219,7 +222,7 @@ impl ServerAuth {
                 let salt = body.try_into().map_err(|_| AuthError::Malformed("the MD5 salt is not four bytes"))?;
                 let hash = self.secret()?.md5_hash(&self.user).ok_or_else(|| self.wrong_secret("MD5"))?;
                 self.state = State::PasswordSent;
-                let reply = Reply::Password(md5::answer(&hash, salt).into_bytes());
+                let reply = Reply::Password(Zeroizing::new(md5::answer(&hash, salt).into_bytes()));
                 self.shown = self.trial.then_some((Secret::Md5(hash), None));
                 Ok(reply)
             }
@@ -271,7 +274,7 @@ impl ServerAuth {
             return Err(AuthError::ServerMechanisms(names.join(", ")));
         }
         let with = match (self.secret()?, &self.key) {
-            (Secret::Plain(password), _) => With::Password(password.clone()),
+            (Secret::Plain(password), _) => With::Password(Zeroizing::new(password.clone())),
             (Secret::Scram(verifier), Some(key)) => With::Key(key.clone(), verifier.clone()),
             (Secret::Scram(_), None) => return Err(AuthError::NoKey(self.user.clone())),
             (Secret::Md5(_), _) => return Err(self.wrong_secret("SCRAM-SHA-256")),

@@ -6,6 +6,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::Worker;
 use super::gate::Way;
 use super::login::{AUTH, ERROR, Failed, Io};
@@ -126,7 +128,7 @@ async fn vouched(w: &Worker, trial: &Trial, given: &str) -> Option<Proof> {
     let right = if auth.is_checked(&vouched.verifier, given) {
         auth.check(&vouched.verifier, given).is_some()
     } else {
-        let given = given.to_owned();
+        let given = Zeroizing::new(given.to_owned());
         w.process.aside.run(move || auth.check(&vouched.verifier, &given).is_some()).await?
     };
     right.then(|| (*proof).clone())
@@ -173,7 +175,7 @@ async fn try_there(w: &Rc<Worker>, s: &Startup, trial: &Trial, given: &str) -> R
 
 /// A verifier of a right password.
 async fn derive(w: &Worker, s: &Startup, given: &str) -> Option<Verifier> {
-    let (auth, user, given) = (Arc::clone(&w.process.auth), s.user.clone(), given.to_owned());
+    let (auth, user, given) = (Arc::clone(&w.process.auth), s.user.clone(), Zeroizing::new(given.to_owned()));
     w.process.aside.run(move || auth.verifier(&user, &given)).await
 }
 

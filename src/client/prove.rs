@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::login::{AUTH, CONSOLE, ERROR, Failed, Io};
 use super::passthrough::{self, Meeting};
 use super::registry::{ClientInfo, Place};
@@ -103,11 +105,11 @@ struct Done {
     machine: ClientAuth,
     ask: auth::Ask,
     /// The client's last answer.
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
 }
 
 async fn exchange(w: &Worker, io: &mut Io, mut machine: ClientAuth, mut ask: auth::Ask) -> Result<Done, Failed> {
-    let mut body = Vec::new();
+    let mut body = Zeroizing::default();
     loop {
         let message = match &ask {
             auth::Ask::Ok | auth::Ask::SaslFinal(_) | auth::Ask::Refused => return Ok(Done { machine, ask, body }),
@@ -123,7 +125,7 @@ async fn exchange(w: &Worker, io: &mut Io, mut machine: ClientAuth, mut ask: aut
 }
 
 /// One answer of the client, off the worker's thread where that takes long.
-async fn respond(w: &Worker, mut machine: ClientAuth, body: Vec<u8>) -> Result<Done, Failed> {
+async fn respond(w: &Worker, mut machine: ClientAuth, body: Zeroizing<Vec<u8>>) -> Result<Done, Failed> {
     if !machine.is_expensive(&body) {
         let ask = machine.on_response(&body).map_err(|e| internal(&e))?;
         return Ok(Done { machine, ask, body });

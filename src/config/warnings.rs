@@ -72,11 +72,18 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             ));
         }
     }
-    config.auth.hba.warnings(config.auth.method, exposed, config.client_tls.offered(), warnings);
+    config.auth.hba.warnings(config.auth.method, exposed, &config.client_tls, warnings);
     if exposed && config.auth.method == AuthMethod::Plain && config.client_tls.mode < TlsMode::Require {
         warnings.push(
             "auth_type = \"plain\": clients' passwords cross the network in the clear unless client_tls_mode is require or \
              more"
+                .to_owned(),
+        );
+    }
+    if exposed && config.auth.method == AuthMethod::Md5 && config.client_tls.mode < TlsMode::Require {
+        warnings.push(
+            "auth_type = \"md5\": from a login that is recorded on the network the password can be guessed fast; use \
+             scram-sha-256, unless client_tls_mode is require or more"
                 .to_owned(),
         );
     }

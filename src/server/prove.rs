@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use zeroize::Zeroizing;
 
 use super::connect::{ConnectError, Messages, Target, login_in_time, refused};
 use super::encrypt::{self, Progress};
@@ -87,7 +88,8 @@ pub(super) async fn authenticate(
         let Some(body) = reply.body() else { continue };
         progress.proved = true;
         warn_of_listeners(&io.socket, target, code);
-        let mut out = Vec::new();
+        // Not to grow: what it outgrows is not wiped.
+        let mut out = Zeroizing::new(Vec::with_capacity(frame::HEADER + body.len()));
         frame::put(&mut out, frontend::PASSWORD, |b| b.extend_from_slice(&body));
         io.socket.send_all(&out).await?;
     }
@@ -100,7 +102,7 @@ fn warn_of_listeners(socket: &Socket, target: &Target, code: u32) {
         method::MD5 => "THE PASSWORD IS SENT AS AN MD5 HASH, from which it can be guessed fast,",
         _ => return,
     };
-    if encrypt::is_overheard(socket) && target.tls.warn_once() {
+    if encrypt::is_overheard(socket) && target.tls.warn_once(code == method::CLEARTEXT) {
         tracing::warn!(target: "pgsluice::server", host = %target.host, user = %target.user,
             "{what} over a network: set server_tls_mode = \"verify-full\" (or require), or scram-sha-256 in the server's pg_hba.conf");
     }
