@@ -5,8 +5,8 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::OnceLock;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use support::cluster::{Cluster, shared};
@@ -351,7 +351,7 @@ fn rules_of_postgresql_are_told_to_the_log_only_and_limits_to_all() {
 }
 
 #[test]
-fn guesses_are_tried_at_postgresql_few_at_a_time_and_delayed() {
+fn guesses_are_tried_at_postgresql_and_delayed() {
     let cluster = cluster();
     role(cluster, "guessed");
     let text = toml(cluster, "", "").replace("failed_login_delay = 0", "failed_login_delay = \"300ms\"");
@@ -370,6 +370,49 @@ fn guesses_are_tried_at_postgresql_few_at_a_time_and_delayed() {
     assert!(!pooler.metrics().contains("user=\"guessed\""), "no pool comes of guesses");
     assert_eq!(told(&pooler, "guessed", SECRET), "ok");
     secret_free(&pooler);
+}
+
+#[test]
+fn only_a_few_passwords_are_tried_at_once() {
+    // A server that takes connections and says nothing, until it is told to hang up on all of them.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let held: Arc<Mutex<Option<Vec<TcpStream>>>> = Arc::new(Mutex::new(Some(Vec::new())));
+    let accepted = Arc::clone(&held);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            if let Some(held) = accepted.lock().unwrap().as_mut() {
+                held.push(stream);
+            }
+        }
+    });
+    let count = || held.lock().unwrap().as_ref().map_or(0, Vec::len);
+    let text = format!(
+        "passthrough_auth = \"enabled\"\nadmin_users = [\"known\"]\n[users.known]\npassword = \"known\"\n\
+         [databases.app]\nhost = \"127.0.0.1\"\nport = {port}\nserver_connect_timeout = \"1min\"\n"
+    );
+    let pooler = Setup::toml(&text).start();
+    let mut clients: Vec<raw::Client> = (0..12)
+        .map(|n| {
+            let mut client = raw::Client::connect(pooler.address()).unwrap();
+            client.send_startup(&[("user", &format!("user{n}")), ("database", "app")]).unwrap();
+            assert_eq!(client.read().unwrap().body[..4], 3u32.to_be_bytes());
+            client.send_frame(b'p', b"guess\0").unwrap();
+            client
+        })
+        .collect();
+    wait_for("the first of them", || (count() >= 4).then_some(()));
+    // The worker has read all that was sent before this, and done what came of it.
+    for _ in 0..3 {
+        let mut console = pooler.try_client("known", "known", "pgsluice").unwrap();
+        assert!(!console.simple("SHOW VERSION").unwrap().is_empty());
+    }
+    assert_eq!(count(), 4);
+    // The others have their turn then.
+    drop(held.lock().unwrap().take());
+    for client in &mut clients {
+        assert_eq!(client.read().unwrap().to_error().code(), "57P03");
+    }
 }
 
 #[test]
