@@ -387,8 +387,10 @@ fn only_a_few_passwords_are_tried_at_once() {
         }
     });
     let count = || held.lock().unwrap().as_ref().map_or(0, Vec::len);
+    // With one known user a server would be opened for her at the start.
     let text = format!(
         "passthrough_auth = \"enabled\"\nadmin_users = [\"known\"]\n[users.known]\npassword = \"known\"\n\
+         [users.other]\npassword = \"other\"\n\
          [databases.app]\nhost = \"127.0.0.1\"\nport = {port}\nserver_connect_timeout = \"1min\"\n"
     );
     let pooler = Setup::toml(&text).start();
