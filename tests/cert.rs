@@ -13,6 +13,7 @@ use rcgen::DnType;
 use support::cluster::{Cluster, shared};
 use support::pki::{Ca, Pair, client_config};
 use support::pooler::{Pooler, Setup};
+use support::secured::secured;
 use support::{TempDir, raw, skip};
 
 const RULES: &str = "\
@@ -64,6 +65,35 @@ fn told(address: SocketAddr, ca: &Ca, own: Option<&Pair>, user: &str, password: 
         Ok(()) => client.value("SELECT 6 * 7"),
         Err(raw::Error::Server { severity, code, message, .. }) => format!("{severity} {code} {message}"),
         Err(raw::Error::Io(_)) => "no TLS".to_owned(),
+    }
+}
+
+/// What the TLS of a client says when its certificate is refused: the server's alert, by its name.
+fn alert(address: SocketAddr, ca: &Ca, own: &Pair) -> String {
+    let config = client_config(Some(&ca.file()), Some(own), &[]);
+    let told = raw::Client::connect_tls(address, &config, "localhost")
+        .map_err(raw::Error::Io)
+        // In TLS 1.3 the server looks at it when the client's handshake is over.
+        .and_then(|mut client| client.login("app", "secret", "app"));
+    match told {
+        Err(raw::Error::Io(error)) => error.to_string(),
+        Err(error) => panic!("not refused by TLS: {error}"),
+        Ok(()) => "let in".to_owned(),
+    }
+}
+
+#[test]
+fn certificates_that_are_not_good_are_refused_with_postgresqls_alert() {
+    let Some(pg) = secured(|ca| ca.server(&["localhost"])) else { return };
+    let (ca, own, stranger) = (&pg.ca, pg.ca.server(&["localhost"]), Ca::new());
+    let pooler = with_tls(Setup::toml(&toml(pg.cluster.port(), "")), &own, ca).start();
+    for (what, certificate, expected) in [
+        ("expired", ca.expired_client("app"), "CertificateExpired"),
+        ("of another CA", stranger.client("app"), "UnknownC"),
+    ] {
+        let [direct, pooled] = [pg.cluster.address(), pooler.address()].map(|at| alert(at, ca, &certificate));
+        assert!(direct.contains(expected), "{what}: PostgreSQL says {direct}");
+        assert_eq!(pooled, direct, "{what}");
     }
 }
 

@@ -7,8 +7,10 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::cluster::{self, Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
@@ -170,6 +172,60 @@ fn a_reading_that_began_earlier_does_not_win() {
     wait_for("both readings", || (read(&place.pooler.log()) == 2).then_some(()));
     let users = raw::text(&console.simple("SHOW USERS").unwrap());
     assert!(users.contains("newer"), "{users}");
+}
+
+/// A file that is read again becomes a pipe that nobody writes to, and SIGHUP has it read: whoever does so waits. The
+/// writer's end.
+fn hang(place: &Place, pipe: &Path) -> fs::File {
+    fs::remove_file(pipe).unwrap();
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    place.pooler.signal("HUP");
+    let open = || fs::OpenOptions::new().write(true).custom_flags(nonblocking()).open(pipe).ok();
+    wait_for("the reload to read the pipe", open)
+}
+
+/// `O_NONBLOCK` of Linux: without a reader a pipe cannot be opened so.
+fn nonblocking() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap()
+}
+
+#[test]
+fn a_reload_that_hangs_delays_no_stop() {
+    for (signal, code) in [("TERM", 0), ("INT", 0), ("QUIT", 3)] {
+        let mut place = Place::new(cluster::shared());
+        let mut client = place.pooler.client("app");
+        assert_eq!(client.value("SELECT 1"), "1");
+        let _pipe = hang(&place, &place.file("userlist.txt"));
+        // A second one waits for its turn, and is in nobody's way either.
+        place.pooler.signal("HUP");
+        assert_eq!(client.value("SELECT 1"), "1", "clients go on");
+        let began = Instant::now();
+        let status = place.pooler.stop(signal);
+        assert_eq!(status.code(), Some(code), "{signal}: {}", place.pooler.log());
+        // Far below `shutdown_timeout`: nobody was waited for.
+        assert!(began.elapsed() < Duration::from_secs(10), "{signal}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_signal_that_comes_during_a_reload_is_not_forgotten() {
+    let place = Place::new(cluster::shared());
+    // A file that nobody looks at without a signal.
+    let toml = place.pooler.dir().join("pgsluice.toml");
+    let older = fs::read_to_string(&toml).unwrap();
+    let mut pipe = hang(&place, &toml);
+    pipe.write_all(older.as_bytes()).unwrap();
+    let next = toml.with_extension("next");
+    fs::write(&next, format!("{older}\n[users.newer]\npassword = \"n\"\n")).unwrap();
+    fs::rename(&next, &toml).unwrap();
+    // Twice: they may be one.
+    place.pooler.signal("HUP");
+    place.pooler.signal("HUP");
+    assert_eq!(place.code("app", PASSWORD), "ok", "clients go on");
+    assert_eq!(place.pooler.log().matches("users were read again").count(), 0);
+    drop(pipe);
+    let mut console = place.pooler.try_client("app", PASSWORD, "pgsluice").unwrap();
+    wait_for("the newer user", || raw::text(&console.simple("SHOW USERS").unwrap()).contains("newer").then_some(()));
 }
 
 #[test]

@@ -27,7 +27,7 @@ const MD5: &str = "md50123456789abcdef0123456789abcdef";
 const TOKEN: &str = "canary-token-of-http-8f2a";
 
 /// Words that may be nowhere. Each is found in no other text.
-const CANARIES: [&str; 16] = [
+const CANARIES: [&str; 17] = [
     "canary-users",
     "canary-userlist",
     "canary-file",
@@ -39,6 +39,7 @@ const CANARIES: [&str; 16] = [
     "canary-literal",
     "canary-parameter",
     "canary-broken",
+    "canary-passed",
     SALT,
     STORED,
     SERVER,
@@ -95,7 +96,7 @@ fn configuration(dir: &Path, port: u16, ca: &Ca) -> String {
     fs::write(dir.join("token"), TOKEN).unwrap();
     format!(
         "auth_file = \"{0}/userlist.txt\"\nhttp_token_file = \"{0}/token\"\nfailed_login_delay = 0\n\
-         admin_users = [\"app\"]\nclient_tls_cert_file = \"{1}\"\nclient_tls_key_file = \"{2}\"\n\
+         passthrough_auth = \"enabled\"\nadmin_users = [\"app\"]\nclient_tls_cert_file = \"{1}\"\nclient_tls_key_file = \"{2}\"\n\
          [log]\nlevel = \"debug\"\n\
          [users.app]\npassword = \"canary-users\"\n[users.filed]\npassword_file = \"{0}/secret\"\n\
          [users.environed]\npassword_env = \"CANARY\"\n\
@@ -147,6 +148,9 @@ fn exercise(pooler: &Pooler, ca: &Ca) {
             ("environed", "canary-environment"),
             ("verified", "canary-wrong"),
             ("nobody", "canary-wrong"),
+            ("passed", "canary-passed"),
+            ("passed", "canary-wrong"),
+            ("plainuser", "canary-passed"),
         ] {
             scan("what a client was told", &told(pooler, user, password, database));
         }
@@ -180,7 +184,13 @@ fn look(pooler: &Pooler) {
         scan(path, &answer);
         assert_eq!(answer.starts_with("HTTP/1.1 200"), token == TOKEN && path != "/canary", "{path}: {answer}");
     }
+    for list in ["causes", "findings", "history", "pins", "pools", "queries", "routes", "status", "tables"] {
+        let answer = http(pooler, &format!("/api/v1/{list}"), TOKEN);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{list}: {answer}");
+        scan(list, &answer);
+    }
     let mut console = pooler.try_client("app", "canary-users", "pgsluice").unwrap();
+    assert!(raw::text(&console.simple("SHOW POOLS").unwrap()).contains("passed"), "nobody was passed through");
     let lists = [
         "CLIENTS",
         "CONFIG",
@@ -215,6 +225,8 @@ fn secrets_are_in_no_log_error_list_or_metric() {
         cluster.psql(&format!("CREATE ROLE {user} LOGIN PASSWORD 'canary-server'"));
     }
     // One is right at the server, the others are refused there.
+    // Known to it alone: asked for SCRAM, and in the clear.
+    cluster.psql("CREATE ROLE passed LOGIN PASSWORD 'canary-passed'; ALTER ROLE plainuser PASSWORD 'canary-passed'");
     cluster.psql("ALTER ROLE app PASSWORD 'canary-users'; ALTER ROLE environed PASSWORD 'canary-environment'");
     let (ca, dir) = (Ca::new(), TempDir::new("secrets"));
     let toml = configuration(dir.path(), cluster.port(), &ca);

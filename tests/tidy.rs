@@ -197,6 +197,19 @@ fn what_derives_debug_holds_no_secret() {
     assert!(seen > 50, "{seen} types looked at");
 }
 
+/// The target `startup_tls`, with a certificate made for it.
+fn tls_fuzz() -> pgsluice::app::StartupFuzz {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let base = std::env::temp_dir().join(format!("pgsluice-fuzz-{}", std::process::id()));
+    let (cert, key) = (base.with_extension("pem"), base.with_extension("key"));
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let fuzz = pgsluice::app::StartupFuzz::new(&cert, &key).unwrap();
+    fs::remove_file(cert).unwrap();
+    fs::remove_file(key).unwrap();
+    fuzz
+}
+
 /// As cargo-fuzz would, without it.
 #[test]
 fn fuzz_corpora_hold() {
@@ -213,7 +226,10 @@ fn fuzz_corpora_hold() {
         ("hba", pgsluice::auth::hba::fuzz_hba),
         ("certificate", pgsluice::net::certificate::fuzz_certificate),
     ];
-    for (target, run) in targets {
+    let tls = tls_fuzz();
+    let by_tls = |data: &[u8]| tls.run(data);
+    let targets = targets.iter().map(|(name, run)| (*name, run as &dyn Fn(&[u8])));
+    for (target, run) in targets.chain([("startup_tls", &by_tls as &dyn Fn(&[u8]))]) {
         assert!(root().join(format!("tests/fuzz/fuzz_targets/{target}.rs")).exists());
         let mut seeds = 0;
         for entry in fs::read_dir(root().join("tests/fuzz/corpus").join(target)).unwrap() {

@@ -395,13 +395,8 @@ fn the_files_for_servers_are_read_again() {
     wait_for("a login", || pooler.try_client("app", PASSWORD, "app").ok());
 }
 
-#[test]
-fn a_password_in_the_clear_over_a_network_is_told_once() {
-    // No packet is sent: the kernel says which address of this machine it would send from.
-    let own = UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("192.0.2.1:9").and_then(|()| s.local_addr()));
-    let Some(own) = own.ok().map(|a| a.ip()).filter(|ip| !ip.is_loopback()) else {
-        return skip("this machine has no address but the loopback");
-    };
+/// A server at every address of this machine that asks for a password by `request`, and refuses it; how many logins it saw.
+fn asking(request: &'static [u8]) -> (u16, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let logins = Arc::new(Mutex::new(0));
@@ -410,7 +405,7 @@ fn a_password_in_the_clear_over_a_network_is_told_once() {
         for mut client in listener.incoming().map_while(Result::ok) {
             let mut chunk = [0; 1024];
             // SSLRequest: no. Startup: the password, please. Password: wrong.
-            for answer in [&b"N"[..], b"R\0\0\0\x08\0\0\0\x03", b"E\0\0\0\x16SFATAL\0C28P01\0Mno\0\0"] {
+            for answer in [&b"N"[..], request, b"E\0\0\0\x16SFATAL\0C28P01\0Mno\0\0"] {
                 if client.read(&mut chunk).unwrap_or(0) == 0 {
                     break;
                 }
@@ -419,15 +414,35 @@ fn a_password_in_the_clear_over_a_network_is_told_once() {
             *count.lock().unwrap() += 1;
         }
     });
-    let databases = [("app", own.to_string().leak() as &str, String::new())];
-    let pooler = Setup::toml(&configuration(port, &databases)).start();
-    pooler.try_client("app", PASSWORD, "app").err().expect("the server refuses");
-    let line = pooler.wait_for_log("THE PASSWORD IS SENT IN THE CLEAR");
-    assert!(line.contains("server_tls_mode"), "{line}");
-    wait_for("another attempt", || {
-        let _ = pooler.try_client("app", PASSWORD, "app");
-        (*logins.lock().unwrap() > 1).then_some(())
-    });
-    assert_eq!(pooler.log().matches("IN THE CLEAR").count(), 1);
-    assert!(!pooler.log().contains(PASSWORD));
+    (port, logins)
+}
+
+#[test]
+fn a_password_in_the_clear_or_hashed_over_a_network_is_told_once() {
+    // No packet is sent: the kernel says which address of this machine it would send from.
+    let own = UdpSocket::bind("0.0.0.0:0").and_then(|s| s.connect("192.0.2.1:9").and_then(|()| s.local_addr()));
+    let Some(own) = own.ok().map(|a| a.ip()).filter(|ip| !ip.is_loopback()) else {
+        return skip("this machine has no address but the loopback");
+    };
+    for (request, words) in [
+        (&b"R\0\0\0\x08\0\0\0\x03"[..], "THE PASSWORD IS SENT IN THE CLEAR"),
+        (b"R\0\0\0\x0c\0\0\0\x05salt", "THE PASSWORD IS SENT AS AN MD5 HASH"),
+    ] {
+        let (port, logins) = asking(request);
+        let databases = [("app", own.to_string().leak() as &str, String::new())];
+        let pooler = Setup::toml(&configuration(port, &databases)).start();
+        pooler.try_client("app", PASSWORD, "app").err().expect("the server refuses");
+        let line = pooler.wait_for_log(words);
+        assert!(line.contains("server_tls_mode"), "{line}");
+        wait_for("another attempt", || {
+            let _ = pooler.try_client("app", PASSWORD, "app");
+            (*logins.lock().unwrap() > 1).then_some(())
+        });
+        assert_eq!(pooler.log().matches("THE PASSWORD").count(), 1);
+        assert!(!pooler.log().contains(PASSWORD));
+        // On the machine itself nobody listens.
+        let pooler = Setup::toml(&configuration(port, &[("app", "127.0.0.1", String::new())])).start();
+        pooler.try_client("app", PASSWORD, "app").err().expect("the server refuses");
+        assert!(!pooler.log().contains("THE PASSWORD"), "{}", pooler.log());
+    }
 }

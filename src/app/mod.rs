@@ -1,10 +1,13 @@
 //! Wires everything: listeners, workers, the HTTP thread, signals, drain.
 
+mod fuzz;
 mod history;
 mod inspector;
 mod keeper;
 mod signals;
 mod worker;
+
+pub use fuzz::StartupFuzz;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::client::Process;
 use crate::config::SecretFiles;
@@ -18,6 +19,10 @@ pub(super) struct Signals {
     /// Files that are as good as a signal when they change: mounted secrets come without one.
     secrets: SecretFiles,
     process: Arc<Process>,
+    /// The reload that is under way: it may hang (a file that is a pipe, a network's file system), and must delay no stop.
+    reloading: Option<JoinHandle<()>>,
+    /// Asked for meanwhile, once or more: files may have changed behind it.
+    again: bool,
 }
 
 /// What a signal asks for.
@@ -39,6 +44,8 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             secrets: SecretFiles::of(&process.config),
             process,
+            reloading: None,
+            again: false,
         })
     }
 
@@ -49,19 +56,36 @@ impl Signals {
                 _ = self.term.recv() => return Asked::Drain,
                 _ = self.int.recv() => return Asked::Drain,
                 _ = self.quit.recv() => return Asked::End,
-                _ = self.hup.recv() => self.reload().await,
+                _ = self.hup.recv() => self.reload(),
                 () = self.secrets.next_change() => {
                     tracing::info!("a file with secrets has changed");
-                    self.reload().await;
+                    self.reload();
+                }
+                () = end(&mut self.reloading) => {
+                    if std::mem::take(&mut self.again) {
+                        self.reload();
+                    }
                 }
             }
         }
     }
 
-    /// Beside the worker, which has queries to move. What came of it is in the log.
-    async fn reload(&self) {
+    /// Begins a reload beside the worker, which has queries to move; behind the one that is under way. What came of it is in
+    /// the log.
+    fn reload(&mut self) {
+        if self.reloading.is_some() {
+            self.again = true;
+            return;
+        }
         let process = Arc::clone(&self.process);
-        // An error says that it panicked, which the log has.
-        drop(tokio::task::spawn_blocking(move || process.reload()).await);
+        self.reloading = Some(tokio::task::spawn_blocking(move || drop(process.reload())));
     }
+}
+
+/// Waits for the reload that is under way, if there is one. Cancel safe.
+async fn end(reloading: &mut Option<JoinHandle<()>>) {
+    let Some(running) = reloading else { return std::future::pending().await };
+    // An error says that it panicked, which the log has.
+    drop(running.await);
+    *reloading = None;
 }

@@ -65,7 +65,12 @@ pub(super) fn run_all(process: &Arc<Process>) -> ExitCode {
         return failed(&format!("cannot start a thread: {e}"));
     }
     match runtime() {
-        Ok(rt) => rt.block_on(lead(Arc::clone(process), literal_key, others)),
+        Ok(rt) => {
+            let code = rt.block_on(lead(Arc::clone(process), literal_key, others));
+            // A reload that hangs would keep the process for ever otherwise.
+            rt.shutdown_background();
+            code
+        }
         Err(e) => failed(&format!("cannot start: {e}")),
     }
 }

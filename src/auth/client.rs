@@ -278,27 +278,17 @@ impl ClientAuth {
                 constant_time_eq(md5::hash_password(given, &self.user).as_bytes(), wanted.as_bytes())
             }
             Some(Secret::Scram(verifier)) => {
-                self.client_key = self.check_against(verifier, given);
+                self.client_key = self.context.check(verifier, given);
                 self.client_key.is_some()
             }
             None => {
                 match self.context.mock().kind {
-                    MockKind::Verifier => self.check_against(&self.context.mock_verifier(&self.user), given).is_some(),
+                    MockKind::Verifier => self.context.check(&self.context.mock_verifier(&self.user), given).is_some(),
                     MockKind::Plain => self.context.tag(&[given.as_bytes()]) == self.context.tag(&[b"mock"]),
                 };
                 false
             }
         }
-    }
-
-    /// `scram_verify_plain_password` in `auth-scram.c`; the key that a right password gives.
-    fn check_against(&self, verifier: &Verifier, given: &str) -> Option<ClientKey> {
-        let keys = self.context.keys_unremembered(given, &verifier.salt, verifier.iterations);
-        if !constant_time_eq(&keys.server_key, &verifier.server_key) {
-            return None;
-        }
-        self.context.remember(given, &verifier.salt, verifier.iterations, &keys);
-        Some(keys.client_key)
     }
 }
 
@@ -321,7 +311,10 @@ fn verdict(right: bool) -> Ask {
 
 /// PasswordMessage: one string that fills the message. `None`: no configured password can be equal to it, because it
 /// is not UTF-8.
-fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
+///
+/// # Errors
+/// It is malformed, or empty.
+pub fn password(body: &[u8]) -> Result<Option<&str>, AuthError> {
     if body.len() > MAX_PASSWORD_MESSAGE {
         return Err(AuthError::Packet("invalid password packet size"));
     }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 
 use super::scram::{DEFAULT_ITERATIONS, Keys, SALT_LEN, Verifier, hmac_sha256};
-use super::{AuthError, Secret, random};
+use super::{AuthError, ClientKey, Secret, constant_time_eq, random};
 
 /// Derived keys remembered; about 160 bytes each. Beyond that the oldest half is forgotten and derived again.
 const MAX_CACHED_KEYS: usize = 4096;
@@ -192,7 +192,7 @@ impl AuthContext {
     }
 
     /// The verifier of a plain password. **Expensive** unless [`Self::is_cached`].
-    pub(super) fn verifier(&self, user: &str, password: &str) -> Verifier {
+    pub fn verifier(&self, user: &str, password: &str) -> Verifier {
         let salt = self.salt(user);
         Verifier::from_keys(&self.keys(password, &salt, self.iterations), &salt, self.iterations)
     }
@@ -222,6 +222,22 @@ impl AuthContext {
         let tag = self.key_tag(password, salt, iterations);
         let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&tag);
         cached.unwrap_or_else(|| Keys::derive(password, salt, iterations))
+    }
+
+    /// Whether `given` is the password of `verifier` (`scram_verify_plain_password` in `auth-scram.c`); the key that it
+    /// gives. **Expensive** unless [`Self::is_checked`].
+    pub fn check(&self, verifier: &Verifier, given: &str) -> Option<ClientKey> {
+        let keys = self.keys_unremembered(given, &verifier.salt, verifier.iterations);
+        if !constant_time_eq(&keys.server_key, &verifier.server_key) {
+            return None;
+        }
+        self.remember(given, &verifier.salt, verifier.iterations, &keys);
+        Some(keys.client_key)
+    }
+
+    /// Whether [`Self::check`] is cheap.
+    pub fn is_checked(&self, verifier: &Verifier, given: &str) -> bool {
+        self.is_cached(given, &verifier.salt, verifier.iterations)
     }
 
     /// Keeps keys for the next time.

@@ -1,5 +1,7 @@
 //! What is known of a user.
 
+use zeroize::Zeroize;
+
 use super::scram::Verifier;
 use super::{constant_time_eq, md5};
 
@@ -62,6 +64,17 @@ impl Secret {
 /// `md5` and 32 hexadecimal digits.
 fn is_md5_hash(text: &str) -> bool {
     text.strip_prefix("md5").is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Wiped: memory that is used again, or written to a core file, holds no old password.
+impl Drop for Secret {
+    fn drop(&mut self) {
+        match self {
+            Secret::Plain(text) | Secret::Md5(text) => text.zeroize(),
+            // Of no use to who wants to log in.
+            Secret::Scram(_) => {}
+        }
+    }
 }
 
 impl std::fmt::Debug for Secret {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::error::printable;
 use super::scram::party::{Binding, Proved, Proving};
 use super::scram::{ClientKey, Keys, MECHANISM, MECHANISM_PLUS, Verifier};
@@ -30,7 +32,7 @@ pub enum Reply {
     /// Nothing; the server goes on.
     Nothing,
     /// PasswordMessage with this text (without NUL).
-    Password(Vec<u8>),
+    Password(Zeroizing<Vec<u8>>),
     /// SASLInitialResponse.
     SaslInitial {
         /// Mechanism chosen.
@@ -46,8 +48,8 @@ pub enum Reply {
 
 impl Reply {
     /// The whole body of the `p` message to send; `None` when there is nothing to send.
-    pub fn body(&self) -> Option<Vec<u8>> {
-        match self {
+    pub fn body(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let body = match self {
             Reply::Nothing | Reply::Ok => None,
             Reply::Password(text) => Some([text.as_slice(), b"\0"].concat()),
             Reply::SaslInitial { mechanism, data } => {
@@ -55,7 +57,8 @@ impl Reply {
                 Some([mechanism.as_bytes(), b"\0", &length, data].concat())
             }
             Reply::SaslResponse(data) => Some(data.clone()),
-        }
+        };
+        body.map(Zeroizing::new)
     }
 }
 
@@ -84,6 +87,10 @@ pub struct ServerAuth {
     /// How much channel binding is wanted.
     binding: ChannelBinding,
     line: Line,
+    /// The password may be wrong: it has been given by a stranger.
+    trial: bool,
+    /// What a trial has shown to be right, once the server says so.
+    shown: Option<(Secret, Option<ClientKey>)>,
 }
 
 /// What the connection to the server is, for channel binding.
@@ -113,7 +120,7 @@ enum State {
 
 /// What the proof is made with.
 enum With {
-    Password(String),
+    Password(Zeroizing<String>),
     /// A client's key, and the verifier that it belongs to.
     Key(ClientKey, Verifier),
 }
@@ -136,12 +143,29 @@ impl ServerAuth {
     pub fn new(context: Arc<AuthContext>, user: &str, secret: Option<Secret>) -> ServerAuth {
         let secret = secret.filter(|secret| !secret.is_empty());
         let (binding, line) = (ChannelBinding::Prefer, Line::Plain);
-        ServerAuth { context, user: user.to_owned(), secret, key: None, state: State::Start, binding, line }
+        let (user, key, state) = (user.to_owned(), None, State::Start);
+        ServerAuth { context, user, secret, key, state, binding, line, trial: false, shown: None }
     }
 
     /// Where the secret is a verifier: the key that a client proved to have, which answers SCRAM in its place.
     pub fn with_key(self, key: Option<ClientKey>) -> ServerAuth {
         ServerAuth { key, ..self }
+    }
+
+    /// The secret may be wrong, and whether it is shall be known ([`Self::shown`]): it pushes nothing out of the cache.
+    pub fn on_trial(self, trial: bool) -> ServerAuth {
+        ServerAuth { trial, ..self }
+    }
+
+    /// After [`Reply::Ok`] in a trial: what the server can be logged in to with from now on, the password itself only where it asks
+    /// for that; a verifier with its key after SCRAM. `None`: it asked for nothing, so the password has not been tried.
+    pub fn shown(self) -> Option<(Secret, Option<ClientKey>)> {
+        let shown = self.shown?;
+        if let ((Secret::Scram(verifier), Some(key)), Some(Secret::Plain(password))) = (&shown, &self.secret) {
+            let keys = Keys::proven(key, verifier);
+            self.context.remember(password, &verifier.salt, verifier.iterations, &keys);
+        }
+        Some(shown)
     }
 
     /// Says what the connection is and how much channel binding is wanted.
@@ -189,7 +213,8 @@ impl ServerAuth {
                 let Secret::Plain(password) = self.secret()? else {
                     return Err(self.wrong_secret("cleartext"));
                 };
-                let reply = Reply::Password(password.clone().into_bytes());
+                let reply = Reply::Password(Zeroizing::new(password.clone().into_bytes()));
+                self.shown = self.trial.then(|| (Secret::Plain(password.clone()), None));
                 self.state = State::PasswordSent;
                 Ok(reply)
             }
@@ -197,7 +222,9 @@ impl ServerAuth {
                 let salt = body.try_into().map_err(|_| AuthError::Malformed("the MD5 salt is not four bytes"))?;
                 let hash = self.secret()?.md5_hash(&self.user).ok_or_else(|| self.wrong_secret("MD5"))?;
                 self.state = State::PasswordSent;
-                Ok(Reply::Password(md5::answer(&hash, salt).into_bytes()))
+                let reply = Reply::Password(Zeroizing::new(md5::answer(&hash, salt).into_bytes()));
+                self.shown = self.trial.then_some((Secret::Md5(hash), None));
+                Ok(reply)
             }
             (State::Start, code::SASL) => self.begin_scram(body),
             (State::ScramFirst { proving, with }, code::SASL_CONTINUE) => {
@@ -206,14 +233,22 @@ impl ServerAuth {
                 {
                     return Err(AuthError::OtherVerifier(self.user.clone()));
                 }
-                let context = &self.context;
+                let (context, trial) = (&self.context, self.trial);
+                let mut shown = None;
                 let keys = |salt: &[u8], iterations| -> Keys {
                     match &with {
+                        With::Password(password) if trial => {
+                            let keys = context.keys_unremembered(password, salt, iterations);
+                            let verifier = Verifier::from_keys(&keys, salt, iterations);
+                            shown = Some((Secret::Scram(verifier), Some(keys.client_key.clone())));
+                            keys
+                        }
                         With::Password(password) => context.keys(password, salt, iterations),
                         With::Key(key, verifier) => Keys::proven(key, verifier),
                     }
                 };
                 let (proved, client_final) = proving.finish(body, keys)?;
+                self.shown = shown;
                 self.state = State::ScramFinal(proved);
                 Ok(Reply::SaslResponse(client_final.into_bytes()))
             }
@@ -239,7 +274,7 @@ impl ServerAuth {
             return Err(AuthError::ServerMechanisms(names.join(", ")));
         }
         let with = match (self.secret()?, &self.key) {
-            (Secret::Plain(password), _) => With::Password(password.clone()),
+            (Secret::Plain(password), _) => With::Password(Zeroizing::new(password.clone())),
             (Secret::Scram(verifier), Some(key)) => With::Key(key.clone(), verifier.clone()),
             (Secret::Scram(_), None) => return Err(AuthError::NoKey(self.user.clone())),
             (Secret::Md5(_), _) => return Err(self.wrong_secret("SCRAM-SHA-256")),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::parameters::Setting;
 use super::pins::Pins;
 use super::registry::{ClientState, Place, Who};
@@ -173,6 +175,8 @@ impl Io {
             return Err(Failed::Silent);
         }
         self.buf.extend_from_slice(&chunk[..n]);
+        // It may be a password.
+        chunk.zeroize();
         Ok(())
     }
 
@@ -186,7 +190,7 @@ impl Io {
     }
 
     /// The body of the next `p` message, the answer to `ask`.
-    pub(super) async fn password(&mut self, ask: &auth::Ask) -> Result<Vec<u8>, Failed> {
+    pub(super) async fn password(&mut self, ask: &auth::Ask) -> Result<Zeroizing<Vec<u8>>, Failed> {
         loop {
             let violation = |m: &str| Failed::Told(ERROR, ErrorFields::fatal(sqlstate::PROTOCOL_VIOLATION, m));
             if let Some(f) = Frame::peek(&self.buf).map_err(|_| violation("invalid message length"))? {
@@ -197,7 +201,8 @@ impl Io {
                     return Err(violation("password message is too long"));
                 }
                 if self.buf.len() >= f.len {
-                    let body = self.buf[HEADER..f.len].to_vec();
+                    let body = Zeroizing::new(self.buf[HEADER..f.len].to_vec());
+                    self.buf[..f.len].zeroize();
                     self.buf.drain(..f.len);
                     return Ok(body);
                 }

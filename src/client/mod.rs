@@ -6,6 +6,7 @@
 //! | [`login`] | first packet, authentication, welcome |
 //! | `encrypt` | TLS before the login |
 //! | `gate` | which method a client must use: rules, and who is at the other end of a Unix socket |
+//! | `passthrough` | users whom only PostgreSQL knows |
 //! | [`prove`] | the exchange that proves who a client is |
 //! | `application` | the name of the application, as a server tells it |
 //! | `notices` | what a server says at a login |
@@ -51,6 +52,7 @@ mod notices;
 pub mod observe;
 pub mod outbound;
 mod parameters;
+mod passthrough;
 pub mod pins;
 pub mod plan;
 mod probe;

@@ -3,7 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::login::{AUTH, CONSOLE, ERROR, Failed, Io};
+use super::passthrough::{self, Meeting};
 use super::registry::{ClientInfo, Place};
 use super::{Worker, backoff, gate};
 use crate::auth::{self, AuthError, ClientAuth, Secret};
@@ -36,6 +39,15 @@ pub(super) async fn authenticate(
         return Err(not_named(s, &place.info, way.asked, why));
     }
     let mut known = known(w, s, way.method).await?;
+    let mut why = "wrong password or unknown user";
+    if known.secret.is_none() {
+        match passthrough::meeting(w, io, &place.info, s, &way) {
+            Meeting::Asked(trial) => {
+                return passthrough::authenticate(w, io, &place.info, s, &trial).await.map(Some);
+            }
+            Meeting::Refused(said) => why = said,
+        }
+    }
     let end_point = io.end_point.clone();
     let began =
         ClientAuth::start_bound(Arc::clone(&w.process.auth), way.method, &s.user, known.secret.as_ref(), end_point);
@@ -48,7 +60,7 @@ pub(super) async fn authenticate(
         backoff::hold(&w.process, io, &place.info.peer, &s.user, &done.ask).await;
     }
     match &done.ask {
-        auth::Ask::Refused => return Err(refused(s, &place.info, way.method)),
+        auth::Ask::Refused => return Err(refused(s, &place.info, way.method, why)),
         // AuthenticationOk goes out with the welcome.
         auth::Ask::SaslFinal(d) => {
             io.say(|out| control::authentication(out, &control::Ask::SaslFinal(d))).await;
@@ -93,11 +105,11 @@ struct Done {
     machine: ClientAuth,
     ask: auth::Ask,
     /// The client's last answer.
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
 }
 
 async fn exchange(w: &Worker, io: &mut Io, mut machine: ClientAuth, mut ask: auth::Ask) -> Result<Done, Failed> {
-    let mut body = Vec::new();
+    let mut body = Zeroizing::default();
     loop {
         let message = match &ask {
             auth::Ask::Ok | auth::Ask::SaslFinal(_) | auth::Ask::Refused => return Ok(Done { machine, ask, body }),
@@ -113,7 +125,7 @@ async fn exchange(w: &Worker, io: &mut Io, mut machine: ClientAuth, mut ask: aut
 }
 
 /// One answer of the client, off the worker's thread where that takes long.
-async fn respond(w: &Worker, mut machine: ClientAuth, body: Vec<u8>) -> Result<Done, Failed> {
+async fn respond(w: &Worker, mut machine: ClientAuth, body: Zeroizing<Vec<u8>>) -> Result<Done, Failed> {
     if !machine.is_expensive(&body) {
         let ask = machine.on_response(&body).map_err(|e| internal(&e))?;
         return Ok(Done { machine, ask, body });
@@ -142,7 +154,7 @@ async fn again(w: &Worker, known: &mut Known, method: AuthMethod, s: &Startup, m
     Ok(done)
 }
 
-fn internal(e: &AuthError) -> Failed {
+pub(super) fn internal(e: &AuthError) -> Failed {
     let (message, detail) = e.told();
     let fields = ErrorFields::fatal(e.sqlstate(), message);
     Failed::Told(
@@ -175,10 +187,10 @@ fn unanswered(error: &LookupError) -> Failed {
 }
 
 /// Wrong password or unknown user, which look the same.
-fn refused(s: &Startup, client: &ClientInfo, method: AuthMethod) -> Failed {
+fn refused(s: &Startup, client: &ClientInfo, method: AuthMethod, why: &str) -> Failed {
     let unknown = format!("user \"{}\" is not known to pgsluice", s.user);
     let said = (method == AuthMethod::Trust).then_some((sqlstate::INVALID_AUTHORIZATION, unknown));
-    tell(s, client, "wrong password or unknown user", said.unwrap_or_else(|| wrong_password(s)))
+    tell(s, client, why, said.unwrap_or_else(|| wrong_password(s)))
 }
 
 /// The certificate is not this user's; in PostgreSQL's words for the method (auth_failed in `auth.c`).
@@ -193,11 +205,16 @@ fn not_named(s: &Startup, client: &ClientInfo, asked: AuthMethod, why: &str) -> 
     tell(s, client, why, said)
 }
 
-fn wrong_password(s: &Startup) -> (&'static str, String) {
+pub(super) fn wrong_password(s: &Startup) -> (&'static str, String) {
     (sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{}\"", s.user))
 }
 
 fn tell(s: &Startup, client: &ClientInfo, why: &str, (code, message): (&'static str, String)) -> Failed {
+    refused_as(s, client, why, AUTH, ErrorFields::fatal(code, message))
+}
+
+/// The log says why, the client is told `fields`.
+pub(super) fn refused_as(s: &Startup, client: &ClientInfo, why: &str, result: usize, fields: ErrorFields) -> Failed {
     tracing::warn!(target: "pgsluice::login", client = %client.peer, database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: {why}");
-    Failed::Told(AUTH, ErrorFields::fatal(code, message))
+    Failed::Told(result, fields)
 }

@@ -111,6 +111,7 @@ fn assemble(raw: &Raw) -> Config {
             file: (!file.as_os_str().is_empty()).then_some(file),
             hba: HbaConfig::named(&filled(&general.auth_hba_file), &filled(&general.auth_ident_file)),
             query: QueryConfig { default: super::query::of_all(general), ttl: filled(&general.auth_query_ttl) },
+            passthrough: filled(&general.passthrough_auth),
             users: BTreeMap::new(),
         },
         client_tls,
@@ -425,6 +426,7 @@ impl Builder<'_> {
                 password: password.filter(|secret| !secret.is_empty()),
                 password_command: command,
                 auth_query: super::query::of_database(&whole, &raw.general),
+                passthrough: whole.passthrough_auth.as_ref().map_or(config.auth.passthrough, |read| read.0),
                 insight_user: text(&whole.insight_user),
                 pool,
             };
@@ -437,7 +439,11 @@ impl Builder<'_> {
         if config.databases.is_empty() {
             let help = "set DATABASE_URL=postgres://user:password@host:5432/database, or write a section:\n    [databases.app]\n    host = \"db.internal\"";
             self.problems.push(Problem::whole("no database to pool to is configured").help(help));
-        } else if config.auth.users.is_empty() && config.auth.method != AuthMethod::Any && !config.asks() {
+        } else if config.auth.users.is_empty()
+            && config.auth.method != AuthMethod::Any
+            && !config.asks()
+            && !config.passes_through()
+        {
             let help =
                 "write a section for each user that may log in:\n    [users.app]\n    password_env = \"APP_PASSWORD\"";
             self.problems.push(Problem::whole("no user can log in").help(help));

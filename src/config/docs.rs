@@ -149,6 +149,43 @@ host = \"db.internal\"
 
 ";
 
+const PASSTHROUGH: &str = "\
+## Users whom only PostgreSQL knows
+
+With `passthrough_auth` (PgDog's name) users need stand nowhere but in PostgreSQL, and no user with rights on `pg_authid` is needed:
+
+```toml
+passthrough_auth = \"enabled\"
+client_tls_cert_file = \"tls.crt\"
+client_tls_key_file = \"tls.key\"
+
+[databases.app]
+host = \"db.internal\"
+server_tls_mode = \"verify-full\"
+```
+
+- A user whom neither `[users]`, `auth_file` nor `auth_query` knows is asked for the password in the clear. pgsluice logs in to the
+  database with it; if PostgreSQL takes it the client is let in, and that connection is the first of her pool. If not she gets
+  PostgreSQL's own error. So LDAP, PAM and the like work as well, where PostgreSQL is set up for them.
+- `enabled` asks only clients that have TLS, come by a Unix socket or from the loopback; others are refused like any unknown user (28P01),
+  and the log says why. Where a proxy stands before pgsluice on the same machine, everybody comes from the loopback. `enabled_plain` asks everybody.
+- A server that asks for no password (`trust`, `peer`, or a certificate of pgsluice's own) proves nothing: then the client is
+  refused, whatever she sent.
+- What PostgreSQL took counts for `auth_query_ttl` for the same password, without asking again (`0` asks at each login); any other password
+  is tried at PostgreSQL. So a new password works at once; an old one, or that of a role that was dropped, for no longer than
+  that, nor after a server has refused it.
+- Kept in memory, as long as the pool: a SCRAM verifier and key where PostgreSQL asks for SCRAM; the MD5 hash where it asks for that;
+  only where it asks for the password in the clear, the password. Nothing is written to a file.
+- It goes with `auth_type` `scram-sha-256`, `md5` and `plain`: users who are known are asked as it says. With `hba`, lines that say `password` ask so, and
+  lines that say `scram-sha-256` or `md5` refuse unknown users: they promise that no password is sent in the clear.
+- Not for the console, nor for physical replication, nor for databases whose section has a `user`, `password` or `password_command`.
+- Four logins at a time are tried for each section, beside `pool_size`, each a connection of PostgreSQL. Failed ones delay the next
+  (`failed_login_delay`).
+- Clients that insist on SCRAM (libpq's `require_auth`) do not get in this way. Who is asked for a password in the clear learns that
+  pgsluice does not know the user.
+
+";
+
 const RULES: &str = "\
 ## Rules for each client
 
@@ -204,7 +241,7 @@ pub fn markdown() -> String {
             out.push_str(&format!("| `{name}` | {doc} |\n"));
         }
     }
-    out.push_str(&format!("\n{USERLIST}\n{QUERY}{RULES}"));
+    out.push_str(&format!("\n{USERLIST}\n{QUERY}{PASSTHROUGH}{RULES}"));
     out
 }
 

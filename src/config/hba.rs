@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::secret_files::read_limited;
-use super::{AuthMethod, ConfigError, Problem};
+use super::{AuthMethod, ClientTls, ConfigError, Problem, TlsMode};
 use crate::auth::hba::{Connection, IdentMaps, Rules, Source};
 
 /// Longest file of rules, maps or names.
@@ -89,7 +89,7 @@ impl HbaConfig {
     }
 
     /// What is possible but probably not meant.
-    pub(super) fn warnings(&self, method: AuthMethod, exposed: bool, tls: bool, warnings: &mut Vec<String>) {
+    pub(super) fn warnings(&self, method: AuthMethod, exposed: bool, tls: &ClientTls, warnings: &mut Vec<String>) {
         if method != AuthMethod::Hba {
             if self.file.is_some() || self.ident_file.is_some() {
                 warnings.push(format!("auth_type = \"{method}\": auth_hba_file and auth_ident_file are not used"));
@@ -101,8 +101,15 @@ impl HbaConfig {
             if exposed && rule.is_open() {
                 warnings.push(format!("{place}: trust lets in everybody who reaches the listening address from there"));
             }
+            if exposed && rule.is_weak() && tls.mode < TlsMode::Require {
+                warnings.push(format!(
+                    "{place}: {} lets passwords cross the network without TLS, in the clear or as MD5 hashes that are guessed \
+                     fast: write hostssl or scram-sha-256, or set client_tls_mode to require or more",
+                    rule.method
+                ));
+            }
             match rule.connection {
-                Connection::HostSsl if !tls => {
+                Connection::HostSsl if !tls.offered() => {
                     warnings
                         .push(format!("{place}: hostssl matches nobody: there is no TLS without client_tls_cert_file"));
                 }

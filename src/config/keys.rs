@@ -153,6 +153,11 @@ pub const KEYS: &[Key] = &[
     key(General, "auth_query_ttl", "1min", true, |c| format_duration(c.auth.query.ttl),
         "What it answered, that there is no such user included, counts for so long; after a failed login it is asked anew. 0 \
          asks at every login."),
+    key(General, "passthrough_auth", "disabled", false, |c| c.auth.passthrough.to_string(),
+        "Users whom neither `[users]`, `auth_file` nor `auth_query` knows may be let in by PostgreSQL itself: pgsluice asks for the \
+         password in the clear, logs in with it, and lets the client in if PostgreSQL asked for the password and took it. `enabled`: \
+         only clients with TLS, on Unix sockets and on the loopback; `enabled_plain`: others too, whose passwords cross the network \
+         in the clear; `disabled`: nobody. See \"Users whom only PostgreSQL knows\" in docs/configuration.md."),
     key(General, "admin_users", "", true, |c| c.admin_users.join(","),
         "Users who may do everything on the console (the database `pgsluice` or `pgbouncer`)."),
     key(General, "stats_users", "", true, |c| c.stats_users.join(","),
@@ -324,6 +329,7 @@ pub const DATABASE_KEYS: &[(&str, &str)] = &[
     ("auth_user", "As `auth_user` above all sections, for clients of this database; empty: nobody is asked."),
     ("auth_query", "As `auth_query` above all sections."),
     ("auth_dbname", "As `auth_dbname` above all sections."),
+    ("passthrough_auth", "As `passthrough_auth` above all sections, for clients of this database."),
     (
         "insight_user",
         "Who looks at the catalogue and at plans (`catalog`, `explain` in `[insight]`), with the password that `[users]` or \

@@ -8,7 +8,7 @@
 //! | `parse` | TOML text and environment into `raw` |
 //! | `build` | `raw` into [`Config`]: secrets read, what belongs together checked |
 //! | `hba` | `auth_hba_file` and `auth_ident_file`, read and re-read |
-//! | `query` | `auth_query` |
+//! | `query`, `passthrough` | `auth_query` and `passthrough_auth` |
 //! | `secret_files` | files with secrets, which may change, and commands that print them |
 //! | `tls`, `ciphers` | TLS of both sides |
 //! | `url`, `userlist` | `DATABASE_URL` and PgBouncer's `userlist.txt` |
@@ -23,6 +23,7 @@ mod error;
 mod hba;
 pub mod keys;
 mod parse;
+mod passthrough;
 mod query;
 mod raw;
 mod secret_files;
@@ -38,6 +39,7 @@ pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use hba::{Disk, HbaConfig};
 pub use parse::Environment;
+pub use passthrough::Passthrough;
 pub use query::{AuthQuery, QueryConfig};
 pub use secret_files::{PasswordCommand, SecretFiles};
 pub use tls::{ChannelBinding, ClientTls, ServerTls, TlsMode, TlsVersion};
@@ -266,6 +268,8 @@ pub struct AuthConfig {
     pub hba: HbaConfig,
     /// Whom to ask for users that are not in `users`.
     pub query: QueryConfig,
+    /// How users are met whom nothing here knows, at databases that do not say themselves.
+    pub passthrough: Passthrough,
     /// Users and their secrets: from `[users]`, `userlist.txt`, `DATABASE_URL`. An empty plain password: the user is
     /// known (for `trust`), but cannot log in with a password.
     pub users: BTreeMap<String, crate::auth::Secret>,
@@ -288,6 +292,8 @@ pub struct Database {
     pub password_command: Option<PasswordCommand>,
     /// Whom to ask for users that the configuration does not know; `None`: nobody.
     pub auth_query: Option<AuthQuery>,
+    /// How users are met whom neither the configuration nor `auth_query` knows.
+    pub passthrough: Passthrough,
     /// Who looks at the catalogue and at plans; `None`: whoever the busiest pool logs in as.
     pub insight_user: Option<String>,
     /// Settings that differ from `[pool]`.

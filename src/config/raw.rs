@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::value::{Argv, HttpListen, JsonLines, Number, Read};
-use super::{AuthMethod, ChannelBinding, Ciphers, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion};
+use super::{AuthMethod, ChannelBinding, Ciphers, ListenAddr, LogLevel, Passthrough, PoolMode, TlsMode, TlsVersion};
 
 /// A section: a struct of optional settings, the list of their names, and "what the other says counts more".
 macro_rules! section {
@@ -59,6 +59,7 @@ section! {
         auth_query: String,
         auth_dbname: String,
         auth_query_ttl: Duration,
+        passthrough_auth: Passthrough,
         admin_users: Vec<String>,
         stats_users: Vec<String>,
         client_tls_mode: TlsMode,
@@ -142,6 +143,7 @@ macro_rules! pool_settings {
                 auth_user: String,
                 auth_query: String,
                 auth_dbname: String,
+                passthrough_auth: Passthrough,
                 insight_user: String,
                 $($field: $type,)*
             }

@@ -361,6 +361,11 @@ fn warnings_tell_what_is_probably_not_meant() {
         config.warnings.iter().any(|warning| warning.contains("in the clear"))
     };
     assert!(clear("prefer") && !clear("require"));
+    let md5 = |listen: &str, method: &str| {
+        let variables = [URL, ("PGSLUICE_LISTEN", listen), ("PGSLUICE_AUTH_TYPE", method)];
+        from_env(&variables).unwrap().warnings.iter().any(|warning| warning.contains("can be guessed fast"))
+    };
+    assert!(md5("*:6432", "md5") && !md5("127.0.0.1:6432", "md5") && !md5("*:6432", "scram-sha-256"));
 }
 
 proptest::proptest! {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, PoolMode, TlsMode, TlsVersion, units};
+use super::{AuthMethod, ChannelBinding, ListenAddr, LogLevel, Passthrough, PoolMode, TlsMode, TlsVersion, units};
 
 /// Port of PgBouncer, where applications look for a pooler.
 pub(super) const DEFAULT_PORT: u16 = 6432;
@@ -187,6 +187,12 @@ const AUTH_METHODS: [(&str, AuthMethod); 8] = [
     ("cert", AuthMethod::Cert),
     ("hba", AuthMethod::Hba),
 ];
+/// PgDog's words.
+const PASSTHROUGHS: [(&str, Passthrough); 3] = [
+    ("disabled", Passthrough::Disabled),
+    ("enabled", Passthrough::Enabled),
+    ("enabled_plain", Passthrough::EnabledPlain),
+];
 const TLS_MODES: [(&str, TlsMode); 6] = [
     ("disable", TlsMode::Disable),
     ("allow", TlsMode::Allow),
@@ -220,6 +226,7 @@ macro_rules! words {
 words!(PoolMode, POOL_MODES);
 words!(AuthMethod, AUTH_METHODS);
 words!(LogLevel, LOG_LEVELS);
+words!(Passthrough, PASSTHROUGHS);
 words!(TlsMode, TLS_MODES);
 words!(TlsVersion, TLS_VERSIONS);
 words!(ChannelBinding, CHANNEL_BINDINGS);

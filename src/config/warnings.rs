@@ -52,6 +52,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             config.auth.method
         ));
     }
+    super::passthrough::warnings(config, exposed, warnings);
     let iterations = config.auth.scram_iterations.get();
     if exposed && iterations < DEFAULT_ITERATIONS {
         warnings.push(format!(
@@ -71,11 +72,18 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
             ));
         }
     }
-    config.auth.hba.warnings(config.auth.method, exposed, config.client_tls.offered(), warnings);
+    config.auth.hba.warnings(config.auth.method, exposed, &config.client_tls, warnings);
     if exposed && config.auth.method == AuthMethod::Plain && config.client_tls.mode < TlsMode::Require {
         warnings.push(
             "auth_type = \"plain\": clients' passwords cross the network in the clear unless client_tls_mode is require or \
              more"
+                .to_owned(),
+        );
+    }
+    if exposed && config.auth.method == AuthMethod::Md5 && config.client_tls.mode < TlsMode::Require {
+        warnings.push(
+            "auth_type = \"md5\": from a login that is recorded on the network the password can be guessed fast; use \
+             scram-sha-256, unless client_tls_mode is require or more"
                 .to_owned(),
         );
     }
@@ -87,7 +95,7 @@ pub(super) fn collect(config: &Config, warnings: &mut Vec<String>) {
 }
 
 /// `"a", "b" and 3 more`.
-fn names(list: &[&str]) -> String {
+pub(super) fn names(list: &[&str]) -> String {
     let shown: Vec<String> = list.iter().take(MAX_NAMES).map(|name| format!("\"{name}\"")).collect();
     match list.len().saturating_sub(MAX_NAMES) {
         0 => shown.join(", "),

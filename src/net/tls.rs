@@ -228,8 +228,8 @@ pub struct Connector {
     config: ArcSwapOption<ClientConfig>,
     /// Its files cannot be used.
     broken: Option<String>,
-    /// Whether the log has been told that a password crosses a network in the clear.
-    warned: AtomicBool,
+    /// Whether the log has been told that a password crosses a network: as an MD5 hash, in the clear.
+    warned: [AtomicBool; 2],
 }
 
 impl Connector {
@@ -245,7 +245,7 @@ impl Connector {
 
     fn new(settings: &ServerTls, config: Option<ClientConfig>, broken: Option<String>) -> Connector {
         let config = ArcSwapOption::from(config.map(Arc::new));
-        Connector { settings: settings.clone(), config, broken, warned: AtomicBool::new(false) }
+        Connector { settings: settings.clone(), config, broken, warned: Default::default() }
     }
 
     /// Settings.
@@ -278,9 +278,9 @@ impl Connector {
         Ok(Some(Tls::client(UnbufferedClientConnection::new(config, name)?)))
     }
 
-    /// Whether this is the first time that it is asked: for a warning that is given once.
-    pub fn warn_once(&self) -> bool {
-        !self.warned.swap(true, Ordering::Relaxed)
+    /// Whether this is the first time that it is asked, of passwords in the clear or of MD5 hashes: for a warning that is given once.
+    pub fn warn_once(&self, clear: bool) -> bool {
+        !self.warned[usize::from(clear)].swap(true, Ordering::Relaxed)
     }
 }
 

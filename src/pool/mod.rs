@@ -29,7 +29,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub use checkout::{Checkout, CheckoutError};
 pub use directory::{Directory, Found, Source};
 pub use pin::Pin;
-pub use registry::{Pools, Unknown};
+pub use registry::{Pools, Trial, Unknown};
 pub use stats::{Histogram, Stats};
 
 use crate::auth::{AuthContext, Secret};
@@ -275,7 +275,8 @@ impl Pool {
         let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
         book.failure = Some(Failure { error: error.clone(), retry_us: now_us() + pause_us, pause_us });
         drop(book);
-        if self.target.learnt.is_some() && error.label() == "auth" {
+        if let Some(learnt) = self.target.learnt.as_ref().filter(|_| error.label() == "auth") {
+            learnt.doubt();
             self.shared.directory.distrust(&self.database, &self.user);
         }
         self.failure.notify_waiters();
@@ -303,6 +304,15 @@ impl Pool {
         if self.target.learnt.as_ref().is_some_and(|learnt| learnt.learn(proof)) {
             self.try_anew();
         }
+    }
+
+    /// Takes a server that was opened to try a password, as if the keeper had opened it; where there is no room it is closed.
+    /// Call it on the worker that opened it.
+    pub fn adopt(self: &Arc<Self>, server: Server) {
+        let slot = if self.session_mode() { self.reserve_with_place() } else { self.reserve() };
+        let Some(slot) = slot else { return };
+        keeper::ensure(self);
+        self.put_idle(self.enroll(slot, server), now_us());
     }
 
     /// There is something else to log in with: a failure with what there was says nothing of it.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Semaphore;
 
 use super::period::{Key, Periods};
 use super::{Pool, Shared};
@@ -13,6 +14,19 @@ use crate::server::{Printed, Target};
 
 /// Pools that may exist at once: names come from clients where a wildcard admits any.
 pub const MAX_POOLS: usize = 4096;
+
+/// Passwords of clients tried at once at the servers of a section: each is a login that PostgreSQL may refuse.
+const MAX_TRIES: usize = 4;
+
+/// Where a password can be tried.
+pub struct Trial {
+    /// The server.
+    pub target: Target,
+    /// The pool, where it exists: it may know already.
+    pub pool: Option<Arc<Pool>>,
+    /// First come, first served.
+    pub turns: Arc<Semaphore>,
+}
 
 /// Why there is no pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +46,8 @@ pub struct Pools {
     pools: Mutex<HashMap<Key, Arc<Pool>>>,
     /// Passwords that programs print, by database and user at the server.
     printed: Mutex<HashMap<(String, String), Arc<Printed>>>,
+    /// Whose turn it is to try passwords, by section.
+    tries: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// What pools did in the last whole period, for averages.
     pub periods: Periods,
 }
@@ -40,8 +56,8 @@ impl Pools {
     /// No pools yet.
     pub fn new(config: Arc<Config>, shared: Arc<Shared>) -> Self {
         let passwords = ArcSwap::from_pointee(passwords(&config));
-        let (pools, printed, periods) = (Mutex::default(), Mutex::default(), Periods::default());
-        Pools { shared, config, passwords, pools, printed, periods }
+        let (pools, printed, tries, periods) = Default::default();
+        Pools { shared, config, passwords, pools, printed, tries, periods }
     }
 
     /// What pools share.
@@ -97,6 +113,21 @@ impl Pools {
         }
     }
 
+    /// Where a password that `user` gives for `database` can be tried (`passthrough_auth`): no pool comes of it yet. `None`: nowhere,
+    /// since there is no such database, or it is not this user that its servers are logged in to as.
+    pub fn trial(&self, database: &str, user: &str) -> Option<Trial> {
+        let section = if self.config.databases.contains_key(database) { database } else { "*" };
+        let target = self.target(self.config.databases.get(section)?, database, user);
+        target.learnt.as_ref()?;
+        let turns = {
+            let mut tries = self.tries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Arc::clone(tries.entry(section.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_TRIES))))
+        };
+        let pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pool = pools.get(&(Arc::from(database), Arc::from(user))).cloned();
+        Some(Trial { target, pool, turns })
+    }
+
     /// As whom the pooler itself looks at `database`: its `insight_user`, else as the busiest pool's servers do.
     pub fn own_target(&self, database: &str) -> Option<Target> {
         let rule = self.rule(database)?;
@@ -134,6 +165,10 @@ impl Pools {
         self.passwords.store(Arc::new(self.passwords_of(fresh)));
         for pool in self.all() {
             pool.renew(self.secret(&pool.database, &pool.target.user));
+            // As with answers of `auth_query`: a reload is what to do when something has changed.
+            if let Some(learnt) = &pool.target.learnt {
+                learnt.doubt();
+            }
         }
         self.shared.directory.forget();
         changed

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::encrypt::{self, Begun, Progress, Way};
+use super::prove::authenticate;
 use super::{InMessage, Learnt, ParamSet, Printed, Replay, Server, ServerInfo, ServerKey, ServerStatements};
-use crate::auth::{AuthContext, AuthError, ClientKey, Secret, ServerAuth, server::Reply, server::code as method};
+use crate::auth::{AuthContext, AuthError, ClientKey, Secret, ServerAuth};
 use crate::net::dial::{Reached, dial};
 use crate::net::{Aside, Connector, Socket};
 use crate::wire::error::{ErrorFields, Severity, code, field, sqlstate};
-use crate::wire::tag::{backend, frontend};
+use crate::wire::tag::backend;
 use crate::wire::{Frame, Tracker, control, frame};
 
 /// Longest message taken during login (an ErrorResponse or a SASL challenge).
@@ -119,8 +120,8 @@ impl ConnectError {
         if matches!(self, ConnectError::Refused(_) | ConnectError::Auth(_)) { self } else { first }
     }
 
-    /// In a few words, for the log of a cancel request.
-    pub(super) fn text(&self) -> String {
+    /// In a few words, for the log.
+    pub fn text(&self) -> String {
         match self {
             ConnectError::Unreachable(e) | ConnectError::Auth(e) => e.clone(),
             ConnectError::Tls { fault, mend } => format!("TLS failed: {fault} ({mend})"),
@@ -172,7 +173,9 @@ pub async fn connect(
     auth: &Arc<AuthContext>,
     worker: usize,
 ) -> Result<Server, ConnectError> {
-    let Some(printed) = &target.printed else { return login_in_time(target, startup, auth, worker).await };
+    let Some(printed) = &target.printed else {
+        return login_in_time(target, startup, auth, worker, &mut Progress::default()).await;
+    };
     loop {
         // It has a time limit of its own.
         let (secret, fresh) = printed.get(target).await.map_err(ConnectError::Auth)?;
@@ -182,7 +185,7 @@ pub async fn connect(
             printed: None,
             ..target.clone()
         };
-        match login_in_time(&with, startup, auth, worker).await {
+        match login_in_time(&with, startup, auth, worker, &mut Progress::default()).await {
             Err(e) if e.label() == "auth" => {
                 printed.forget();
                 if fresh {
@@ -194,13 +197,15 @@ pub async fn connect(
     }
 }
 
-async fn login_in_time(
+/// How far it came is in `progress`.
+pub(super) async fn login_in_time(
     target: &Target,
     startup: &Arc<ParamSet>,
     auth: &Arc<AuthContext>,
     worker: usize,
+    progress: &mut Progress,
 ) -> Result<Server, ConnectError> {
-    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker)))
+    tokio::time::timeout(target.timeout, Box::pin(login(target, startup, auth, worker, progress)))
         .await
         .unwrap_or(Err(ConnectError::Timeout))
 }
@@ -210,14 +215,14 @@ async fn login(
     startup: &Arc<ParamSet>,
     auth: &Arc<AuthContext>,
     worker: usize,
+    progress: &mut Progress,
 ) -> Result<Server, ConnectError> {
     let (way, other) = encrypt::ways(&target.tls, &target.host);
-    let mut progress = Progress::default();
-    match (log_in(target, startup, auth, worker, way, &mut progress).await, other) {
+    match (log_in(target, startup, auth, worker, way, progress).await, other) {
         (Err(e), Some(other)) if encrypt::other_way_may_do(way, &e, progress) => {
             tracing::debug!(target: "pgsluice::server", host = %target.host, error = %e.text(), "trying again {}", if other == Way::Plain { "without TLS" } else { "with TLS" });
             // The first error says more when both ways fail.
-            log_in(target, startup, auth, worker, other, &mut progress).await.map_err(|second| second.or_first(e))
+            log_in(target, startup, auth, worker, other, progress).await.map_err(|second| second.or_first(e))
         }
         (done, _) => done,
     }
@@ -247,64 +252,10 @@ async fn log_in(
     let (secret, key) = target.credentials();
     let machine = ServerAuth::new(Arc::clone(auth), &target.user, secret)
         .with_key(key)
+        .on_trial(progress.trial)
         .on_line(encrypt::line(&io.socket), target.tls.settings().channel_binding);
     authenticate(&mut io, target, machine, progress).await?;
     welcome(io, target, reached, startup, worker).await
-}
-
-async fn authenticate(
-    io: &mut Messages,
-    target: &Target,
-    mut auth: ServerAuth,
-    progress: &mut Progress,
-) -> Result<(), ConnectError> {
-    loop {
-        let (tag, body) = io.next().await?;
-        match tag {
-            backend::AUTHENTICATION => {}
-            backend::ERROR => return Err(refused(&body)),
-            backend::NOTICE | backend::NEGOTIATE_PROTOCOL_VERSION => continue,
-            _ => {
-                return Err(ConnectError::Protocol("unexpected message during authentication"));
-            }
-        }
-        let (code, data) = control::read_authentication(&body)
-            .map_err(|_| ConnectError::Protocol("truncated authentication request"))?;
-        let reply = if auth.is_expensive(code, data) {
-            let data = data.to_vec();
-            let derived = target.aside.run(move || {
-                let reply = auth.on_request(code, &data);
-                (auth, reply)
-            });
-            let (back, reply) = derived.await.ok_or(ConnectError::Protocol("authentication was interrupted"))?;
-            auth = back;
-            reply?
-        } else {
-            auth.on_request(code, data)?
-        };
-        match &reply {
-            Reply::Ok => return Ok(()),
-            other => {
-                if let Some(body) = other.body() {
-                    progress.proved = true;
-                    if code == method::CLEARTEXT {
-                        warn_of_clear_text(&io.socket, target);
-                    }
-                    let mut out = Vec::new();
-                    frame::put(&mut out, frontend::PASSWORD, |b| b.extend_from_slice(&body));
-                    io.socket.send_all(&out).await?;
-                }
-            }
-        }
-    }
-}
-
-/// Once, and loudly: whoever is on the way has the password.
-fn warn_of_clear_text(socket: &Socket, target: &Target) {
-    if encrypt::is_overheard(socket) && target.tls.warn_once() {
-        tracing::warn!(target: "pgsluice::server", host = %target.host, user = %target.user,
-            "THE PASSWORD IS SENT IN THE CLEAR over a network: set server_tls_mode = \"verify-full\" (or require), or scram-sha-256 in the server's pg_hba.conf");
-    }
 }
 
 async fn welcome(

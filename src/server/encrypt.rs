@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::Proof;
 use super::connect::ConnectError;
 use crate::auth::server::Line;
 use crate::config::TlsMode;
@@ -38,8 +39,12 @@ pub(super) fn ways(connector: &Connector, host: &str) -> (Way, Option<Way>) {
 }
 
 /// How far an attempt has come.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Progress {
+    /// Whether the secret is right shall be known.
+    pub(super) trial: bool,
+    /// And what it has shown.
+    pub(super) shown: Option<Proof>,
     /// TLS is there.
     pub(super) tls: bool,
     /// A password or proof has been sent: it goes nowhere a second time.
@@ -47,7 +52,7 @@ pub(super) struct Progress {
 }
 
 /// Whether the other way may succeed where this one failed.
-pub(super) fn other_way_may_do(way: Way, error: &ConnectError, progress: Progress) -> bool {
+pub(super) fn other_way_may_do(way: Way, error: &ConnectError, progress: &Progress) -> bool {
     match error {
         ConnectError::Tls { .. } => way == Way::Offer,
         // pg_hba.conf has hostssl or hostnossl; PgBouncer says "SSL required" with 08P01.

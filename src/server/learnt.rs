@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use crate::auth::{ClientKey, Secret};
+use crate::auth::{ClientKey, Secret, Verifier};
 
 /// What a client has logged in with. Shown by nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,19 +15,47 @@ pub struct Proof {
     pub key: Option<ClientKey>,
 }
 
-/// The newest proof.
+/// A password that PostgreSQL took (`passthrough_auth`). Shown by nothing.
+pub struct Vouched {
+    /// What fits that password.
+    pub verifier: Verifier,
+    /// It counts until then (monotonic microseconds).
+    pub until_us: u64,
+}
+
+/// The newest proof, and the newest password that the server itself took.
 #[derive(Default)]
-pub struct Learnt(ArcSwapOption<Proof>);
+pub struct Learnt {
+    proof: ArcSwapOption<Proof>,
+    vouched: ArcSwapOption<Vouched>,
+}
 
 impl Learnt {
     /// The newest proof, if there was any.
     pub fn get(&self) -> Option<Arc<Proof>> {
-        self.0.load_full()
+        self.proof.load_full()
     }
 
     /// Nothing is known any more.
     pub fn forget(&self) {
-        self.0.store(None);
+        self.doubt();
+        self.proof.store(None);
+    }
+
+    /// What the server took once has to be tried there again.
+    pub fn doubt(&self) {
+        self.vouched.store(None);
+    }
+
+    /// The server took the password of this.
+    pub fn vouch(&self, vouched: Vouched) {
+        self.vouched.store(Some(Arc::new(vouched)));
+    }
+
+    /// What it took, unless that was too long ago, with what it is logged in to with since.
+    pub fn vouched(&self, now_us: u64) -> Option<(Arc<Vouched>, Arc<Proof>)> {
+        let vouched = self.vouched.load_full().filter(|vouched| now_us < vouched.until_us)?;
+        Some((vouched, self.get()?))
     }
 
     /// Takes a proof. Whether it is new.
@@ -40,7 +68,7 @@ impl Learnt {
         if known.is_some_and(|known| *known == proof) {
             return false;
         }
-        self.0.store(Some(Arc::new(proof)));
+        self.proof.store(Some(Arc::new(proof)));
         true
     }
 }
@@ -56,5 +84,23 @@ mod tests {
         assert!(learnt.get().is_none() && learnt.learn(proof("one")));
         assert!(!learnt.learn(proof("one")) && learnt.learn(proof("two")));
         assert_eq!(learnt.get().unwrap().secret, Secret::Plain("two".into()));
+    }
+
+    #[test]
+    fn what_a_server_took_counts_for_a_while() {
+        let learnt = Learnt::default();
+        let vouch = || {
+            let verifier = Verifier::derive("one", b"salt", std::num::NonZeroU32::MIN);
+            learnt.vouch(Vouched { verifier, until_us: 10 });
+        };
+        vouch();
+        assert!(learnt.vouched(0).is_none(), "there is nothing to log in with");
+        learnt.learn(Proof { secret: Secret::Plain("one".into()), key: None });
+        assert!(learnt.vouched(9).is_some() && learnt.vouched(10).is_none());
+        learnt.doubt();
+        assert!(learnt.vouched(9).is_none() && learnt.get().is_some());
+        vouch();
+        learnt.forget();
+        assert!(learnt.vouched(9).is_none() && learnt.get().is_none());
     }
 }

@@ -10,6 +10,7 @@ mod learnt;
 pub mod lookup;
 pub mod params;
 mod password;
+mod prove;
 pub mod shared;
 pub mod statements;
 
@@ -19,10 +20,11 @@ pub use cancel::ServerKey;
 pub use connect::{ConnectError, Renewable, Target};
 pub use info::{ServerInfo, ServerState};
 pub use inspector::{InspectError, Inspector};
-pub use learnt::{Learnt, Proof};
+pub use learnt::{Learnt, Proof, Vouched};
 pub use lookup::{Asker, LookupError};
 pub use params::{ParamSet, Params};
 pub use password::Printed;
+pub use prove::{Tried, try_password};
 pub use shared::{Registered, Schema, Statement, StatementCache};
 pub use statements::{ServerStatements, Shape};
 

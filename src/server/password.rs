@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::Target;
 use crate::auth::Secret;
@@ -70,7 +71,7 @@ impl Printed {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| format!("it cannot be started: {e}"))?;
-        let mut text = Vec::new();
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD as usize + 2));
         if let Some(output) = child.stdout.take() {
             let read = output.take(MAX_PASSWORD + 2).read_to_end(&mut text).await;
             read.map_err(|e| format!("its output cannot be read: {e}"))?;

@@ -174,14 +174,24 @@ impl Rule {
         })
     }
 
-    /// Whether it lets in without a proof whoever reaches the pooler by a network.
-    pub fn is_open(&self) -> bool {
-        let reachable = match &self.address {
+    /// Whether it is for clients that come by a network.
+    fn is_reachable(&self) -> bool {
+        match &self.address {
             Address::None | Address::SameHost => false,
             Address::All | Address::SameNet => true,
             Address::Net(network) => !network.is_loopback(),
-        };
-        self.method == Method::Trust && reachable && self.client_cert.is_none()
+        }
+    }
+
+    /// Whether it lets in without a proof whoever reaches the pooler by a network.
+    pub fn is_open(&self) -> bool {
+        self.method == Method::Trust && self.is_reachable() && self.client_cert.is_none()
+    }
+
+    /// Whether it may have a password cross a network without TLS, in the clear or as an MD5 hash.
+    pub fn is_weak(&self) -> bool {
+        let tls = self.connection == Connection::HostSsl || self.client_cert.is_some();
+        matches!(self.method, Method::Password | Method::Md5) && self.is_reachable() && !tls
     }
 }
 
