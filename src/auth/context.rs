@@ -191,7 +191,7 @@ impl AuthContext {
         }
     }
 
-    /// The verifier of a plain password. **Expensive** unless [`Self::is_cached`].
+    /// The verifier of a plain password. **Expensive**: a key derivation, unless this password came before.
     pub fn verifier(&self, user: &str, password: &str) -> Verifier {
         let salt = self.salt(user);
         Verifier::from_keys(&self.keys(password, &salt, self.iterations), &salt, self.iterations)

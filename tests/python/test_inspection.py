@@ -55,7 +55,7 @@ class Inspection(unittest.TestCase):
             advice = {finding["tables"][0]: finding["advice"] for finding in items("findings")}
             for table, words in {
                 "shop_author": 'select_related("author") on the query of shop_book: shop_book.author_id references shop_author.id, NOT NULL',
-                "shop_tag": 'prefetch_related("tags") on the query of shop_book: shop_book_tags joins it',
+                "shop_tag": 'prefetch_related("tags") on the query of shop_book: shop_book_tags joins shop_book to shop_tag',
                 "shop_profile": 'select_related("profile") on the query of shop_customer: shop_profile.customer_id references',
             }.items():
                 self.assertIn(words, advice[table])
