@@ -51,11 +51,19 @@ struct Place {
     server: Option<Inspector>,
     catalog: Option<Arc<Catalog>>,
     read: Option<Instant>,
-    /// Checkouts when it was read.
-    used: u64,
+    /// How it was in use when it was read.
+    used: Use,
     failures: u32,
     /// Left alone until then.
     paused: Option<Instant>,
+}
+
+/// How much a database is in use through the pooler.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Use {
+    checkouts: u64,
+    /// A client has a server: what it runs may change the catalogue after it was read.
+    busy: bool,
 }
 
 /// What may be asked: so many a minute.
@@ -115,12 +123,15 @@ struct Task<'a> {
 
 impl Task<'_> {
     async fn round(&mut self) {
-        let mut used: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        let mut used: BTreeMap<Arc<str>, Use> = BTreeMap::new();
         for pool in self.watch.pools.all() {
-            *used.entry(Arc::clone(&pool.database)).or_default() += pool.totals().assignments;
+            let used = used.entry(Arc::clone(&pool.database)).or_default();
+            // In this order: a checkout in between is seen as busy now or as a checkout the next time.
+            used.checkouts += pool.totals().assignments;
+            used.busy |= pool.view().active > 0;
         }
         self.places.retain(|name, _| used.contains_key(name));
-        for (name, used) in used.into_iter().filter(|(_, used)| *used > 0) {
+        for (name, used) in used.into_iter().filter(|(_, used)| used.checkouts > 0) {
             if self.places.len() >= MAX_DATABASES && !self.places.contains_key(&name) {
                 continue;
             }
@@ -193,9 +204,10 @@ impl Place {
     }
 
     /// Whether the catalogue is to be read: the database is in use, and what is known of it is old.
-    fn is_due(&self, used: u64, interval: Duration) -> bool {
+    fn is_due(&self, used: Use, interval: Duration) -> bool {
         let interval = interval.max(Duration::from_secs(1));
-        let old = self.read.is_none_or(|at| at.elapsed() >= interval && self.used != used);
+        let used_since = self.used.busy || self.used.checkouts != used.checkouts;
+        let old = self.read.is_none_or(|at| at.elapsed() >= interval && used_since);
         old && !self.is_paused()
     }
 
@@ -270,13 +282,25 @@ mod tests {
     fn failures_are_left_alone_ever_longer() {
         let mut place = Place::default();
         let error = InspectError::Connect(crate::server::ConnectError::Timeout);
-        assert!(place.is_due(1, Duration::ZERO));
+        let used = Use { checkouts: 1, busy: false };
+        assert!(place.is_due(used, Duration::ZERO));
         for _ in 0..40 {
             place.fails("app", &error);
             let left = place.paused.unwrap() - Instant::now();
-            assert!(left <= LONGEST_PAUSE && !place.is_due(9, Duration::ZERO));
+            assert!(left <= LONGEST_PAUSE && !place.is_due(used, Duration::ZERO));
         }
         place.works();
-        assert!(place.is_due(9, Duration::ZERO) && place.failures == 0);
+        assert!(place.is_due(used, Duration::ZERO) && place.failures == 0);
+    }
+
+    #[test]
+    fn a_catalogue_read_while_a_statement_ran_is_read_again() {
+        let read = Instant::now().checked_sub(Duration::from_secs(5));
+        let quiet = Use { checkouts: 7, busy: false };
+        let mut place = Place { read, used: quiet, ..Place::default() };
+        assert!(!place.is_due(quiet, Duration::ZERO));
+        assert!(place.is_due(Use { checkouts: 8, busy: false }, Duration::ZERO));
+        place.used.busy = true;
+        assert!(place.is_due(quiet, Duration::ZERO), "what ran then may have been CREATE INDEX");
     }
 }
