@@ -74,7 +74,9 @@ impl Signals {
     /// the log.
     fn reload(&mut self) {
         if self.reloading.is_some() {
-            self.again = true;
+            if !std::mem::replace(&mut self.again, true) {
+                tracing::info!("the files are read again once the reload that is under way has ended");
+            }
             return;
         }
         let process = Arc::clone(&self.process);

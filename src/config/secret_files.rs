@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::{Config, raw};
 
 /// A program that prints a password for logins at the server (`password_command`).
@@ -50,32 +52,51 @@ const LOOK: Duration = Duration::from_secs(1);
 type Stamp = (u64, u64, i64, i64, u64);
 
 /// Files with secrets in them, as they were when they were looked at last.
-pub struct SecretFiles(Vec<(PathBuf, Option<Stamp>)>);
+pub struct SecretFiles {
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    /// The look that is under way.
+    look: Option<JoinHandle<Vec<Option<Stamp>>>>,
+    stamp: fn(&Path) -> Option<Stamp>,
+}
 
 impl SecretFiles {
     /// The files of a configuration, as they are now.
     pub fn of(config: &Config) -> SecretFiles {
-        SecretFiles(config.secret_files.iter().map(|path| (path.clone(), stamp(path))).collect())
+        Self::seen_by(&config.secret_files, stamp)
     }
 
-    /// Waits until one of them is another than at the last look. Cancel safe.
+    fn seen_by(paths: &[PathBuf], stamp: fn(&Path) -> Option<Stamp>) -> SecretFiles {
+        SecretFiles { files: paths.iter().map(|path| (path.clone(), stamp(path))).collect(), look: None, stamp }
+    }
+
+    /// Waits until one of them is another than at the last look. It looks beside the worker, one look at a time: a file
+    /// system that hangs stops neither traffic nor signals. Cancel safe.
     pub async fn next_change(&mut self) {
+        if self.files.is_empty() {
+            return std::future::pending().await;
+        }
         loop {
-            if self.0.is_empty() {
-                return std::future::pending().await;
+            if self.look.is_none() {
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(LOOK).await;
-            if self.changed() {
+            let (files, stamp) = (&self.files, self.stamp);
+            let look = self.look.get_or_insert_with(|| {
+                let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
+                tokio::task::spawn_blocking(move || paths.iter().map(|path| stamp(path)).collect())
+            });
+            // An error says that it panicked, which the log has.
+            let seen = look.await.unwrap_or_default();
+            self.look = None;
+            if self.note(seen) {
                 return;
             }
         }
     }
 
     /// Whether one of them is another than at the last look. One that is gone counts once it is there again.
-    pub fn changed(&mut self) -> bool {
+    fn note(&mut self, seen: Vec<Option<Stamp>>) -> bool {
         let mut changed = false;
-        for (path, known) in &mut self.0 {
-            let now = stamp(path);
+        for ((_, known), now) in self.files.iter_mut().zip(seen) {
             if now.is_some() && now != *known {
                 *known = now;
                 changed = true;
@@ -85,7 +106,7 @@ impl SecretFiles {
     }
 }
 
-fn stamp(path: &PathBuf) -> Option<Stamp> {
+fn stamp(path: &Path) -> Option<Stamp> {
     let m = std::fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len()))
 }
@@ -122,6 +143,8 @@ mod tests {
     use crate::config::Environment;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Mutex, OnceLock};
 
     #[test]
     fn every_file_with_a_secret_is_looked_at() {
@@ -143,16 +166,39 @@ mod tests {
         fs::write(&path, text).unwrap();
         let config = Config::load(Some(&path), &environment).unwrap();
         let mut files = SecretFiles::of(&config);
-        assert_eq!(files.0.len(), 4);
-        assert!(!files.changed() && !files.changed());
+        let paths: Vec<PathBuf> = files.files.iter().map(|(path, _)| path.clone()).collect();
+        assert_eq!(paths.len(), 4);
+        let mut changed = || files.note(paths.iter().map(|path| stamp(path)).collect());
+        assert!(!changed() && !changed());
         for name in ["userlist", "user", "url"] {
             fs::write(dir.join(name), "\"a\" \"second one\"\n").unwrap();
-            assert!(files.changed() && !files.changed(), "{name}");
+            assert!(changed() && !changed(), "{name}");
         }
         fs::remove_file(dir.join("data")).unwrap();
-        assert!(!files.changed(), "gone for a moment");
+        assert!(!changed(), "gone for a moment");
         symlink(dir.join("two"), dir.join("data")).unwrap();
-        assert!(files.changed() && !files.changed());
+        assert!(changed() && !changed());
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_stops_nothing_else() {
+        static BACK: OnceLock<Mutex<Receiver<()>>> = OnceLock::new();
+        let (back, waits) = channel();
+        BACK.set(Mutex::new(waits)).unwrap();
+        let mut files = SecretFiles {
+            files: vec![(PathBuf::from("secret"), None)],
+            look: None,
+            stamp: |_| {
+                let _ = BACK.get()?.lock().ok()?.recv();
+                Some((1, 1, 1, 1, 1))
+            },
+        };
+        for _ in 0..2 {
+            let hangs = tokio::time::timeout(LOOK * 3 / 2, files.next_change()).await;
+            assert!(hangs.is_err() && files.look.is_some(), "the timer runs beside the one look");
+        }
+        back.send(()).unwrap();
+        files.next_change().await;
     }
 }

@@ -90,12 +90,16 @@ impl Registry {
             + self.routes.iter().map(|route| route.len() + 72).sum::<usize>()
     }
 
-    /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned. What first came as a job is one.
+    /// The number of a route, which [`crate::sql::TagValue::write`] has cleaned. It is a job's until a view has its name:
+    /// any client can send a tag, and a view must not be hidden by one.
     pub(crate) fn route(&mut self, clean: &str, job: bool) -> u32 {
         if clean.is_empty() {
             return 0;
         }
         if let Some(number) = self.numbers.get(clean) {
+            if !job {
+                self.jobs.remove(number);
+            }
             return *number;
         }
         if self.routes.len() >= MAX_ROUTES {

@@ -157,6 +157,8 @@ impl WorkerInsight {
         unit.in_transaction = false;
         unit.database = database;
         unit.caller = caller;
+        // Here and not in `restart`: within a transaction the route goes on.
+        unit.running = 0;
         unit.restart(boundary, now);
         at
     }
@@ -288,8 +290,10 @@ impl WorkerInsight {
         let trace = found.trace_id.map_or(0, |id| self.key.hash_one(id) | 1);
         let view = found.route.or(found.controller);
         let route = view.or(found.job).map_or(0, |value| {
-            let hash = value.hash();
-            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value, view.is_none()))
+            let job = view.is_none();
+            // The registry hears of a name once as a job and once as a view.
+            let hash = value.hash() ^ u64::from(job);
+            self.routes.get(&hash).copied().unwrap_or_else(|| self.new_route(hash, value, job))
         });
         TagSet { trace, id: found.id, route }
     }

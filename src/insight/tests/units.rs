@@ -283,6 +283,35 @@ fn a_pause_after_a_request_with_an_id_ends_it_for_whoever_does_not_carry_the_id(
 }
 
 #[test]
+fn a_unit_taken_over_does_not_bring_its_former_clients_route() {
+    let mut client = Client::new();
+    client.query(&format!("{LIST} {}", asked_by("1f-1")), 2);
+    client.session = SessionInsight::new(client.insight.database("shop"));
+    client.query("BEGIN", 0);
+    client.query(LIST, 2);
+    client.wait_ms(70_000);
+    client.worker.tick(client.now);
+    // Both units are free now, and the transaction is still open.
+    client.query(LIST, 2);
+    assert_eq!(client.session.route(&client.worker), 0);
+}
+
+#[test]
+fn a_view_is_not_hidden_by_a_job_of_its_name() {
+    let mut client = Client::new();
+    let is_job = |client: &Client, name: &str| {
+        let registry = client.insight.registry.lock().unwrap();
+        registry.route_number(name).map(|number| registry.is_job(number))
+    };
+    client.query("SELECT 1 /*job='books'*/", 1);
+    client.query("SELECT 1 /*job='nightly'*/", 1);
+    assert_eq!(is_job(&client, "books"), Some(true));
+    client.query("SELECT 1 /*route='books'*/", 1);
+    client.query("SELECT 1 /*job='books'*/", 1);
+    assert_eq!((is_job(&client, "books"), is_job(&client, "nightly")), (Some(false), Some(true)));
+}
+
+#[test]
 fn the_route_that_runs_is_known_while_it_runs() {
     let mut client = Client::new();
     let route =
