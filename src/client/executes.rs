@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::rename::{identifier, renamed};
 use super::session::Session;
 use crate::server::{self, Server};
-use crate::sql::{self, RawSql};
+use crate::sql::{self, LexSettings, RawSql, Said};
 use crate::wire::tag::frontend as tag;
 use crate::wire::tracker::{Action, Entry, Request};
 use crate::wire::{TxStatus, frame, names};
@@ -38,17 +38,30 @@ impl Session {
         if !says_execute(sql) || !self.shares_statements() {
             return None;
         }
-        let mut starts = Vec::new();
-        if !sql::executed_names(RawSql(sql), self.lex, |at| starts.push(at)) {
-            return None;
+        let mut said = Vec::new();
+        // A SET that is on its way may say how strings are read.
+        let answered = server.tracker.client_answered();
+        let standard_conforming_strings = self.lex.standard_conforming_strings.filter(|_| answered);
+        let settings = LexSettings { standard_conforming_strings, ..self.lex };
+        if !sql::executed_names(RawSql(sql), settings, |what| said.push(what)) {
+            return (!answered && server.tracker.answer_comes()).then_some(Taken::Wait);
         }
-        let mut named = Vec::new();
-        for start in starts {
-            let Some((name, end)) = identifier(sql, start) else { continue };
-            if self.undecided(&name, server) {
-                return Some(Taken::Wait);
+        let (mut named, mut made) = (Vec::new(), Vec::new());
+        for what in said {
+            match what {
+                Said::Execute(start) => {
+                    let Some((name, end)) = identifier(sql, start).filter(|(name, _)| !made.contains(name)) else {
+                        continue;
+                    };
+                    if self.undecided(&name, server) {
+                        return Some(Taken::Wait);
+                    }
+                    named.extend(self.name_at_servers(&name, start..end));
+                }
+                Said::Prepare(start) => made.extend(identifier(sql, start).map(|(name, _)| name)),
+                // What is executed behind it the text makes itself.
+                Said::EndAll => break,
             }
-            named.extend(self.name_at_servers(&name, start..end));
         }
         if named.is_empty() {
             return None;
@@ -58,7 +71,8 @@ impl Session {
         if !there {
             let open = server.tracker.wants_sync();
             if !open && !server.tracker.answered() {
-                return Some(Taken::Wait);
+                // No answer comes before the end of a COPY that is not here: the server refuses the Query itself.
+                return server.tracker.will_answer().then_some(Taken::Wait);
             }
             if server.tracker.status() != TxStatus::Failed {
                 shared.iter().for_each(|s| self.ensure(s, server, plan, data));
@@ -82,8 +96,8 @@ impl Session {
             _ => 0,
         };
         let statement = shared.first().filter(|_| there).map_or(0, |s| s.id);
-        server.tracker.push(Entry { statement, named: one, ..Entry::new(Request::Query, Action::Forward) });
-        self.query_taken(text.clone(), server, events);
+        let entry = Entry { statement, named: one, ..Entry::new(Request::Query, Action::Forward) };
+        self.query_taken(entry, text.clone(), data, server, events);
         Some(Taken::Yes)
     }
 

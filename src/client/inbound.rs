@@ -251,10 +251,8 @@ impl Session {
         };
         if let Some(request) = request {
             server.tracker.push(Entry::new(request, Action::Forward));
-            if request == Request::Query
-                && let Some(names) = &mut self.names
-            {
-                names.end_unnamed(server.tracker.last_place());
+            if request == Request::Query {
+                self.behind_query(server);
             }
         }
         plan.keep(data, range);
@@ -270,26 +268,39 @@ impl Session {
         events: &mut Vec<Event>,
     ) {
         let text = range.start + HEADER..range.end;
-        self.stats().queries.add(1);
-        self.end_unnamed_by_query(server, data);
-        if let Some(sql) = data.get(text.clone()) {
-            if about_databases(sql) {
-                self.w.process.pools.make_way(sql);
-            }
-            self.resets.awaited |= self.may_reset(sql);
-            if self.may_forget(sql, server) {
-                server.statements.doubt();
-                self.names().close_all();
-                // Its place is the next.
-                self.forgetting = Some(server.tracker.last_place().wrapping_add(1));
-            }
-        }
+        self.before_query(data.get(text.clone()), server, data);
         if whole {
             let nul = usize::from(data[text.clone()].last() == Some(&0));
             events.push(Event::Query(text.start..text.end - nul));
         } else {
             let text = data.get(text).unwrap_or_default();
             self.gathered = Some(text.to_vec());
+        }
+    }
+
+    /// Before a Query takes its place, whatever is sent in its stead: what its text may end or reset. `sql` is `None` when
+    /// nothing of it has come yet.
+    pub(super) fn before_query(&mut self, sql: Option<&[u8]>, server: &mut Server, data: &[u8]) {
+        self.stats().queries.add(1);
+        self.end_unnamed_by_query(server, data);
+        let Some(sql) = sql else { return };
+        if about_databases(sql) {
+            self.w.process.pools.make_way(sql);
+        }
+        self.resets.awaited |= self.may_reset(sql);
+        if self.may_forget(sql, server) {
+            server.statements.doubt();
+            self.names().close_all();
+            // Its place is the next.
+            self.forgetting = Some(server.tracker.last_place().wrapping_add(1));
+        }
+    }
+
+    /// A Query has taken its place.
+    #[inline]
+    pub(super) fn behind_query(&mut self, server: &Server) {
+        if let Some(names) = &mut self.names {
+            names.end_unnamed(server.tracker.last_place());
         }
     }
 

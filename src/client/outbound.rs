@@ -156,21 +156,23 @@ impl Session {
             Some(message)
         };
         let Some(e) = about else { return (forward, with_name(self)) };
-        // A text may name others besides.
-        let meant = || {
-            e.request != Request::Query
-                || self.pool.schema.prefix().find(body).is_some_and(|f| f.1 == Some(e.statement))
+        // A text may name several, and others besides: the error says which one is meant.
+        let statement = match e.request {
+            Request::Query if e.statement != 0 => self.pool.schema.prefix().find(body).and_then(|f| f.1).unwrap_or(0),
+            Request::Query => 0,
+            _ => e.statement,
         };
-        let unknown = &error::code(body) == b"26000" && meant();
+        let meant = e.request != Request::Query || statement != 0;
+        let unknown = meant && &error::code(body) == b"26000";
         if e.registration == OUTDATED && unknown {
             let mut message = Vec::new();
             outdated_error(&mut message);
             return (true, Some(message));
         }
-        let known = server.statements.shape(e.statement).is_some();
+        let known = server.statements.shape(statement).is_some();
         if unknown && known {
             // Somebody has read its name there and ended it.
-            server.statements.lost(e.statement);
+            server.statements.lost(statement);
         }
         if self.note_outlived(e, body, server) && self.will_replay(e, server) {
             return (false, None);
@@ -178,7 +180,7 @@ impl Session {
         if e.request == Request::Query {
             if e.registration != 0 {
                 self.names().close_dropped(e.registration);
-            } else if unknown && e.statement != 0 && !known {
+            } else if unknown && !known {
                 // The Parse ahead has failed, and the client has been told why.
                 return (false, None);
             }

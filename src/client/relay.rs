@@ -121,6 +121,10 @@ impl Session {
                 moved |= self.poll_client(server, cx)?;
             }
             if !moved {
+                if self.held && !self.leaving && self.socket.poll_closed(cx).is_ready() && !self.said_terminate() {
+                    // It is not read, and its end would not be seen before the answer.
+                    return Poll::Ready(Err(Stop::ClientGone));
+                }
                 return self.check_alarm(slot);
             }
         }

@@ -158,17 +158,18 @@ impl Session {
             let hidden = self.hidden(&command.name)?;
             let quoted = [b"\"", &*String::from_utf8_lossy(&hidden).replace('"', "\"\"").into_bytes(), b"\""].concat();
             names::put_query(plan.inject(data), &renamed(sql, &command.at, &quoted));
-            server.tracker.push(Entry::new(Request::Query, Action::Forward));
-            self.query_taken(text.start..text.end - 1, server, events);
+            let entry = Entry::new(Request::Query, Action::Forward);
+            self.query_taken(entry, text.start..text.end - 1, data, server, events);
             return Some(Taken::Yes);
         };
-        if command.deallocate {
+        let entry = if command.deallocate {
             let out = plan.inject(data);
             names::put_statement(out, tag::CLOSE, SCAPEGOAT);
             names::put_query(out, PREPARE_DEALLOCATE);
             server.tracker.push(Entry::new(Request::Close, Action::Skip));
-            server.tracker.push(Entry { registration, ..Entry::new(Request::Query, Action::Forward) });
-            self.names().end(registration, server.tracker.last_place(), true);
+            // Its place is the next.
+            self.names().end(registration, server.tracker.last_place().wrapping_add(1), true);
+            Entry { registration, ..Entry::new(Request::Query, Action::Forward) }
         } else {
             let now = self.schema_now();
             // The client is told the columns.
@@ -182,7 +183,8 @@ impl Session {
             if !there {
                 let open = server.tracker.wants_sync();
                 if !open && !server.tracker.answered() {
-                    return Some(Taken::Wait);
+                    // No answer comes before the end of a COPY that is not here: the server refuses the Query itself.
+                    return server.tracker.will_answer().then_some(Taken::Wait);
                 }
                 if server.tracker.status() != TxStatus::Failed {
                     self.ensure(&shared, server, plan, data);
@@ -196,24 +198,28 @@ impl Session {
                 }
             }
             names::put_query(plan.inject(data), &renamed(sql, &command.at, &shared.name));
-            let entry = Entry {
+            Entry {
                 statement: if there { shared.id } else { 0 },
                 named: registration,
                 ..Entry::new(Request::Query, Action::Forward)
-            };
-            server.tracker.push(entry);
-        }
-        self.query_taken(text.start..text.end - 1, server, events);
+            }
+        };
+        self.query_taken(entry, text.start..text.end - 1, data, server, events);
         Some(Taken::Yes)
     }
 
-    /// What every Query does, whatever is sent in its place.
-    pub(super) fn query_taken(&mut self, text: Range<usize>, server: &mut Server, events: &mut Vec<Event>) {
-        if let Some(names) = &mut self.names {
-            names.end_unnamed(server.tracker.last_place());
-        }
-        self.unnamed.ended(server.tracker.last_place(), server);
-        self.stats().queries.add(1);
+    /// A Query of the whole `text`, in whose place another has been put.
+    pub(super) fn query_taken(
+        &mut self,
+        entry: Entry,
+        text: Range<usize>,
+        data: &[u8],
+        server: &mut Server,
+        events: &mut Vec<Event>,
+    ) {
+        self.before_query(data.get(text.clone()), server, data);
+        server.tracker.push(entry);
+        self.behind_query(server);
         events.push(Event::Query(text));
     }
 

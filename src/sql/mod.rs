@@ -31,7 +31,7 @@ mod words;
 mod tests;
 
 pub use comments::without_comments;
-pub use executed::executed_names;
+pub use executed::{Said, executed_names};
 pub use fingerprint::Analyzer;
 pub use fuzz::{fuzz_lexer, fuzz_tags};
 pub use kind::set_target;

@@ -142,6 +142,10 @@ impl Template {
             }
         }
         text.extend_from_slice(source.get(from..end)?);
+        if text.ends_with(b"-") {
+            // Before another one it is the beginning of a comment.
+            return None;
+        }
         let mut tail = Lexer { pos: end, comment: false, ..lexer };
         tail.pass_space();
         let comments = (lexer.comment, tail.comment);

@@ -173,6 +173,11 @@ impl Tracker {
         self.answered() || !self.expected.is_empty() && self.only_ours()
     }
 
+    /// Whether [`Self::answered`] will be true though nothing more is sent: who waits for it waits not for ever.
+    pub fn will_answer(&self) -> bool {
+        self.client_answered() || self.answer_comes()
+    }
+
     /// Whether the server must be closed rather than pooled.
     pub fn tainted(&self) -> bool {
         self.tainted

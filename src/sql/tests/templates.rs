@@ -179,3 +179,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_that_ends_with_a_minus_is_not_taken_for_one_whose_comment_begins_there() {
+    for (seen, sql) in
+        [("SELECT a FROM tab -", "SELECT a FROM tab --- c"), ("SELECT 1 FROM t -", "SELECT 2 FROM t --1")]
+    {
+        assert_eq!(knowing(&[seen], sql, ON), lexed(sql, ON), "{seen} | {sql}");
+    }
+}
