@@ -34,7 +34,7 @@ use player::{Run, Tally};
 use script::Mix;
 use support::cluster::{Cluster, DATABASE, PASSWORD};
 use support::pooler::{Pooler, Setup};
-use support::{Random, raw, seed, wait_for};
+use support::{Random, raw, seed, wait_for, wait_or_tell};
 
 /// Servers of the pool.
 const SERVERS: usize = 3;
@@ -213,10 +213,16 @@ fn start(cluster: &Cluster, seed: u64) -> Pooler {
 
 /// All clients have gone: every server is idle or closed, in no transaction, without a lock.
 fn rest(cluster: &Cluster, pooler: &Pooler) {
-    wait_for("servers to be idle", || {
-        let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
-        (cluster.psql(busy) == "0").then_some(())
-    });
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+    let all = "SELECT pid, state, wait_event, left(query, 300) FROM pg_stat_activity WHERE usename = 'app'";
+    let tell = || {
+        eprintln!("PostgreSQL:\n{}", cluster.psql(all));
+        let mut console = pooler.try_client("app", PASSWORD, "pgsluice").unwrap();
+        for show in ["SHOW CLIENTS", "SHOW SERVERS"] {
+            eprintln!("{show}:\n{}", raw::text(&console.simple(show).unwrap()));
+        }
+    };
+    wait_or_tell("servers to be idle", tell, || (cluster.psql(busy) == "0").then_some(()));
     let mut console = pooler.try_client("app", PASSWORD, "pgsluice").unwrap();
     wait_for("the pool to rest", || {
         let pools = console.simple("SHOW POOLS").unwrap();

@@ -95,7 +95,7 @@ impl Session {
     /// A message of the answer to a Describe of a shared statement.
     pub(super) fn note_shape(&mut self, e: &Entry, t: u8, body: &[u8], len: usize, server: &mut Server) {
         if e.statement == UNNAMED {
-            return self.note_unnamed(e, t, body, len);
+            return self.note_unnamed(e, t, body, len, server);
         }
         let Some(statement) = server.statements.get(e.statement) else { return };
         let hash = shape(t, body, len);

@@ -322,6 +322,9 @@ impl Session {
                     }
                     self.unnamed_not_ended(e.place(), e.place() == first, server);
                 }
+                (Request::Describe, Action::Skip) if e.statement == super::unnamed::UNNAMED => {
+                    self.unnamed.not_described(e.place())
+                }
                 (Request::Close, Action::Skip) => {
                     server.statements.not_closed(e.statement);
                 }

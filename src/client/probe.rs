@@ -153,6 +153,10 @@ impl Session {
         if self.input.is_some() && !self.resets.awaited && Arc::ptr_eq(&server.params, &self.params) {
             return Ok(());
         }
+        // The question would end an unnamed statement that nothing can bring back; its server is kept until that is replaced.
+        if self.unnamed.ties() && !self.resets.awaited {
+            return Ok(());
+        }
         let kinds = self.pins.take_suspect();
         let ties: &mut Ties = self.pins.ties();
         let question = Question { kinds, touched: std::mem::take(&mut ties.touched), ..Question::default() };

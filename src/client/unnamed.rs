@@ -12,6 +12,8 @@
 //! Who was told its columns by a Describe and does not ask again gets no others: where it is prepared anew, they are compared
 //! before it is bound, and 0A000 is said in the server's place, as for named statements (`fresh`).
 
+mod state;
+
 use std::ops::Range;
 
 use super::fresh::{NO_STATEMENT, OUTDATED, described_next, shape};
@@ -20,23 +22,18 @@ use super::plan::Plan;
 use super::session::Session;
 use crate::net::clock::now_us;
 use crate::server::Server;
-use crate::server::shared::{Charge, MAX_SHARED, StatementCache};
+use crate::server::shared::{MAX_SHARED, StatementCache};
 use crate::wire::names::{self, Bind, Parse};
 use crate::wire::tag::{backend, frontend as tag};
 use crate::wire::tracker::{Action, Entry, Request};
 use crate::wire::{Frame, HEADER, frame};
+use state::{Columns, Kept, Long, MAX_REPLACED, MAX_REPLACED_BYTES, Replaced, State};
 
 /// Longest text kept: as that of a named statement.
 const MAX_TEXT: usize = MAX_SHARED;
 
 /// What an entry of its Describe has for a shared statement's number.
 pub(super) const UNNAMED: u32 = u32::MAX;
-
-/// Texts of this many bytes are kept without looking at the memory of the one before.
-const SPARE: usize = 1024;
-/// Statements remembered that others of the same sequence have replaced, and bytes of their texts.
-const MAX_REPLACED: usize = 256;
-const MAX_REPLACED_BYTES: usize = MAX_SHARED;
 
 /// A client's unnamed statement.
 #[derive(Default)]
@@ -48,96 +45,10 @@ pub(super) struct Unnamed {
     open: bool,
     /// It has been bound.
     bound: bool,
-    /// Hash of the parameters in the Describe that is being answered.
-    parameters: u64,
+    /// Hash of the parameters in the Describe that is being answered: half of one, so that an idle session stays small.
+    parameters: u32,
     /// Boxed on first use: an idle session stays small.
     kept: Option<Box<Kept>>,
-}
-
-/// What is known of the one that is there, but for its text.
-#[derive(Clone, Copy, Default)]
-struct State {
-    /// Its text is in `kept`.
-    kept: bool,
-    /// Place of its last Parse among the server's requests.
-    place: u32,
-    /// Place of what made it or, when there is none, of what has ended it.
-    touched: u32,
-    /// That has been answered, and was not skipped.
-    decided: bool,
-    /// A text that is not kept.
-    long: Long,
-    /// Counts its Parses and ends: a server may still have an earlier one.
-    version: u32,
-    /// Hash of the parameters and columns that the client was told; 0 for none.
-    told: u64,
-    columns: Columns,
-}
-
-/// What is remembered beyond a batch.
-struct Kept {
-    text: Vec<u8>,
-    charge: Charge,
-    /// Those replaced in a sequence without Sync, by what the server may skip.
-    replaced: Vec<Replaced>,
-    /// Bytes of their texts.
-    replaced_bytes: usize,
-}
-
-/// One that was there before the request at `end`.
-struct Replaced {
-    end: u32,
-    /// Which the server had.
-    unnamed_of: u64,
-    state: State,
-    text: Box<[u8]>,
-}
-
-impl Kept {
-    fn new(cache: &StatementCache) -> Box<Self> {
-        Box::new(Kept { text: Vec::new(), charge: cache.charge(), replaced: Vec::new(), replaced_bytes: 0 })
-    }
-
-    /// Takes a text. `false`: there is no room.
-    fn take(&mut self, text: &[u8]) -> bool {
-        self.text.clear();
-        let room = self.text.capacity();
-        if room > SPARE && room / 4 > text.len() {
-            self.text = Vec::new();
-        }
-        if self.text.capacity() < text.len() {
-            let room = text.len().next_multiple_of(64);
-            if !self.charge.change(room) {
-                self.text = Vec::new();
-                self.charge.change(0);
-                return false;
-            }
-            self.text.reserve_exact(room);
-        }
-        self.text.extend_from_slice(text);
-        true
-    }
-}
-
-/// Where it was prepared anew, its columns there.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Columns {
-    /// Those that the client was told, or not to be compared.
-    #[default]
-    Same,
-    /// A Describe is under way at this place.
-    Asked(u32),
-    Other,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Long {
-    #[default]
-    No,
-    /// Sent, and not bound yet.
-    Unbound,
-    /// A Sync has followed before it was bound: its server is the only one that has it.
-    Ties,
 }
 
 impl Unnamed {
@@ -149,7 +60,7 @@ impl Unnamed {
         self.batch = if short { (rest.start as u32, rest.end as u32) } else { (0, 0) };
         self.state.long = if short { Long::No } else { Long::Unbound };
         (self.open, self.bound) = (true, false);
-        self.state.place = server.tracker.last_place();
+        (self.state.place, self.state.server) = (server.tracker.last_place(), server.info.id as u32);
         self.state.touched = self.state.place;
         self.state.decided = false;
         self.state.version = self.state.version.wrapping_add(1);
@@ -237,6 +148,15 @@ impl Unnamed {
         self.state.long == Long::Ties
     }
 
+    /// A Describe put ahead was skipped, or failed: it tells nothing.
+    pub(super) fn not_described(&mut self, place: u32) {
+        for state in self.kept.iter_mut().flat_map(|k| &mut k.replaced).map(|r| &mut r.state).chain([&mut self.state]) {
+            if state.columns == Columns::Asked(place) {
+                state.columns = Columns::Same;
+            }
+        }
+    }
+
     /// A Parse failed or was skipped: what the server has instead is not known. Others may have been sent since.
     pub(super) fn dropped(&mut self, e: &Entry, client: u64, server: &mut Server) {
         if self.state.dropped(e, client, &mut server.unnamed_of) {
@@ -245,35 +165,6 @@ impl Unnamed {
         for r in self.kept.iter_mut().flat_map(|k| &mut k.replaced) {
             r.state.dropped(e, client, &mut r.unnamed_of);
         }
-    }
-}
-
-impl State {
-    #[inline]
-    fn token(&self, client: u64) -> u64 {
-        client << 32 | u64::from(self.version)
-    }
-
-    /// Whether this Parse made it: there is none then. `of`: which the server has; one put ahead is put ahead again.
-    fn dropped(&mut self, e: &Entry, client: u64, of: &mut u64) -> bool {
-        // Places are those of one server: they say nothing where another one has it.
-        let there = self.token(client) == *of;
-        let made = e.action == Action::Forward && !self.decided && self.touched == e.place();
-        if there && (made || self.place == e.place()) {
-            *of = 0;
-        }
-        if made {
-            self.forget();
-        }
-        made
-    }
-
-    #[inline]
-    fn forget(&mut self) {
-        self.kept = false;
-        self.long = Long::No;
-        self.told = 0;
-        self.columns = Columns::Same;
     }
 }
 
@@ -438,17 +329,18 @@ impl Session {
     }
 
     /// A message of the answer to a Describe of it.
-    pub(super) fn note_unnamed(&mut self, e: &Entry, t: u8, body: &[u8], len: usize) {
-        if e.place().wrapping_sub(self.unnamed.state.place).cast_signed() < 0 {
+    pub(super) fn note_unnamed(&mut self, e: &Entry, t: u8, body: &[u8], len: usize, server: &Server) {
+        let here = self.unnamed.state.server == server.info.id as u32;
+        if here && e.place().wrapping_sub(self.unnamed.state.place).cast_signed() < 0 {
             // Of one that another Parse has replaced since.
             return;
         }
         let hash = shape(t, body, len);
         if t == backend::PARAMETER_DESCRIPTION {
-            self.unnamed.parameters = hash;
+            self.unnamed.parameters = hash as u32;
             return;
         }
-        let told = (self.unnamed.parameters.rotate_left(1) ^ hash).max(1);
+        let told = (u64::from(self.unnamed.parameters).rotate_left(1) ^ hash).max(1);
         if e.action == Action::Forward {
             self.unnamed.state.told = told;
             self.unnamed.state.columns = Columns::Same;
@@ -464,7 +356,8 @@ impl Session {
         let (unnamed, tracker) = (&self.unnamed, &server.tracker);
         !unnamed.open
             && (tracker.undecided(unnamed.state.place) && server.unnamed_of == unnamed.token(self.place.info.id)
-                || unnamed.comes_back() && tracker.answer_comes() && tracker.undecided(unnamed.state.touched))
+                || unnamed.comes_back() && tracker.undecided(unnamed.state.touched))
+            && tracker.answer_comes()
     }
 
     /// Ties the client to its server, or unties it, as its unnamed statement wants it.
@@ -490,7 +383,7 @@ impl Session {
     /// Notes a Parse of the client's unnamed statement put ahead.
     pub(super) fn push_unnamed(&mut self, server: &mut Server) {
         server.tracker.push(Entry::new(Request::Parse, Action::Skip));
-        self.unnamed.state.place = server.tracker.last_place();
+        (self.unnamed.state.place, self.unnamed.state.server) = (server.tracker.last_place(), server.info.id as u32);
         server.unnamed_of = self.unnamed.token(self.place.info.id);
     }
 }

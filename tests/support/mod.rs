@@ -25,13 +25,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Polls `condition` until it gives a value; panics with `what` at the deadline.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_or_tell(what, || {}, condition)
+}
+
+/// The same; `tell` prints what explains it when it is given up.
+#[track_caller]
+#[allow(dead_code)] // for those that wait for much at once
+pub fn wait_or_tell<T>(what: &str, tell: impl FnOnce(), mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "gave up after {DEADLINE:?} waiting for {what}");
+        if start.elapsed() >= DEADLINE {
+            tell();
+            panic!("gave up after {DEADLINE:?} waiting for {what}");
+        }
         pause();
     }
 }
