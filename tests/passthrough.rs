@@ -12,6 +12,7 @@ use std::thread;
 use support::cluster::{Cluster, shared};
 use support::pki::{Ca, client_config};
 use support::pooler::{Pooler, Setup};
+use support::proxy::{Direction, Fault, Proxy};
 use support::{TempDir, raw, skip, wait_for};
 
 /// What a password is; found in no other text.
@@ -415,6 +416,120 @@ fn only_a_few_passwords_are_tried_at_once() {
     for client in &mut clients {
         assert_eq!(client.read().unwrap().to_error().code(), "57P03");
     }
+}
+
+/// Through a proxy that tells how many logins are under way.
+fn proxied(top: &str, app: &str) -> (Proxy, String) {
+    let proxy = Proxy::start(cluster().address(), 1);
+    let text = format!(
+        "passthrough_auth = \"enabled\"\nadmin_users = [\"known\"]\n{top}\n\
+         [users.known]\npassword = \"known\"\n[users.other]\npassword = \"other\"\n\
+         [databases.app]\nhost = \"127.0.0.1\"\nport = {}\nserver_connect_timeout = \"1min\"\n{app}\n",
+        proxy.address().port()
+    );
+    (proxy, text)
+}
+
+/// One that has sent a password and waits.
+fn asking(mut client: raw::Client, user: &str, password: &str) -> raw::Client {
+    client.send_startup(&[("user", user), ("database", "app")]).unwrap();
+    assert_eq!(client.read().unwrap().body[..4], 3u32.to_be_bytes());
+    client.send_frame(b'p', format!("{password}\0").as_bytes()).unwrap();
+    client
+}
+
+#[test]
+fn who_hangs_up_leaves_the_turn_to_others() {
+    let (proxy, text) = proxied("failed_login_delay = 0\nworkers = 1", "");
+    let pooler = Setup::toml(&text).start();
+    proxy.set(Direction::ToClient, Fault::Stall);
+    let mut clients: Vec<raw::Client> =
+        (0..8).map(|_| asking(raw::Client::connect(pooler.address()).unwrap(), "jane", "guess-n")).collect();
+    wait_for("the first of them", || (proxy.accepted() >= 4).then_some(()));
+    // Those that wait; the worker has seen it when it has answered a login that came after.
+    clients.truncate(4);
+    drop(pooler.try_client("known", "known", "pgsluice").unwrap());
+    drop(clients);
+    let mut next = asking(raw::Client::connect(pooler.address()).unwrap(), "jane", SECRET);
+    wait_for("a turn", || (proxy.accepted() > 4).then_some(()));
+    proxy.heal();
+    assert_eq!(next.read().unwrap().body[..4], 0u32.to_be_bytes(), "let in");
+    assert_eq!(proxy.accepted(), 5, "those that left cost PostgreSQL nothing");
+}
+
+#[test]
+fn an_address_that_guesses_has_one_turn() {
+    let (proxy, text) = proxied("failed_login_delay = \"300ms\"\nworkers = 1", "");
+    let pooler = Setup::toml(&text).start();
+    let from = |n: u8| {
+        let source = SocketAddr::from(([127, 0, 0, n], 0));
+        asking(raw::Client::connect_from(source, pooler.address()).unwrap(), "jane", "guess-n")
+    };
+    for _ in 0..6 {
+        for n in [1, 2] {
+            assert_eq!(from(n).read().unwrap().to_error().code(), "28P01");
+        }
+    }
+    wait_for("those logins to be over", || (proxy.open() == 0).then_some(()));
+    proxy.set(Direction::ToClient, Fault::Stall);
+    let before = proxy.accepted();
+    let guessing: Vec<raw::Client> = (0..6).map(|_| from(1)).collect();
+    // It waits as long, from later on: by then all of those have waited.
+    let other = from(2);
+    wait_for("the other's turn", || (proxy.accepted() >= before + 2).then_some(()));
+    assert_eq!(proxy.accepted(), before + 2, "one of them, and the other");
+    proxy.heal();
+    for mut client in guessing.into_iter().chain([other]) {
+        assert_eq!(client.read().unwrap().to_error().code(), "28P01");
+    }
+    assert_eq!(proxy.accepted(), before + 7);
+}
+
+#[test]
+fn no_name_forges_a_line_of_the_log() {
+    let cluster = cluster();
+    let pooler = Setup::toml(&toml(cluster, "", "")).start();
+    let name = "x\nforged line";
+    assert_eq!(told(&pooler, name, "guess-1"), format!("{WRONG} \"{name}\""));
+    let line = "login refused: PostgreSQL: password authentication failed for user \"x forged line\"";
+    assert!(pooler.log().contains(line), "{}", pooler.log());
+    assert!(!pooler.log().lines().any(|line| line.starts_with("forged")), "{}", pooler.log());
+}
+
+#[test]
+fn a_proof_that_was_refused_is_not_tried_for_ever() {
+    let cluster = cluster();
+    role(cluster, "leaver");
+    let pooler =
+        Setup::toml(&toml(cluster, "auth_query_ttl = \"1h\"", "min_pool_size = 1\nserver_login_retry = \"50ms\""))
+            .start();
+    let mut session = pooler.try_client("leaver", SECRET, "app").unwrap();
+    cluster.psql("ALTER ROLE leaver PASSWORD 'guess-new'");
+    cluster.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'leaver'");
+    let refused = || pooler.metric("pgsluice_server_connects_total", &["result=\"auth\""]);
+    let error = wait_for("the refusal", || session.simple("SELECT 1").err().filter(|_| refused() > 0.0));
+    assert!(error.to_string().contains("password"), "{error}");
+    let tries = refused();
+    // Ten times as long as it would wait to try again.
+    cluster.psql("SELECT pg_sleep(0.5)");
+    assert_eq!(refused(), tries);
+    let error = session.simple("SELECT 1").unwrap_err();
+    assert!(error.to_string().contains("password"), "{error}");
+    assert_eq!(told(&pooler, "leaver", "guess-new"), "ok");
+    wait_for("a server", || session.simple("SELECT 1").ok());
+}
+
+#[test]
+fn a_right_password_is_right_where_the_role_has_no_room() {
+    let cluster = cluster();
+    cluster.psql(&format!("CREATE ROLE crowded LOGIN PASSWORD '{SECRET}' CONNECTION LIMIT 1"));
+    let pooler = Setup::toml(&toml(cluster, "auth_query_ttl = 0", "pool_size = 1")).start();
+    let mut first = pooler.try_client("crowded", SECRET, "app").unwrap();
+    assert_eq!(first.value("SELECT 1"), "1");
+    // The one server serves both.
+    let mut second = pooler.try_client("crowded", SECRET, "app").unwrap();
+    assert_eq!(second.value("SELECT 2"), "2");
+    assert_eq!(told(&pooler, "crowded", "guess-1"), format!("{WRONG} \"crowded\""));
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::Process;
 use super::login::Io;
@@ -55,6 +56,8 @@ struct Failures {
     last_us: u64,
     /// Hashes of users who gave a right password since.
     proven: Vec<u64>,
+    /// Held while one of its passwords is tried at a server.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl Failures {
@@ -140,6 +143,17 @@ impl Backoff {
         self.counted(1, failures.delay(self.longest).min(RIGHT))
     }
 
+    /// How long a password of this user waits before it is tried at a server, and whose turn must be over by then: each
+    /// address that has failed too often has one. `None`: it goes ahead.
+    pub fn queue(&self, peer: &PeerAddr, user: &str, now_us: u64) -> Option<(Duration, Arc<AsyncMutex<()>>)> {
+        let address = key(peer).filter(|_| !self.longest.is_zero())?;
+        let user = self.user(user);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = table.find(address, now_us)?;
+        let delay = failures.delay(self.longest).min(RIGHT);
+        (!delay.is_zero() && !failures.proven.contains(&user)).then(|| (delay, Arc::clone(&failures.turn)))
+    }
+
     fn counted(&self, which: usize, delay: Duration) -> Duration {
         if !delay.is_zero() {
             self.delayed[which].fetch_add(1, Relaxed);
@@ -155,14 +169,26 @@ impl Backoff {
 
 /// Lets the answer to a password wait as long as it shall; not for a client who has left.
 pub(super) async fn hold(process: &Process, io: &mut Io, peer: &PeerAddr, user: &str, answer: &Ask) {
+    hold_rest(process, io, peer, user, answer, Duration::ZERO).await;
+}
+
+/// The same for one that has waited already.
+pub(super) async fn hold_rest(
+    process: &Process,
+    io: &mut Io,
+    peer: &PeerAddr,
+    user: &str,
+    answer: &Ask,
+    waited: Duration,
+) {
     let delay = match answer {
         Ask::Refused => process.backoff.failed(peer, user, now_us()),
         Ask::Ok | Ask::SaslFinal(_) => process.backoff.succeeded(peer, user, now_us()),
         _ => return,
     };
-    if !delay.is_zero() {
+    if delay > waited {
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
+            () = tokio::time::sleep(delay - waited) => {}
             () = io.socket.closed() => {}
         }
     }

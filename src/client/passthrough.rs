@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::Worker;
@@ -83,22 +85,32 @@ pub(super) async fn authenticate(
     io.say(|out| control::authentication(out, &control::Ask::Cleartext)).await;
     let body = io.password(&auth::Ask::Cleartext).await?;
     let given = client::password(&body).map_err(|e: AuthError| internal(&e))?;
+    let mut waited = Duration::ZERO;
     let tried = match given {
         Some(given) => match vouched(w, trial, given).await {
             Some(proof) => Ok(proof),
-            None => try_there(w, s, trial, given).await,
+            None => {
+                let queue = w.process.backoff.queue(&client.peer, &s.user, now_us());
+                waited = queue.as_ref().map_or(Duration::ZERO, |(delay, _)| *delay);
+                // Who hangs up costs PostgreSQL nothing from then on.
+                tokio::select! {
+                    biased;
+                    () = io.socket.closed() => return Err(Failed::Silent),
+                    tried = try_in_turn(w, s, trial, given, queue) => tried,
+                }
+            }
         },
         // PostgreSQL takes any bytes; here a password is text.
         None => Err(Refusal::wrong(s, "the password is not UTF-8")),
     };
     match tried {
         Ok(proof) => {
-            backoff::hold(&w.process, io, &client.peer, &s.user, &auth::Ask::Ok).await;
+            backoff::hold_rest(&w.process, io, &client.peer, &s.user, &auth::Ask::Ok, waited).await;
             Ok(Box::new(proof))
         }
         Err(Refusal { why, fields }) => {
             if fields.code.starts_with("28") {
-                backoff::hold(&w.process, io, &client.peer, &s.user, &auth::Ask::Refused).await;
+                backoff::hold_rest(&w.process, io, &client.peer, &s.user, &auth::Ask::Refused, waited).await;
             }
             let result = if fields.code.starts_with("28") { AUTH } else { ERROR };
             Err(refused_as(s, client, &why, result, fields))
@@ -134,9 +146,25 @@ async fn vouched(w: &Worker, trial: &Trial, given: &str) -> Option<Proof> {
     right.then(|| (*proof).clone())
 }
 
+/// One login at PostgreSQL, when it is this address's turn.
+async fn try_in_turn(
+    w: &Rc<Worker>,
+    s: &Startup,
+    trial: &Trial,
+    given: &str,
+    queue: Option<(Duration, Arc<Mutex<()>>)>,
+) -> Result<Proof, Refusal> {
+    let Some((delay, turn)) = queue else { return try_there(w, s, trial, given).await };
+    tokio::time::sleep(delay).await;
+    let _turn = turn.lock().await;
+    try_there(w, s, trial, given).await
+}
+
 /// One login at PostgreSQL.
 async fn try_there(w: &Rc<Worker>, s: &Startup, trial: &Trial, given: &str) -> Result<Proof, Refusal> {
     let shared = w.process.pools.shared();
+    // Of a pool that is not there yet nothing has been doubted.
+    let doubts = trial.pool.as_ref().and_then(|pool| pool.target.learnt.as_ref()).map_or(0, |learnt| learnt.doubts());
     let tried = {
         // Never closed.
         let _turn = trial.turns.acquire().await;
@@ -148,7 +176,8 @@ async fn try_there(w: &Rc<Worker>, s: &Startup, trial: &Trial, given: &str) -> R
                 Secret::Scram(verifier) => Some(verifier.clone()),
                 _ => derive(w, s, given).await,
             };
-            take(w, s, *server, &proof, verifier).map_err(|fields| Refusal { why: fields.message.clone(), fields })?;
+            take(w, s, server, &proof, verifier, doubts)
+                .map_err(|fields| Refusal { why: fields.message.clone(), fields })?;
             Ok(proof)
         }
         Tried::Unasked => {
@@ -183,9 +212,10 @@ async fn derive(w: &Worker, s: &Startup, given: &str) -> Option<Verifier> {
 fn take(
     w: &Rc<Worker>,
     s: &Startup,
-    server: Server,
+    server: Option<Box<Server>>,
     proof: &Proof,
     verifier: Option<Verifier>,
+    doubts: u32,
 ) -> Result<(), ErrorFields> {
     // One that replicates opens her own.
     if s.replication.is_some() {
@@ -199,9 +229,15 @@ fn take(
     })?;
     pool.learn(proof.clone());
     let ttl_us = w.process.config.auth.query.ttl.as_micros() as u64;
-    if let (Some(learnt), Some(verifier)) = (&pool.target.learnt, verifier) {
-        learnt.vouch(Vouched { verifier, until_us: now_us() + ttl_us });
+    if let Some(learnt) = &pool.target.learnt {
+        match verifier {
+            Some(verifier) => learnt.vouch(Vouched { verifier, until_us: now_us() + ttl_us }, doubts),
+            // The one before may have been of another password.
+            None => learnt.doubt(),
+        }
     }
-    pool.adopt(server);
+    if let Some(server) = server {
+        pool.adopt(*server);
+    }
     Ok(())
 }

@@ -215,6 +215,8 @@ fn tell(s: &Startup, client: &ClientInfo, why: &str, (code, message): (&'static 
 
 /// The log says why, the client is told `fields`.
 pub(super) fn refused_as(s: &Startup, client: &ClientInfo, why: &str, result: usize, fields: ErrorFields) -> Failed {
+    // It may hold a server's words, and those the client's name: a line of the log is one line.
+    let why = why.replace(char::is_control, " ");
     tracing::warn!(target: "pgsluice::login", client = %client.peer, database = %s.database.escape_debug(), user = %s.user.escape_debug(), "login refused: {why}");
     Failed::Told(result, fields)
 }

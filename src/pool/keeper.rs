@@ -44,7 +44,10 @@ impl Pool {
                 let now = now_us();
                 let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
-                let floor = self.settings.min_pool_size.max(usize::from(self.warming()));
+                // Refused with a password that is known no more: nothing is opened for nobody until a client proves another.
+                let futile =
+                    book.failure.as_ref().is_some_and(|f| f.error.label() == "auth") && self.target.waits_for_proof();
+                let floor = if futile { 0 } else { self.settings.min_pool_size.max(usize::from(self.warming())) };
                 // In session pooling a waiting client opens its own: see `session`.
                 let waiting = if session { 0 } else { book.waiting.len() };
                 let wanted = waiting.max(floor.saturating_sub(open));
@@ -72,6 +75,7 @@ impl Pool {
             let worker = crate::net::worker_id();
             let began = now_us();
             let startup = pool.startup();
+            let tried = pool.target.only_learnt();
             let result = connect::connect(&pool.target, &startup, &pool.shared.auth, worker).await;
             drop(connecting);
             pool.count_connect(worker, began, result.as_ref().map(|_| ()));
@@ -86,7 +90,7 @@ impl Pool {
                         // Taken from a client, and no longer accepted: without it next time.
                         pool.book().startup = Arc::default();
                     } else {
-                        pool.note_failure(&e);
+                        pool.note_failure(&e, tried.as_ref());
                     }
                 }
             }

@@ -268,8 +268,9 @@ impl Pool {
         self.warming.load(Relaxed)
     }
 
-    /// Notes a failed connect and tells waiters, unless open servers may still serve them.
-    fn note_failure(&self, error: &ConnectError) {
+    /// Notes a failed connect and tells waiters, unless open servers may still serve them. `tried`: what a client had proved,
+    /// where that was all there was to log in with.
+    fn note_failure(&self, error: &ConnectError, tried: Option<&Arc<Proof>>) {
         let longest = (self.settings.server_login_retry.as_micros() as u64).max(FIRST_PAUSE_US);
         let mut book = self.book();
         let pause_us = book.failure.as_ref().map_or(FIRST_PAUSE_US, |f| (f.pause_us * 2).min(longest));
@@ -277,12 +278,16 @@ impl Pool {
         drop(book);
         if let Some(learnt) = self.target.learnt.as_ref().filter(|_| error.label() == "auth") {
             learnt.doubt();
+            if let Some(tried) = tried.filter(|_| error.is_wrong_password()) {
+                learnt.refused(tried);
+            }
             self.shared.directory.distrust(&self.database, &self.user);
         }
         self.failure.notify_waiters();
         let fields = error.fields(&self.target);
         let mend = fields.hint.filter(|_| matches!(error, ConnectError::Tls { .. })).unwrap_or_default();
-        tracing::warn!(target: "pgsluice::server", database = %self.database, user = %self.user, error = %fields.message, mend,
+        tracing::warn!(target: "pgsluice::server", database = %self.database.escape_debug(), user = %self.user.escape_debug(),
+            error = %fields.message.replace(char::is_control, " "), mend,
             retry_ms = pause_us / 1000, "cannot open a server connection");
     }
 

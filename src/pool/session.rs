@@ -138,6 +138,7 @@ impl Pool {
             return Err(CheckoutError::Failed(e.fields(&self.target)));
         }
         let began = now_us();
+        let tried = self.target.only_learnt();
         let result = connect::connect(&self.target, startup, &self.shared.auth, worker).await;
         drop(connecting);
         self.count_connect(worker, began, result.as_ref().map(|_| ()));
@@ -151,7 +152,7 @@ impl Pool {
                 drop(slot);
                 // What lies in this client's parameters is no reason to fail others.
                 if !e.is_callers_fault() {
-                    self.note_failure(&e);
+                    self.note_failure(&e, tried.as_ref());
                 }
                 Err(CheckoutError::Failed(e.fields(&self.target)))
             }

@@ -52,6 +52,19 @@ pub struct Target {
 }
 
 impl Target {
+    /// What a client has proved, where servers are logged in to with nothing else.
+    pub fn only_learnt(&self) -> Option<Arc<super::Proof>> {
+        let configured = self.printed.is_some() || self.secret.load().is_some();
+        self.learnt.as_ref().filter(|_| !configured).and_then(|learnt| learnt.get())
+    }
+
+    /// Whether nothing is known to log in with, though clients' logins may tell something.
+    pub fn waits_for_proof(&self) -> bool {
+        self.learnt.as_ref().is_some_and(|learnt| learnt.get().is_none())
+            && self.printed.is_none()
+            && self.secret.load().is_none()
+    }
+
     /// With what to log in now: what is configured, with the key that fits it; where nothing is, what the newest client's
     /// login was checked against.
     fn credentials(&self) -> (Option<Secret>, Option<ClientKey>) {
@@ -139,6 +152,15 @@ impl ConnectError {
             ConnectError::Refused(e) if e.code.starts_with("28") => "auth",
             ConnectError::Auth(_) => "auth",
             _ => "error",
+        }
+    }
+
+    /// Whether the password, or what stands for one, is wrong: the same tried again is refused again.
+    pub fn is_wrong_password(&self) -> bool {
+        match self {
+            ConnectError::Refused(e) => e.code == sqlstate::INVALID_PASSWORD,
+            ConnectError::Auth(_) => true,
+            _ => false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What clients' logins tell of the user of a pool: the newest counts, for logins at the server to come.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -28,6 +29,8 @@ pub struct Vouched {
 pub struct Learnt {
     proof: ArcSwapOption<Proof>,
     vouched: ArcSwapOption<Vouched>,
+    /// Counts doubts: what was tried before one says nothing after it.
+    doubts: AtomicU32,
 }
 
 impl Learnt {
@@ -42,14 +45,32 @@ impl Learnt {
         self.proof.store(None);
     }
 
+    /// The server has refused this: it is tried no more. Whether it was still the newest.
+    pub fn refused(&self, tried: &Arc<Proof>) -> bool {
+        let newest = self.proof.compare_and_swap(tried, None);
+        newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, tried))
+    }
+
+    /// How often it was doubted, for [`Self::vouch`].
+    pub fn doubts(&self) -> u32 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
     /// What the server took once has to be tried there again.
     pub fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::SeqCst);
         self.vouched.store(None);
     }
 
-    /// The server took the password of this.
-    pub fn vouch(&self, vouched: Vouched) {
-        self.vouched.store(Some(Arc::new(vouched)));
+    /// The server took the password of this, tried when there were so many `doubts`. Of one that was doubted since, nothing
+    /// counts.
+    pub fn vouch(&self, vouched: Vouched, doubts: u32) {
+        let vouched = Arc::new(vouched);
+        self.vouched.store(Some(Arc::clone(&vouched)));
+        // A doubt that comes from here on takes it away itself.
+        if self.doubts() != doubts {
+            self.vouched.compare_and_swap(&vouched, None);
+        }
     }
 
     /// What it took, unless that was too long ago, with what it is logged in to with since.
@@ -91,7 +112,7 @@ mod tests {
         let learnt = Learnt::default();
         let vouch = || {
             let verifier = Verifier::derive("one", b"salt", std::num::NonZeroU32::MIN);
-            learnt.vouch(Vouched { verifier, until_us: 10 });
+            learnt.vouch(Vouched { verifier, until_us: 10 }, learnt.doubts());
         };
         vouch();
         assert!(learnt.vouched(0).is_none(), "there is nothing to log in with");
@@ -102,5 +123,29 @@ mod tests {
         vouch();
         learnt.forget();
         assert!(learnt.vouched(9).is_none() && learnt.get().is_none());
+    }
+
+    #[test]
+    fn what_was_tried_before_a_doubt_does_not_count_after_it() {
+        let learnt = Learnt::default();
+        let proof = |password: &str| Proof { secret: Secret::Plain(password.into()), key: None };
+        learnt.learn(proof("one"));
+        let begun = learnt.doubts();
+        // A reload, or a refused server, while the password is tried.
+        learnt.doubt();
+        let verifier = Verifier::derive("one", b"salt", std::num::NonZeroU32::MIN);
+        learnt.vouch(Vouched { verifier, until_us: 10 }, begun);
+        assert!(learnt.vouched(9).is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_of_the_proof_that_was_tried() {
+        let learnt = Learnt::default();
+        let proof = |password: &str| Proof { secret: Secret::Plain(password.into()), key: None };
+        learnt.learn(proof("one"));
+        let tried = learnt.get().unwrap();
+        learnt.learn(proof("two"));
+        assert!(!learnt.refused(&tried) && learnt.get().is_some());
+        assert!(learnt.refused(&learnt.get().unwrap()) && learnt.get().is_none());
     }
 }

@@ -10,13 +10,15 @@ use super::encrypt::{self, Progress};
 use super::{ParamSet, Params, Proof, Server};
 use crate::auth::{AuthContext, Secret, ServerAuth, server::Reply, server::code as method};
 use crate::net::Socket;
+use crate::wire::error::sqlstate;
 use crate::wire::tag::{backend, frontend};
 use crate::wire::{control, frame};
 
 /// What came of a password that was tried.
 pub enum Tried {
-    /// The server took it: what logs in there from now on, and the connection, as one without parameters of a client.
-    Right(Box<Server>, Proof),
+    /// The server took it: what logs in there from now on, and the connection, as one without parameters of a client; none
+    /// where the server took the password and then had no room.
+    Right(Option<Box<Server>>, Proof),
     /// The server let the pooler in without asking for it.
     Unasked,
     /// It is wrong, or no login came about.
@@ -40,9 +42,18 @@ pub async fn try_password(target: &Target, password: String, params: &Params, au
     let (startup, worker) = (params.intern(ParamSet::default()), crate::net::worker_id());
     match login_in_time(&with, &startup, auth, worker, &mut progress).await {
         Ok(server) => match progress.shown {
-            Some(proof) => Tried::Right(Box::new(server), proof),
+            Some(proof) => Tried::Right(Some(Box::new(server)), proof),
             None => Tried::Unasked,
         },
+        // The limit of a role or database is looked at behind AuthenticationOk. Servers that are open may serve her.
+        Err(ConnectError::Refused(fields))
+            if fields.code == sqlstate::TOO_MANY_CONNECTIONS && progress.shown.is_some() =>
+        {
+            match progress.shown {
+                Some(proof) => Tried::Right(None, proof),
+                None => Tried::Unasked,
+            }
+        }
         Err(error) => Tried::Failed { error, sent: progress.proved },
     }
 }

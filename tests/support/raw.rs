@@ -65,6 +65,19 @@ impl Client {
         Self::new(Stream::Tcp(stream))
     }
 
+    /// TCP from another of this machine's addresses, without a startup message.
+    pub fn connect_from(source: SocketAddr, address: SocketAddr) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(source)?;
+            socket.connect(address).await?.into_std()
+        })?;
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        Self::new(Stream::Tcp(stream))
+    }
+
     /// Unix socket, without a startup message.
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         Self::new(Stream::Unix(UnixStream::connect(path)?))
