@@ -492,7 +492,7 @@ fn no_name_forges_a_line_of_the_log() {
     let name = "x\nforged line";
     assert_eq!(told(&pooler, name, "guess-1"), format!("{WRONG} \"{name}\""));
     let line = "login refused: PostgreSQL: password authentication failed for user \"x forged line\"";
-    assert!(pooler.log().contains(line), "{}", pooler.log());
+    wait_for("the line of the log", || pooler.log().contains(line).then_some(()));
     assert!(!pooler.log().lines().any(|line| line.starts_with("forged")), "{}", pooler.log());
 }
 
