@@ -45,9 +45,11 @@ impl Pool {
                 let wait = book.failure.as_ref().map_or(0, |f| f.retry_us.saturating_sub(now));
                 let open = book.open - book.connecting.min(book.open);
                 // Refused with a password that is known no more: nothing is opened for nobody until a client proves another.
+                // The first server is tried all the same: readiness may wait for it, and clients for that.
                 let futile =
-                    book.failure.as_ref().is_some_and(|f| f.error.label() == "auth") && self.target.waits_for_proof();
-                let floor = if futile { 0 } else { self.settings.min_pool_size.max(usize::from(self.warming())) };
+                    book.failure.as_ref().is_some_and(|f| f.error.is_wrong_password()) && self.target.waits_for_proof();
+                let least = if futile { 0 } else { self.settings.min_pool_size };
+                let floor = least.max(usize::from(self.warming()));
                 // In session pooling a waiting client opens its own: see `session`.
                 let waiting = if session { 0 } else { book.waiting.len() };
                 let wanted = waiting.max(floor.saturating_sub(open));
